@@ -1,0 +1,1 @@
+"""The `ratchet` command, also installed as the kubectl plugin `kubectl ratchet`."""

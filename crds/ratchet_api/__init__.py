@@ -1,0 +1,1 @@
+"""The types of the RLTrainingJob API and everything derived from them."""

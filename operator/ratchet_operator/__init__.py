@@ -1,0 +1,1 @@
+"""The Ratchet operator: observes RLTrainingJobs, decides, applies."""

@@ -1,0 +1,1 @@
+"""The Ratchet trainer: reinforcement learning in JAX that resumes bit for bit."""
