@@ -1,0 +1,140 @@
+"""How an API type behaves: what Python accepts is what the API server accepts.
+
+Decides the common conduct of all models (names, strictness, null, list maps, CEL rules). The types themselves are in
+`spec`, `status` and their neighbours; the translation to a CRD is in `crd`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, said twice: in CEL for the API server and in Python for `ratchet validate`.
+
+    `holds` gets the validated model. It is None for transition rules (`oldSelf`), which only a server can judge.
+    """
+
+    cel: str
+    message: str
+    holds: Callable[[Any], bool] | None = None
+    path: str = ""  # CEL fieldPath, e.g. ".sft": where the error is shown
+
+    def schema(self) -> dict[str, str]:
+        out = {"rule": self.cel, "message": self.message}
+        return out | {"fieldPath": self.path} if self.path else out
+
+
+class ApiModel(BaseModel):
+    """Base of every type of the API: camelCase outside, no coercion, no unknown keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, use_attribute_docstrings=True
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absence(cls, data: Any) -> Any:
+        # The API server drops null where the field has a default, and refuses it elsewhere.
+        if not isinstance(data, dict) or None not in data.values():
+            return data
+        fields = {(f.alias or name): f for name, f in cls.model_fields.items()}
+        for key, value in data.items():
+            if value is None and key in fields and fields[key].get_default(call_default_factory=True) is None:
+                raise ValueError(f"{key}: null is not a value; leave the field out")
+        return {k: v for k, v in data.items() if v is not None}
+
+    @model_validator(mode="after")
+    def _list_maps_have_unique_keys(self) -> ApiModel:
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if not isinstance(extra, dict) or "x-kubernetes-list-map-keys" not in extra:
+                continue
+            (key,) = extra["x-kubernetes-list-map-keys"]  # type: ignore[misc]
+            seen: set[Any] = set()
+            for item in getattr(self, name) or ():
+                value = getattr(item, str(key))
+                if value in seen:
+                    raise ValueError(f"{field.alias}: two entries have the {key} {value!r}; give each its own")
+                seen.add(value)
+        return self
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> ApiModel:
+        for rule in type(self).rules:
+            if rule.holds is not None and not rule.holds(self):
+                raise ValueError(rule.message)
+        return self
+
+    def manifest(self) -> dict[str, Any]:
+        """Plain JSON data as the API server stores it: camelCase, defaults filled in, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _whole(value: Any) -> Any:
+    # JSON has one kind of number: the API server takes 400.0 for an integer, and so do we.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _decimal(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise ValueError(f'numbers that need decimals are strings here; quote it: "{value}"')
+    return value
+
+
+def whole(description: str, *, ge: int, le: int = 2**31 - 1, default: Any = ...) -> Any:
+    """A field for a whole number between `ge` and `le`."""
+    return Field(default=default, ge=ge, le=le, description=description)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+DECIMAL_PATTERN = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
+Decimal = Annotated[
+    str,
+    Field(
+        pattern=DECIMAL_PATTERN,
+        max_length=32,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "double(self) < 1e300 && double(self) > -1e300", "message": "out of range"}
+            ]
+        },
+    ),
+    AfterValidator(lambda s: s if math.isfinite(float(s)) and abs(float(s)) < 1e300 else _raise("out of range")),
+    BeforeValidator(_decimal),
+]
+PositiveDecimal = Annotated[
+    str,
+    Field(
+        pattern=DECIMAL_PATTERN,
+        max_length=32,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "double(self) > 0.0 && double(self) < 1e300", "message": "must be greater than 0"}
+            ]
+        },
+    ),
+    AfterValidator(lambda s: s if 0 < float(s) < 1e300 else _raise("must be greater than 0")),
+    BeforeValidator(_decimal),
+]
+
+
+def _raise(message: str) -> Any:
+    raise ValueError(message)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
+LIST_MAP = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+StringMap = dict[
+    Annotated[str, Field(max_length=317)],
+    Annotated[str, Field(max_length=1024)],
+]

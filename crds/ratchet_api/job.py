@@ -1,0 +1,216 @@
+"""`RLTrainingJob`: the one kind of the API, its spec and the rules between its parts.
+
+Decides the shape of a manifest. Status is in `status`; the semantic checks that need tables (TPU topologies,
+reasoning-gym tasks) are in `validate`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ratchet_api.base import LIST_MAP, ApiModel, Rule, StringMap, Whole, whole
+from ratchet_api.datasets import Dataset
+from ratchet_api.placements import PLACEMENTS, Placement
+from ratchet_api.stages import STAGES, Stage
+from ratchet_api.status import Status
+
+GROUP = "ratchet.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "RLTrainingJob"
+PLURAL = "rltrainingjobs"
+
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_LENGTH = 39
+
+
+class Model(ApiModel):
+    """The policy to train."""
+
+    preset: Literal["tiny"] = Field(
+        description="A small built-in decoder with random weights and a byte tokenizer: tiny."
+    )
+
+
+class Checkpoint(ApiModel):
+    """Where and how often the state is made durable."""
+
+    directory: str = Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^(/|gs://[a-z0-9]).*$",
+        description="Folder of this job's checkpoints: an absolute path in the pods (with claimName), or gs://bucket/path.",
+    )
+    claim_name: str | None = Field(
+        default=None,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="PersistentVolumeClaim mounted at the first component of `directory`.",
+    )
+    every_steps: Whole = whole(
+        "Steps between two checkpoints: at most this much is lost without notice, nothing with notice.",
+        ge=1,
+        le=1_000_000,
+        default=1,
+    )
+    keep: Whole = whole("Newest checkpoints to keep, besides the last one of each stage.", ge=1, le=1000, default=2)
+    existing: Literal["Resume", "Refuse"] | None = Field(
+        default=None,
+        description="What to do with checkpoints of another job in `directory`. "
+        "Absent: resume if namespace, name and immutable spec agree, else refuse.",
+    )
+
+    rules: ClassVar = (
+        Rule(
+            "!self.directory.startsWith('gs://') || !has(self.claimName)",
+            "claimName is for a path; gs:// needs none",
+            lambda c: not c.directory.startswith("gs://") or c.claim_name is None,
+            ".claimName",
+        ),
+    )
+
+
+class Restart(ApiModel):
+    """What disturbances and failures may cost."""
+
+    failure_limit: Whole = whole("Failures after which the job is Failed.", ge=0, le=1000, default=3)
+    healthy_steps: Whole = whole(
+        "Steps made by one attempt after which earlier failures are forgiven.", ge=1, le=1_000_000, default=50
+    )
+    preemption_limit: Whole | None = whole(
+        "Preemptions after which the job is Failed; absent means no limit.", ge=0, le=1_000_000, default=None
+    )
+
+
+class EnvVar(ApiModel):
+    """A variable of the trainer's environment."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="Name of the variable.")
+    value: str = Field(default="", max_length=4096, description="Value of the variable.")
+
+
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$"
+
+
+class ResourceList(ApiModel):
+    """Amounts of CPU and memory, as in core/v1."""
+
+    cpu: str | None = Field(
+        default=None,
+        pattern=QUANTITY,
+        max_length=32,
+        description="CPUs, for example 4 as a string. The whole number of them is the trainer's thread count (NPROC).",
+    )
+    memory: str | None = Field(default=None, pattern=QUANTITY, max_length=32, description="Memory, for example 8Gi.")
+
+
+class Resources(ApiModel):
+    """Compute resources of each trainer pod; TPU chips are added by the operator."""
+
+    requests: ResourceList = Field(default=ResourceList(), description="What is reserved.")
+    limits: ResourceList = Field(default=ResourceList(), description="What is never exceeded.")
+
+
+class PodTemplate(ApiModel):
+    """What the user may add to the trainer's pods."""
+
+    labels: StringMap = Field(default={}, max_length=32, description="Labels added to the pods.")
+    annotations: StringMap = Field(default={}, max_length=32, description="Annotations added to the pods.")
+    env: list[EnvVar] = Field(
+        default=[], max_length=64, json_schema_extra=LIST_MAP, description="Environment of the trainer."
+    )
+    resources: Resources = Field(default=Resources(), description="CPU and memory of each pod.")
+    service_account_name: str | None = Field(
+        default=None,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="Service account of the pods; only those that the operator's values allow.",
+    )
+
+
+IMMUTABLE = ("model", "seed")
+
+
+def _immutable(field: str) -> Rule:
+    # On `spec` and with has() on both sides: a rule on the field itself is bypassed by removing and adding it again.
+    return Rule(
+        f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})",
+        f"{field} cannot change; create another job",
+        path=f".{field}",
+    )
+
+
+class Spec(ApiModel):
+    """What to train, how, and where."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.stages.all(s, self.datasets.exists(d, d.name == (has(s.sft) ? s.sft.dataset : (has(s.rl) ? s.rl.dataset : ''))))",
+            "a stage names a data set that is not in spec.datasets",
+            lambda s: {(t.sft or t.rl).dataset for t in s.stages if t.sft or t.rl} <= {d.name for d in s.datasets},
+            ".stages",
+        ),
+        *(_immutable(name) for name in IMMUTABLE),
+        Rule(
+            "self.checkpoint.directory == oldSelf.checkpoint.directory",
+            "checkpoint.directory cannot change; create another job",
+            path=".checkpoint",
+        ),
+        Rule(
+            "(has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)) || self.suspend",
+            "image changes only while the job is suspended (spec.suspend: true)",
+            path=".image",
+        ),
+    )
+    model: Model = Field(description="The policy to train.")
+    seed: Whole = whole("Seed of everything random in this job.", ge=0, le=2**53 - 1, default=0)
+    image: str | None = Field(
+        default=None, min_length=1, max_length=512, description="Trainer image; absent means the operator's default."
+    )
+    suspend: bool = Field(
+        default=False, description="Whether the job is to rest: its pods are ended after a checkpoint, nothing is lost."
+    )
+    datasets: list[Dataset] = Field(
+        min_length=1, max_length=64, json_schema_extra=LIST_MAP, description="Named data sets that stages refer to."
+    )
+    stages: list[Stage] = STAGES
+    checkpoint: Checkpoint = Field(description="Where and how often the state is made durable.")
+    placements: list[Placement] = PLACEMENTS
+    restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
+    pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set of that name; validation has made sure that it exists."""
+        return next(d for d in self.datasets if d.name == name)
+
+
+class RLTrainingJob(ApiModel):
+    """Reinforcement-learning training of a language model on capacity that can vanish at any moment.
+
+    Apply one of these and watch it with `kubectl get rlj -w`. A preemption costs seconds, never progress.
+    """
+
+    model_config = {"extra": "ignore"}  # apiVersion, kind and metadata belong to Kubernetes; `validate` checks them
+
+    rules: ClassVar = (
+        Rule(
+            f"self.metadata.name.matches('{NAME_PATTERN}') && size(self.metadata.name) <= {NAME_LENGTH}",
+            f"metadata.name: lower-case letters, digits and '-', beginning with a letter, at most {NAME_LENGTH} characters",
+        ),
+        Rule(
+            "!has(oldSelf.status) || !has(oldSelf.status.stage) || oldSelf.spec.stages.all(i, s, "
+            "i > oldSelf.status.stage.index || (i < size(self.spec.stages) && self.spec.stages[i] == s))",
+            "a stage that has begun cannot change; later stages can be edited, removed and appended",
+        ),
+    )
+    spec: Spec = Field(description="What to train, how, and where.")
+    status: Status | None = Field(
+        default=None, description="What the operator has seen and decided; written by it alone."
+    )
+
+
+def parse_spec(data: dict[str, Any]) -> Spec:
+    """`spec` as plain JSON data -> the typed spec, defaults filled in. Raises pydantic.ValidationError with paths."""
+    return Spec.model_validate(data)

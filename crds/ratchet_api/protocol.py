@@ -1,0 +1,92 @@
+"""Names and numbers that operator and trainer must agree on.
+
+The exact rules are the protocol's: attempts, the word, progress, exit codes. Both sides import this module and nothing of
+each other.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+V = 1
+"""Version that `/progress`, word, journal and termination message carry."""
+
+PORT = 8471
+"""Port of the leader's `/progress`, `/metrics` and `/healthz`."""
+
+COORDINATOR_PORT = 8482
+"""Port of the JAX coordinator on the leader."""
+
+LABEL_JOB = "ratchet.dev/job-name"
+LABEL_ATTEMPT = "ratchet.dev/attempt"
+LABEL_JOB_UID = "ratchet.dev/job-uid"
+LABEL_JOBSET_UID = "jobset.sigs.k8s.io/jobset-uid"
+ANNOTATION_WORD = "ratchet.dev/word"
+
+REPLICATED_JOB = "s"
+"""Name of the replicated job of an attempt; several pinned slices are s0, s1, ..."""
+
+JOB_FILE = "/etc/ratchet/job/job.json"
+"""The attempt's ConfigMap: `{v, namespace, name, jobUID, spec, mayEnter}`.
+
+`spec` is the job's spec as admitted (defaults applied); `mayEnter` is the index of the last stage that may be entered
+without a further word."""
+
+WORD_FILE = "/etc/ratchet/word/word"
+"""The leader's annotation `ratchet.dev/word`, from a downward-API volume."""
+
+ENV_NAMESPACE = "RATCHET_NAMESPACE"
+ENV_JOB_NAME = "RATCHET_JOB_NAME"
+ENV_JOB_UID = "RATCHET_JOB_UID"
+ENV_ATTEMPT = "RATCHET_ATTEMPT"
+ENV_JOBSET_UID = "RATCHET_JOBSET_UID"
+ENV_LAST_STEP = "RATCHET_LAST_STEP"
+ENV_PROCESSES = "RATCHET_PROCESSES"
+"""Number of processes (pods) of the attempt."""
+ENV_PROCESS = "RATCHET_PROCESS"
+"""Global index of this process; absent on Kubernetes, where it follows from slice and completion index."""
+ENV_COORDINATOR = "RATCHET_COORDINATOR"
+"""host:port of the JAX coordinator; absent for one process."""
+ENV_SLICE = "RATCHET_SLICE"
+"""Index of the slice (job index) that this pod belongs to."""
+ENV_HOSTS_PER_SLICE = "RATCHET_HOSTS_PER_SLICE"
+ENV_JOB_FILE = "RATCHET_JOB_FILE"
+"""Replaces JOB_FILE outside Kubernetes."""
+ENV_WORD_FILE = "RATCHET_WORD_FILE"
+"""Replaces WORD_FILE outside Kubernetes."""
+
+TERMINATION_MESSAGE_LIMIT = 4096
+PROGRESS_LIMIT = 64 * 1024
+WORD_LIMIT = 48 * 1024
+BOUNDARY_WAIT_SECONDS = 60
+"""How long a trainer waits at a boundary for the word before it leaves with 75."""
+
+
+class Exit(IntEnum):
+    """Exit codes of the trainer (the command line's own codes are another list)."""
+
+    DONE = 0
+    CONFIGURATION_INVALID = 64
+    DETERMINISTIC_FAILURE = 65
+    PEER_LOST = 69
+    INTERNAL = 70
+    HUNG = 71
+    FENCED = 73
+    STORAGE_UNAVAILABLE = 74
+    DRAINED = 75
+    CHECKPOINT_UNREADABLE = 77
+
+
+PROGRESS_PHASES = (
+    "start",
+    "restore",
+    "compile",
+    "generate",
+    "verify",
+    "update",
+    "evaluate",
+    "save",
+    "boundary",
+    "drain",
+    "done",
+)

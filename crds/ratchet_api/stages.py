@@ -1,0 +1,178 @@
+"""The curriculum: `spec.stages[]`, what each trains and when it is over.
+
+Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
+(`ratchet_trainer/advance.py`); whether the next stage may begin is the operator's word (`ratchet_operator/decide/stages.py`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, whole
+
+SFT_METRICS = ("train/loss", "train/tokens")
+RL_METRICS = (
+    "train/accuracy",
+    "train/reward",
+    "train/loss",
+    "train/entropy",
+    "train/unsolved",
+    "train/solved",
+    "train/response_tokens",
+)
+SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
+
+
+def full_metric(name: str) -> str:
+    """The full name of a metric: `accuracy` means `train/accuracy`."""
+    return SHORT_NAMES.get(name, name)
+
+
+class Optimiser(ApiModel):
+    """AdamW, as every method here uses it."""
+
+    learning_rate: PositiveDecimal = Field(default="0.001", description="Peak learning rate, a decimal string.")
+    warmup_updates: Whole = whole(
+        "Updates over which the rate rises linearly from its first fraction to the peak.", ge=0, le=1_000_000, default=0
+    )
+    weight_decay: Decimal = Field(default="0", description="Decoupled weight decay, a decimal string.")
+    clip_norm: PositiveDecimal = Field(default="1.0", description="Largest global norm of a gradient.")
+
+
+class Sft(ApiModel):
+    """Supervised fine-tuning: cross-entropy on the answers of a data set, one update a step."""
+
+    dataset: Name = Field(description="Name of the data set to learn from.")
+    batch_size: Whole = whole("Items a step; divisible by the number of processes.", ge=1, le=65_536, default=32)
+    max_prompt_tokens: Whole = whole(
+        "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=64
+    )
+    max_response_tokens: Whole = whole("Longest answer in tokens, its end included.", ge=1, le=131_072, default=32)
+    optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
+
+
+class Objective(ApiModel):
+    """How the policy is moved: the clipped ratio objective of PPO (arXiv 1707.06347, equation 7)."""
+
+    clip_low: PositiveDecimal = Field(default="0.2", description="The ratio is clipped below 1 - clipLow.")
+    clip_high: PositiveDecimal = Field(default="0.2", description="The ratio is clipped above 1 + clipHigh.")
+
+
+class Rl(ApiModel):
+    """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
+
+    dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
+    method: Literal["grpo"] = Field(
+        default="grpo", description="The algorithm. grpo: group-relative policy optimisation (arXiv 2402.03300)."
+    )
+    prompts_per_step: Whole = whole(
+        "Prompts a step; divisible by the number of processes.", ge=1, le=65_536, default=16
+    )
+    group_size: Whole = whole("Rollouts of each prompt; they are compared with one another.", ge=2, le=1024, default=8)
+    updates_per_step: Whole = whole(
+        "Mini-batches, hence optimiser updates, that a step's rollouts are split into.", ge=1, le=256, default=1
+    )
+    max_prompt_tokens: Whole = whole(
+        "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=64
+    )
+    max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
+    temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
+    objective: Objective = Field(default=Objective(), description="How the policy is moved.")
+    optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
+
+
+class When(ApiModel):
+    """One way for a stage to be over: a metric's mean over a window reaches a bound."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.atLeast) != has(self.atMost)",
+            "give exactly one bound: atLeast or atMost",
+            lambda w: (w.at_least is None) != (w.at_most is None),
+        ),
+    )
+    metric: str = Field(
+        max_length=128,
+        pattern=r"^[a-z0-9][-a-z0-9_./]*$",
+        description="Metric to watch; short names mean train/..., so accuracy is train/accuracy.",
+    )
+    at_least: Decimal | None = Field(default=None, description="The rule holds when the mean is at least this.")
+    at_most: Decimal | None = Field(default=None, description="The rule holds when the mean is at most this.")
+    window: Whole = whole(
+        "Number of latest steps in this stage that the mean is over; false until there are that many.",
+        ge=1,
+        le=10_000,
+        default=1,
+    )
+
+
+class Advance(ApiModel):
+    """When a stage is over."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.minSteps <= self.steps",
+            "minSteps is larger than steps, so no rule could ever hold",
+            lambda a: a.min_steps <= a.steps,
+        ),
+    )
+    steps: Whole = whole("Hard limit: the stage is over after this many steps.", ge=1, le=100_000_000)
+    min_steps: Whole = whole("No rule is looked at before this many steps.", ge=0, le=100_000_000, default=0)
+    when: list[When] = Field(
+        default=[], max_length=16, description="Any of these suffices; the first in order wins and is recorded."
+    )
+    at_limit: Literal["Advance", "Fail"] = Field(
+        default="Advance", description="What to do when `steps` is reached though rules were given and none held."
+    )
+
+
+class Start(ApiModel):
+    """What a stage begins with."""
+
+    optimiser: Literal["reset", "keep"] = Field(
+        default="reset", description="Whether the optimiser's moments start afresh or go on."
+    )
+
+
+class Stage(ApiModel):
+    """One stage of the curriculum."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.sft) != has(self.rl)",
+            "a stage trains in exactly one way: sft or rl",
+            lambda s: (s.sft is None) != (s.rl is None),
+        ),
+        Rule(
+            f"!has(self.sft) || self.advance.when.all(w, w.metric in {list(SFT_METRICS)!r} || w.metric in ['loss', 'tokens'])",
+            "an sft stage emits train/loss and train/tokens only; no rule can wait for another metric",
+            lambda s: (
+                s.sft is None or all(w.metric in SFT_METRICS or w.metric in ("loss", "tokens") for w in s.advance.when)
+            ),
+            ".advance.when",
+        ),
+        Rule(
+            f"!has(self.rl) || self.advance.when.all(w, w.metric in {list(RL_METRICS) + list(SHORT_NAMES)!r})",
+            "an rl stage emits " + ", ".join(RL_METRICS) + "; no rule can wait for another metric",
+            lambda s: s.rl is None or all(full_metric(w.metric) in RL_METRICS for w in s.advance.when),
+            ".advance.when",
+        ),
+        Rule(
+            "!has(self.rl) || (self.rl.promptsPerStep * self.rl.groupSize) % self.rl.updatesPerStep == 0",
+            "rl.promptsPerStep x rl.groupSize must be divisible by rl.updatesPerStep",
+            lambda s: s.rl is None or (s.rl.prompts_per_step * s.rl.group_size) % s.rl.updates_per_step == 0,
+            ".rl.updatesPerStep",
+        ),
+    )
+    name: Name = Field(description="Name of the stage, shown in status and metrics.")
+    sft: Sft | None = Field(default=None, description="Supervised fine-tuning.")
+    rl: Rl | None = Field(default=None, description="Reinforcement learning.")
+    advance: Advance = Field(description="When the stage is over.")
+    start: Start = Field(default=Start(), description="What the stage begins with.")
+
+
+STAGES = Field(
+    min_length=1, max_length=64, json_schema_extra=LIST_MAP, description="The curriculum: stages in the order they run."
+)

@@ -1,0 +1,209 @@
+"""What the operator remembers and shows: `status`.
+
+Status is memory as well as display: attempt numbers, budgets, history and the stage word are written here before the act
+that they authorise. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ratchet_api.base import ApiModel, Whole, whole
+
+PHASES = ("Pending", "Placing", "Running", "Recovering", "AwaitingApproval", "Suspended", "Completed", "Failed")
+CONDITIONS = (
+    "Accepted",
+    "Placed",
+    "Running",
+    "Progressing",
+    "Suspended",
+    "AwaitingApproval",
+    "Completed",
+    "Failed",
+)
+HISTORY = 20
+"""Attempts kept in `status.attempts`."""
+
+STEP_MAX = 2**53 - 1
+
+
+def _text(description: str, length: int = 256) -> str | None:
+    return Field(default=None, max_length=length, description=description)  # type: ignore[no-any-return]
+
+
+def _time(description: str) -> str | None:
+    return Field(  # type: ignore[no-any-return]
+        default=None, max_length=40, json_schema_extra={"format": "date-time"}, description=description
+    )
+
+
+def _count(description: str) -> int:
+    return whole(description, ge=0, le=STEP_MAX, default=0)  # type: ignore[no-any-return]
+
+
+def _maybe_count(description: str) -> int | None:
+    return whole(description, ge=0, le=STEP_MAX, default=None)  # type: ignore[no-any-return]
+
+
+class Condition(ApiModel):
+    """One aspect of the job's state, as metav1.Condition."""
+
+    type: str = Field(max_length=64, description="Name of the aspect.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(
+        min_length=1, max_length=64, description="One CamelCase word saying why; a documented, finite set."
+    )
+    message: str = Field(default="", max_length=4096, description="In words, with what to do.")
+    last_transition_time: str = Field(
+        max_length=40, json_schema_extra={"format": "date-time"}, description="When `status` last changed."
+    )
+    observed_generation: Whole | None = _maybe_count("Generation of the spec that this was judged on.")
+
+
+class StagePosition(ApiModel):
+    """The stage that the job is in."""
+
+    name: str = Field(max_length=40, description="Name of the stage.")
+    index: Whole = _count("Its position in spec.stages, from 0.")
+    start_step: Whole = _count("Step whose weights the stage began from; its first own step is one more.")
+
+
+class StageRecord(ApiModel):
+    """A stage that began, and how it ended."""
+
+    name: str = Field(max_length=40, description="Name of the stage.")
+    index: Whole = _count("Its position in spec.stages.")
+    start_step: Whole = _count("Step whose weights the stage began from.")
+    end_step: Whole | None = _maybe_count("Last step of the stage; absent while it runs.")
+    rule: str | None = _text("Why it ended: the rule that held, or `steps`.")
+    start_time: str | None = _time("When the operator let it begin.")
+    end_time: str | None = _time("When the operator recorded its end.")
+
+
+class Progress(ApiModel):
+    """How far the training is, as the leader last reported it."""
+
+    step: Whole = _count("Last finished step.")
+    target_step: Whole | None = _maybe_count("Step at which the present stage ends at the latest.")
+    text: str | None = _text("`step/target`, for the column.", 64)
+    phase: str | None = _text("What the trainer is doing: generate, update, save, ...", 32)
+    reward: str | None = _text("Mean reward of the last step, a decimal string.", 32)
+    accuracy: str | None = _text("Mean accuracy of the last step, a decimal string.", 32)
+    tokens_per_second: str | None = _text("Tokens sampled or trained on per second, a decimal string.", 32)
+    estimated_completion_time: str | None = _time("When the last declared stage would reach its limit at this speed.")
+    updated_at: str | None = _time("When this was last written.")
+
+
+class CheckpointStatus(ApiModel):
+    """The newest checkpoint that the trainer has committed."""
+
+    step: Whole = _count("Its step.")
+    time: str | None = _time("When it was reported.")
+    path: str | None = _text("Its folder, below spec.checkpoint.directory.", 1024)
+
+
+class AttemptStatus(ApiModel):
+    """The attempt that runs or is being started."""
+
+    number: Whole = _count("Number of the attempt; it only grows and fences off older ones.")
+    job_set: str | None = _text("Name of its JobSet.", 63)
+    job_set_uid: str | None = Field(default=None, max_length=64, alias="jobSetUID", description="Uid of its JobSet.")
+    fence: Whole | None = _maybe_count("leaseTransitions of the operator's Lease when it was authorised.")
+    placement: str | None = _text("Name of the placement it runs on.", 40)
+    start_step: Whole | None = _maybe_count("Newest committed step when it was authorised.")
+    start_time: str | None = _time("When it was authorised.")
+    created_time: str | None = _time("When its JobSet was seen created.")
+    running_time: str | None = _time("When all its pods were first seen Running.")
+    ended_time: str | None = _time("When its first sign of an end was seen.")
+    drain_deadline: str | None = _time("When the notice window of the gang ends.")
+    verdict: str | None = _text("Provisional verdict, once an end was seen.", 32)
+    evidence: str | None = _text("What the verdict rests on.", 1024)
+    pods_ready: Whole = _count("Pods that are Ready.")
+    pods_total: Whole = _count("Pods that the attempt has.")
+
+
+class RecoveryParts(ApiModel):
+    """Where the seconds of a recovery went, decimal strings."""
+
+    detect: str | None = _text("First sign at the pod or node to the operator's seeing it.", 16)
+    drain: str | None = _text("Until the last old pod had ended.", 16)
+    fence: str | None = _text("Until it was certain that no old pod can write.", 16)
+    place: str | None = _text("Until all new pods were Running.", 16)
+    start: str | None = _text("Process start and imports.", 16)
+    restore: str | None = _text("Reading the checkpoint.", 16)
+    compile: str | None = _text("Compiling or loading compiled programs.", 16)
+    step: str | None = _text("The first step above the last committed one.", 16)
+    total: str | None = _text("Sign of loss to the end of that step.", 16)
+
+
+class AttemptRecord(ApiModel):
+    """An attempt that ended, and why."""
+
+    number: Whole = _count("Number of the attempt.")
+    verdict: str = Field(max_length=32, description="Why it ended.")
+    evidence: str | None = _text("What the verdict rests on: pod, node, exit code, message.", 1024)
+    charged_to: str | None = _text("Budget that paid for it: preemptions, failures or nothing.", 16)
+    placement: str | None = _text("Placement it ran on.", 40)
+    start_step: Whole | None = _maybe_count("Newest committed step when it began.")
+    end_step: Whole | None = _maybe_count("Last step it reported.")
+    steps_lost: Whole | None = _maybe_count("Steps it reported that the next attempt executed again.")
+    start_time: str | None = _time("When it was authorised.")
+    end_time: str | None = _time("When its first sign of an end was seen.")
+    final_time: str | None = _time("When its last pod had ended.")
+    notice: Literal["graceful", "abrupt", "none"] | None = Field(
+        default=None, description="Whether its end was announced: graceful, abrupt, or none for an end of its own."
+    )
+    recovery: RecoveryParts | None = Field(
+        default=None, description="How long the attempt after it took to make progress."
+    )
+
+
+class Counters(ApiModel):
+    """Totals over the life of the job."""
+
+    attempts: Whole = _count("Attempts so far.")
+    preemptions: Whole = _count("Attempts ended by capacity that was taken away.")
+    failures: Whole = _count("Failures not forgiven so far.")
+    disturbances_without_progress: Whole = _count("Attempts in a row that ended without a new step.")
+    steps_lost: Whole = _count("Steps executed again.")
+
+
+class Resolved(ApiModel):
+    """What was decided once for the life of the job."""
+
+    image: str | None = _text("Trainer image of every attempt.", 1024)
+
+
+class Status(ApiModel):
+    """What the operator has seen and decided."""
+
+    observed_generation: Whole | None = _maybe_count("Generation of the spec that this status speaks of.")
+    phase: Literal[PHASES] | None = Field(  # type: ignore[valid-type]
+        default=None,
+        description="One word derived from the conditions, for the column; use the conditions in programs.",
+    )
+    conditions: list[Condition] = Field(
+        default=[],
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="The job's state, aspect by aspect; all present from the first reconcile.",
+    )
+    stage: StagePosition | None = Field(default=None, description="The stage that the job is in.")
+    stages: list[StageRecord] = Field(default=[], max_length=64, description="Stages that began, in order.")
+    progress: Progress | None = Field(default=None, description="How far the training is.")
+    checkpoint: CheckpointStatus | None = Field(default=None, description="The newest committed checkpoint.")
+    attempt: AttemptStatus | None = Field(default=None, description="The attempt that runs or is being started.")
+    attempts: list[AttemptRecord] = Field(
+        default=[],
+        max_length=HISTORY,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
+        description=f"The last {HISTORY} attempts that ended, oldest first.",
+    )
+    counters: Counters | None = Field(default=None, description="Totals over the life of the job.")
+    resolved: Resolved | None = Field(default=None, description="What was decided once for the life of the job.")
+    finished_time: str | None = _time("When the job was Completed or Failed.")
+    spec_hash: str | None = _text(
+        "SHA-256 of the immutable part of the spec, as the checkpoint journal records it.", 64
+    )

@@ -1,0 +1,142 @@
+"""Whether a manifest makes sense: every problem with its path and a way out.
+
+Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts. The operator calls
+`semantic_problems` for the condition Accepted; `ratchet validate` calls `problems` on a whole manifest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, RLTrainingJob, Spec
+from ratchet_api.placements import Placement
+from ratchet_api.tpu import ImpossibleShape, Shape, shape
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what, and the way out."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+def placement_shape(placement: Placement) -> Shape:
+    """Hosts and chips of one slice of a placement; a CPU placement is one slice of `cpu.hosts` hosts without chips.
+
+    Raises ImpossibleShape.
+    """
+    if placement.cpu is not None:
+        return Shape(placement.cpu.hosts, 0)
+    assert placement.accelerator is not None and placement.topology is not None  # the type's rules
+    return shape(placement.accelerator, placement.topology, placement.chips_per_node)
+
+
+def processes(placement: Placement) -> int:
+    """Number of pods, one process each, that an attempt has on this placement. Raises ImpossibleShape."""
+    return placement_shape(placement).hosts * placement.slices
+
+
+def semantic_problems(spec: Spec) -> list[Problem]:
+    """What is wrong in a spec whose types are right."""
+    found = []
+    for i, placement in enumerate(spec.placements):
+        path = f"spec.placements[{i}]"
+        try:
+            count = processes(placement)
+        except ImpossibleShape as error:
+            found.append(Problem(f"{path}.{error.field}", str(error)))
+            continue
+        for j, stage in enumerate(spec.stages):
+            if stage.sft is not None and stage.sft.batch_size % count:
+                field, size = "sft.batchSize", stage.sft.batch_size
+            elif stage.rl is not None and stage.rl.prompts_per_step % count:
+                field, size = "rl.promptsPerStep", stage.rl.prompts_per_step
+            else:
+                continue
+            found.append(
+                Problem(
+                    f"spec.stages[{j}].{field}",
+                    f"{size} cannot be shared by the {count} processes of placement {placement.name}; "
+                    f"use a multiple of {count}, for example {-(-size // count) * count}",
+                )
+            )
+    return found
+
+
+def problems(manifest: Any) -> list[Problem]:
+    """Everything that is wrong with one manifest, as plain data. Empty: the API server and the operator accept it."""
+    if not isinstance(manifest, dict):
+        return [Problem("(document)", f"a manifest is a mapping, this is {type(manifest).__name__}")]
+    found = _envelope_problems(manifest)
+    try:
+        job = RLTrainingJob.model_validate({k: v for k, v in manifest.items() if k in ("spec", "status")})
+    except ValidationError as error:
+        return found + [_from_pydantic(e) for e in error.errors()]
+    return found + semantic_problems(job.spec)
+
+
+def _envelope_problems(manifest: dict[str, Any]) -> list[Problem]:
+    found = []
+    if manifest.get("apiVersion") != API_VERSION:
+        found.append(Problem("apiVersion", f"must be {API_VERSION}, not {manifest.get('apiVersion')!r}"))
+    if manifest.get("kind") != KIND:
+        found.append(Problem("kind", f"must be {KIND}, not {manifest.get('kind')!r}"))
+    for key in sorted(set(manifest) - {"apiVersion", "kind", "metadata", "spec", "status"}):
+        found.append(Problem(str(key), "unknown field" + _near(str(key), ["apiVersion", "kind", "metadata", "spec"])))
+    metadata = manifest.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or len(name) > NAME_LENGTH:
+        found.append(
+            Problem(
+                "metadata.name",
+                f"{name!r}: lower-case letters, digits and '-', beginning with a letter, at most {NAME_LENGTH} characters",
+            )
+        )
+    return found
+
+
+def _from_pydantic(error: Any) -> Problem:
+    location = list(error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown field" + _near(str(location[-1]), _siblings(location[:-1]))
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    return Problem(path or "spec", message)
+
+
+def _near(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else (f"; known are {', '.join(known)}" if known else "")
+
+
+def _siblings(location: list[Any]) -> list[str]:
+    """The field names of the model at a location, for the 'did you mean'."""
+    model: Any = RLTrainingJob
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None)
+        if field is None:
+            return []
+        model = _model_in(field.annotation)
+        if model is None:
+            return []
+    return [f.alias or n for n, f in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if (found := _model_in(argument)) is not None:
+            return found
+    return None
