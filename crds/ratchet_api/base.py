@@ -134,7 +134,4 @@ def _raise(message: str) -> Any:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 LIST_MAP = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-StringMap = dict[
-    Annotated[str, Field(max_length=317)],
-    Annotated[str, Field(max_length=1024)],
-]
+StringMap = dict[str, Annotated[str, Field(max_length=1024)]]

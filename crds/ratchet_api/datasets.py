@@ -18,7 +18,7 @@ class ReasoningGym(ApiModel):
     task: str = Field(
         pattern=r"^[a-z0-9_]+$",
         max_length=64,
-        description="Name of the task in reasoning-gym, for example chain_sum. `ratchet validate` lists near misses.",
+        description="Name of the task in reasoning-gym, for example chain_sum.",
     )
     size: Whole = whole(
         "How many items there are to train on. Item numbers are owned by Ratchet, so evaluation items never overlap.",

@@ -1,0 +1,66 @@
+"""Reading manifests for the commands: files and standard input, with errors that name the place.
+
+Exit codes follow sysexits: 65 for wrong data, 66 for a file that cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import yaml
+
+from ratchet_api.job import KIND, RLTrainingJob
+from ratchet_api.validate import Problem, problems
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document: where it stands, and its data."""
+
+    place: str
+    data: Any
+
+
+def read(file: str) -> list[Document]:
+    """The non-empty YAML documents of a file, or of standard input for `-`. Exits with 66 or 65."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(os.EX_NOINPUT, f"{file}: cannot be read: {error}")
+    try:
+        nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
+        documents = [data for data in yaml.safe_load_all(text) if data is not None]
+    except yaml.YAMLError as error:
+        fail(os.EX_DATAERR, f"{file}: not YAML: {error}")
+    if not documents:
+        fail(os.EX_DATAERR, f"{file}: no manifest in it")
+    return [Document(f"{file}:{node.start_mark.line + 1}", data) for node, data in zip(nodes, documents, strict=False)]
+
+
+def read_job(file: str) -> tuple[dict[str, Any], RLTrainingJob]:
+    """The one RLTrainingJob of a file: its raw data, and the validated job. Prints what is wrong and exits with 65."""
+    documents = [d for d in read(file) if not isinstance(d.data, dict) or d.data.get("kind") == KIND] or read(file)
+    if len(documents) > 1:
+        fail(os.EX_DATAERR, f"{file}: holds {len(documents)} {KIND}s; put each into a file of its own")
+    found = problems(documents[0].data)
+    if found:
+        fail(os.EX_DATAERR, *describe(documents[0].place, found))
+    job = RLTrainingJob.model_validate({"spec": documents[0].data["spec"]})
+    return documents[0].data, job
+
+
+def describe(place: str, found: list[Problem]) -> list[str]:
+    """The problems of one document as lines."""
+    return [f"{place}: {problem}" for problem in found]
+
+
+def fail(code: int, *lines: str) -> NoReturn:
+    """Prints the lines to standard error and exits."""
+    for line in lines:
+        click.echo(line, err=True)
+    sys.exit(code)
