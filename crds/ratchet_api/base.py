@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class ApiModel(BaseModel):
             extra = field.json_schema_extra
             if not isinstance(extra, dict) or "x-kubernetes-list-map-keys" not in extra:
                 continue
-            (key,) = extra["x-kubernetes-list-map-keys"]  # type: ignore[misc]
+            (key,) = cast("list[str]", extra["x-kubernetes-list-map-keys"])
             seen: set[Any] = set()
             for item in getattr(self, name) or ():
-                value = getattr(item, str(key))
+                value = getattr(item, key)
                 if value in seen:
                     raise ValueError(f"{field.alias}: two entries have the {key} {value!r}; give each its own")
                 seen.add(value)
@@ -79,7 +80,7 @@ class ApiModel(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _whole(value: Any) -> Any:
+def as_whole(value: Any) -> Any:
     # JSON has one kind of number: the API server takes 400.0 for an integer, and so do we.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -95,7 +96,10 @@ def whole(description: str, *, ge: int, le: int = 2**31 - 1, default: Any = ...)
     return Field(default=default, ge=ge, le=le, description=description)
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
+Whole = Annotated[int, BeforeValidator(as_whole)]
+STEP_MAX = 2**53 - 1
+"""Largest step or count: what a double holds exactly, since JSON numbers are doubles elsewhere."""
+Count = Annotated[int, Field(ge=0, le=STEP_MAX), BeforeValidator(as_whole)]
 
 DECIMAL_PATTERN = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 Decimal = Annotated[
@@ -133,5 +137,5 @@ def _raise(message: str) -> Any:
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
-LIST_MAP = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+LIST_MAP: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 StringMap = dict[str, Annotated[str, Field(max_length=1024)]]

@@ -1,8 +1,8 @@
 """Canonical JSON and the hashes made of it.
 
-RFC 8785 for the data of this API: strings, integers, booleans, null, lists and objects. Floats do not occur (numbers that
-need them are decimal strings) but in `reasoningGym.config`, where Python's shortest repr equals RFC 8785 for the values
-that people write (magnitude between 1e-6 and 1e21).
+RFC 8785 for the data of this API: strings, integers, booleans, null, lists and objects. Floats do not occur (numbers
+that need them are decimal strings) but in `reasoningGym.config`, where Python's shortest repr equals RFC 8785
+for the values that people write (magnitude between 1e-6 and 1e21).
 """
 
 from __future__ import annotations

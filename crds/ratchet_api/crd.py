@@ -1,8 +1,8 @@
 """From the types to what other programs read: CRD, JSON schema for editors, API reference.
 
-pydantic's JSON schema is translated to the structural schema of apiextensions/v1: references inlined, null removed, defaults
-written out so that inner defaults apply, list maps and CEL rules added. Nothing is decided here; it all follows from the
-types.
+pydantic's JSON schema is translated to the structural schema of apiextensions/v1: references inlined, null removed,
+defaults written out so that inner defaults apply, list maps and CEL rules added. Nothing is decided here; it all
+follows from the types.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ PRINTER_COLUMNS = (
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation."),
 )
 
-DROPPED = ("title", "additionalProperties", "discriminator", "examples", "$defs")
+DROPPED = {"title", "additionalProperties", "propertyNames", "$defs"}
+KEPT = {
+    "type", "format", "description", "default", "enum", "required", "properties", "items", "pattern",
+    "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties",
+    "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "x-kubernetes-preserve-unknown-fields",
+}  # fmt: skip
 
 
 def schema(model: type[ApiModel]) -> dict[str, Any]:
@@ -178,10 +184,11 @@ def _structural(
         del node["default"]
     if "const" in node:
         node["enum"] = [node.pop("const")]
-    out = {key: value for key, value in node.items() if key not in DROPPED}
+    if unknown := node.keys() - KEPT - DROPPED:
+        raise ValueError(f"{sorted(unknown)} of {node.get('description')!r} have no place in a structural schema")
+    out = {key: value for key, value in node.items() if key in KEPT}
     if isinstance(node.get("additionalProperties"), dict) and "properties" not in node:
         out["additionalProperties"] = _structural(node["additionalProperties"], defs, classes)
-        out.pop("propertyNames", None)
     if "properties" in node:
         out["properties"] = {k: _structural(v, defs, classes) for k, v in node["properties"].items()}
     if "items" in node:

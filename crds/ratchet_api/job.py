@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from ratchet_api.base import LIST_MAP, ApiModel, Rule, StringMap, Whole, whole
+from ratchet_api.base import LIST_MAP, ApiModel, Count, Rule, StringMap, Whole, whole
 from ratchet_api.datasets import Dataset
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.stages import STAGES, Stage
@@ -79,8 +79,8 @@ class Restart(ApiModel):
     healthy_steps: Whole = whole(
         "Steps made by one attempt after which earlier failures are forgiven.", ge=1, le=1_000_000, default=50
     )
-    preemption_limit: Whole | None = whole(
-        "Preemptions after which the job is Failed; absent means no limit.", ge=0, le=1_000_000, default=None
+    preemption_limit: Count | None = Field(
+        default=None, description="Preemptions after which the job is Failed; absent means no limit."
     )
 
 
@@ -147,7 +147,8 @@ class Spec(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "self.stages.all(s, self.datasets.exists(d, d.name == (has(s.sft) ? s.sft.dataset : (has(s.rl) ? s.rl.dataset : ''))))",
+            "self.stages.all(s, self.datasets.exists(d, d.name == "
+            "(has(s.sft) ? s.sft.dataset : (has(s.rl) ? s.rl.dataset : ''))))",
             "a stage names a data set that is not in spec.datasets",
             lambda s: {(t.sft or t.rl).dataset for t in s.stages if t.sft or t.rl} <= {d.name for d in s.datasets},
             ".stages",
@@ -159,7 +160,8 @@ class Spec(ApiModel):
             path=".checkpoint",
         ),
         Rule(
-            "(has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image)) || self.suspend",
+            "self.suspend || "
+            "(has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image))",
             "image changes only while the job is suspended (spec.suspend: true)",
             path=".image",
         ),
@@ -192,12 +194,15 @@ class RLTrainingJob(ApiModel):
     Apply one of these and watch it with `kubectl get rlj -w`. A preemption costs seconds, never progress.
     """
 
-    model_config = {"extra": "ignore"}  # apiVersion, kind and metadata belong to Kubernetes; `validate` checks them
+    model_config = ConfigDict(
+        extra="ignore"
+    )  # apiVersion, kind and metadata belong to Kubernetes; `validate` checks them
 
     rules: ClassVar = (
         Rule(
             f"self.metadata.name.matches('{NAME_PATTERN}') && size(self.metadata.name) <= {NAME_LENGTH}",
-            f"metadata.name: lower-case letters, digits and '-', beginning with a letter, at most {NAME_LENGTH} characters",
+            "metadata.name: lower-case letters, digits and '-', beginning with a letter, "
+            f"at most {NAME_LENGTH} characters",
         ),
         Rule(
             "!has(oldSelf.status) || !has(oldSelf.status.stage) || oldSelf.spec.stages.all(i, s, "

@@ -6,11 +6,11 @@ Decides what a manifest may say of a placement. Which shapes exist on GKE is in 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from ratchet_api.base import LIST_MAP, ApiModel, Name, Rule, StringMap, Whole, whole
+from ratchet_api.base import LIST_MAP, ApiModel, Name, Rule, StringMap, Whole, as_whole, whole
 
 
 class Toleration(ApiModel):
@@ -28,6 +28,9 @@ class Cpu(ApiModel):
     """A placement without accelerators."""
 
     hosts: Whole = whole("Number of pods, one process each.", ge=1, le=256, default=1)
+
+
+ChipsPerNode = Annotated[int, Field(ge=1, le=8), BeforeValidator(as_whole)]
 
 
 class Placement(ApiModel):
@@ -61,11 +64,10 @@ class Placement(ApiModel):
         max_length=20,
         description="Value of the node label cloud.google.com/gke-tpu-topology, for example 4x4.",
     )
-    chips_per_node: Whole | None = whole(
-        "Chips of one machine; needed only where two machine shapes offer the same topology (2x4 of v5e and v6e).",
-        ge=1,
-        le=8,
+    chips_per_node: ChipsPerNode | None = Field(
         default=None,
+        description="Chips of one machine; "
+        "needed only where two machine shapes offer the same topology (2x4 of v5e and v6e).",
     )
     slices: Whole = whole("Number of slices of that topology; more than one is multislice.", ge=1, le=256, default=1)
     capacity: Literal["Spot", "OnDemand"] = Field(

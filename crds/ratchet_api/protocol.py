@@ -1,7 +1,7 @@
 """Names and numbers that operator and trainer must agree on.
 
-The exact rules are the protocol's: attempts, the word, progress, exit codes. Both sides import this module and nothing of
-each other.
+The exact rules are the protocol's: attempts, the word, progress, exit codes. Both sides import this module and
+nothing of each other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The curriculum: `spec.stages[]`, what each trains and when it is over.
 
 Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
-(`ratchet_trainer/advance.py`); whether the next stage may begin is the operator's word (`ratchet_operator/decide/stages.py`).
+(`ratchet_trainer/advance.py`); whether the next stage may begin is the operator's word
+(`ratchet_operator/decide/stages.py`).
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ class Stage(ApiModel):
             lambda s: (s.sft is None) != (s.rl is None),
         ),
         Rule(
-            f"!has(self.sft) || self.advance.when.all(w, w.metric in {list(SFT_METRICS)!r} || w.metric in ['loss', 'tokens'])",
+            f"!has(self.sft) || self.advance.when.all(w, w.metric in {[*SFT_METRICS, 'loss', 'tokens']!r})",
             "an sft stage emits train/loss and train/tokens only; no rule can wait for another metric",
             lambda s: (
                 s.sft is None or all(w.metric in SFT_METRICS or w.metric in ("loss", "tokens") for w in s.advance.when)

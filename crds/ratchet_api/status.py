@@ -1,7 +1,7 @@
 """What the operator remembers and shows: `status`.
 
-Status is memory as well as display: attempt numbers, budgets, history and the stage word are written here before the act
-that they authorise. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
+Status is memory as well as display: attempt numbers, budgets, history and the stage word are written here before the
+act that they authorise. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ratchet_api.base import ApiModel, Whole, whole
+from ratchet_api.base import ApiModel, Count
 
 PHASES = ("Pending", "Placing", "Running", "Recovering", "AwaitingApproval", "Suspended", "Completed", "Failed")
 CONDITIONS = (
@@ -26,25 +26,21 @@ CONDITIONS = (
 HISTORY = 20
 """Attempts kept in `status.attempts`."""
 
-STEP_MAX = 2**53 - 1
-
 
 def _text(description: str, length: int = 256) -> str | None:
-    return Field(default=None, max_length=length, description=description)  # type: ignore[no-any-return]
+    return Field(default=None, max_length=length, description=description)
 
 
 def _time(description: str) -> str | None:
-    return Field(  # type: ignore[no-any-return]
-        default=None, max_length=40, json_schema_extra={"format": "date-time"}, description=description
-    )
+    return Field(default=None, max_length=40, json_schema_extra={"format": "date-time"}, description=description)
 
 
 def _count(description: str) -> int:
-    return whole(description, ge=0, le=STEP_MAX, default=0)  # type: ignore[no-any-return]
+    return Field(default=0, description=description)
 
 
 def _maybe_count(description: str) -> int | None:
-    return whole(description, ge=0, le=STEP_MAX, default=None)  # type: ignore[no-any-return]
+    return Field(default=None, description=description)
 
 
 class Condition(ApiModel):
@@ -59,24 +55,24 @@ class Condition(ApiModel):
     last_transition_time: str = Field(
         max_length=40, json_schema_extra={"format": "date-time"}, description="When `status` last changed."
     )
-    observed_generation: Whole | None = _maybe_count("Generation of the spec that this was judged on.")
+    observed_generation: Count | None = _maybe_count("Generation of the spec that this was judged on.")
 
 
 class StagePosition(ApiModel):
     """The stage that the job is in."""
 
     name: str = Field(max_length=40, description="Name of the stage.")
-    index: Whole = _count("Its position in spec.stages, from 0.")
-    start_step: Whole = _count("Step whose weights the stage began from; its first own step is one more.")
+    index: Count = _count("Its position in spec.stages, from 0.")
+    start_step: Count = _count("Step whose weights the stage began from; its first own step is one more.")
 
 
 class StageRecord(ApiModel):
     """A stage that began, and how it ended."""
 
     name: str = Field(max_length=40, description="Name of the stage.")
-    index: Whole = _count("Its position in spec.stages.")
-    start_step: Whole = _count("Step whose weights the stage began from.")
-    end_step: Whole | None = _maybe_count("Last step of the stage; absent while it runs.")
+    index: Count = _count("Its position in spec.stages.")
+    start_step: Count = _count("Step whose weights the stage began from.")
+    end_step: Count | None = _maybe_count("Last step of the stage; absent while it runs.")
     rule: str | None = _text("Why it ended: the rule that held, or `steps`.")
     start_time: str | None = _time("When the operator let it begin.")
     end_time: str | None = _time("When the operator recorded its end.")
@@ -85,8 +81,8 @@ class StageRecord(ApiModel):
 class Progress(ApiModel):
     """How far the training is, as the leader last reported it."""
 
-    step: Whole = _count("Last finished step.")
-    target_step: Whole | None = _maybe_count("Step at which the present stage ends at the latest.")
+    step: Count = _count("Last finished step.")
+    target_step: Count | None = _maybe_count("Step at which the present stage ends at the latest.")
     text: str | None = _text("`step/target`, for the column.", 64)
     phase: str | None = _text("What the trainer is doing: generate, update, save, ...", 32)
     reward: str | None = _text("Mean reward of the last step, a decimal string.", 32)
@@ -99,7 +95,7 @@ class Progress(ApiModel):
 class CheckpointStatus(ApiModel):
     """The newest checkpoint that the trainer has committed."""
 
-    step: Whole = _count("Its step.")
+    step: Count = _count("Its step.")
     time: str | None = _time("When it was reported.")
     path: str | None = _text("Its folder, below spec.checkpoint.directory.", 1024)
 
@@ -107,12 +103,12 @@ class CheckpointStatus(ApiModel):
 class AttemptStatus(ApiModel):
     """The attempt that runs or is being started."""
 
-    number: Whole = _count("Number of the attempt; it only grows and fences off older ones.")
+    number: Count = _count("Number of the attempt; it only grows and fences off older ones.")
     job_set: str | None = _text("Name of its JobSet.", 63)
     job_set_uid: str | None = Field(default=None, max_length=64, alias="jobSetUID", description="Uid of its JobSet.")
-    fence: Whole | None = _maybe_count("leaseTransitions of the operator's Lease when it was authorised.")
+    fence: Count | None = _maybe_count("leaseTransitions of the operator's Lease when it was authorised.")
     placement: str | None = _text("Name of the placement it runs on.", 40)
-    start_step: Whole | None = _maybe_count("Newest committed step when it was authorised.")
+    start_step: Count | None = _maybe_count("Newest committed step when it was authorised.")
     start_time: str | None = _time("When it was authorised.")
     created_time: str | None = _time("When its JobSet was seen created.")
     running_time: str | None = _time("When all its pods were first seen Running.")
@@ -120,8 +116,8 @@ class AttemptStatus(ApiModel):
     drain_deadline: str | None = _time("When the notice window of the gang ends.")
     verdict: str | None = _text("Provisional verdict, once an end was seen.", 32)
     evidence: str | None = _text("What the verdict rests on.", 1024)
-    pods_ready: Whole = _count("Pods that are Ready.")
-    pods_total: Whole = _count("Pods that the attempt has.")
+    pods_ready: Count = _count("Pods that are Ready.")
+    pods_total: Count = _count("Pods that the attempt has.")
 
 
 class RecoveryParts(ApiModel):
@@ -141,14 +137,14 @@ class RecoveryParts(ApiModel):
 class AttemptRecord(ApiModel):
     """An attempt that ended, and why."""
 
-    number: Whole = _count("Number of the attempt.")
+    number: Count = _count("Number of the attempt.")
     verdict: str = Field(max_length=32, description="Why it ended.")
     evidence: str | None = _text("What the verdict rests on: pod, node, exit code, message.", 1024)
     charged_to: str | None = _text("Budget that paid for it: preemptions, failures or nothing.", 16)
     placement: str | None = _text("Placement it ran on.", 40)
-    start_step: Whole | None = _maybe_count("Newest committed step when it began.")
-    end_step: Whole | None = _maybe_count("Last step it reported.")
-    steps_lost: Whole | None = _maybe_count("Steps it reported that the next attempt executed again.")
+    start_step: Count | None = _maybe_count("Newest committed step when it began.")
+    end_step: Count | None = _maybe_count("Last step it reported.")
+    steps_lost: Count | None = _maybe_count("Steps it reported that the next attempt executed again.")
     start_time: str | None = _time("When it was authorised.")
     end_time: str | None = _time("When its first sign of an end was seen.")
     final_time: str | None = _time("When its last pod had ended.")
@@ -163,11 +159,11 @@ class AttemptRecord(ApiModel):
 class Counters(ApiModel):
     """Totals over the life of the job."""
 
-    attempts: Whole = _count("Attempts so far.")
-    preemptions: Whole = _count("Attempts ended by capacity that was taken away.")
-    failures: Whole = _count("Failures not forgiven so far.")
-    disturbances_without_progress: Whole = _count("Attempts in a row that ended without a new step.")
-    steps_lost: Whole = _count("Steps executed again.")
+    attempts: Count = _count("Attempts so far.")
+    preemptions: Count = _count("Attempts ended by capacity that was taken away.")
+    failures: Count = _count("Failures not forgiven so far.")
+    disturbances_without_progress: Count = _count("Attempts in a row that ended without a new step.")
+    steps_lost: Count = _count("Steps executed again.")
 
 
 class Resolved(ApiModel):
@@ -179,7 +175,7 @@ class Resolved(ApiModel):
 class Status(ApiModel):
     """What the operator has seen and decided."""
 
-    observed_generation: Whole | None = _maybe_count("Generation of the spec that this status speaks of.")
+    observed_generation: Count | None = _maybe_count("Generation of the spec that this status speaks of.")
     phase: Literal[PHASES] | None = Field(  # type: ignore[valid-type]
         default=None,
         description="One word derived from the conditions, for the column; use the conditions in programs.",

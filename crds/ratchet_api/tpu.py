@@ -107,7 +107,8 @@ def _on_machine(accelerator: str, kind: Accelerator, topology: str, sides: list[
         single = ", ".join(f"{t} with {c}" for c, t in kind.single_host.items())
         raise ImpossibleShape(
             "topology",
-            f"{accelerator} machines of {chips_per_node} chips stand alone and have no slice {topology}; there is {single}"
+            f"{accelerator} machines of {chips_per_node} chips stand alone and have no slice {topology}; "
+            f"there is {single}"
             + (f"; slices of several hosts ({_examples(kind)}) need chipsPerNode 4" if _has_multi_host(kind) else ""),
         )
     if topology in kind.multi_host:

@@ -1,7 +1,7 @@
 """Whether a manifest makes sense: every problem with its path and a way out.
 
-Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts. The operator calls
-`semantic_problems` for the condition Accepted; `ratchet validate` calls `problems` on a whole manifest.
+Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts. The operator
+calls `semantic_problems` for the condition Accepted; `ratchet validate` calls `problems` on a whole manifest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def placement_shape(placement: Placement) -> Shape:
     """
     if placement.cpu is not None:
         return Shape(placement.cpu.hosts, 0)
-    assert placement.accelerator is not None and placement.topology is not None  # the type's rules
+    assert placement.accelerator, "the type's rules"
+    assert placement.topology, "the type's rules"
     return shape(placement.accelerator, placement.topology, placement.chips_per_node)
 
 
@@ -98,7 +99,8 @@ def _envelope_problems(manifest: dict[str, Any]) -> list[Problem]:
         found.append(
             Problem(
                 "metadata.name",
-                f"{name!r}: lower-case letters, digits and '-', beginning with a letter, at most {NAME_LENGTH} characters",
+                f"{name!r}: lower-case letters, digits and '-', beginning with a letter, "
+                f"at most {NAME_LENGTH} characters",
             )
         )
     return found
