@@ -12,6 +12,7 @@ from itertools import pairwise
 
 LIST_2D = ("2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 LIST_V3 = ("4x4", "4x8", "8x8", "8x16", "16x16")
+LONGEST_SIDE = 256
 SMALL_3D = ("2x2x2", "2x2x4", "2x4x4")
 
 
@@ -123,6 +124,8 @@ def _on_machine(accelerator: str, kind: Accelerator, topology: str, sides: list[
             f"{accelerator} has no slice {topology}: above 2x4x4 every side is a multiple of 4; nearest is "
             + "x".join(str(max(4, round(side / 4) * 4)) for side in sorted(sides)),
         )
+    if max(sides) > LONGEST_SIDE:
+        raise ImpossibleShape("topology", f"{accelerator} has no slice {topology}: a side has at most {LONGEST_SIDE}")
     if kind.ordered and any(a > b for a, b in pairwise(sides)):
         raise ImpossibleShape(
             "topology", f"{accelerator} writes its sides in order: {'x'.join(map(str, sorted(sides)))}"

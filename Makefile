@@ -1,0 +1,45 @@
+# Everything a developer or a newcomer runs. `make` alone prints this list.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test soak bench lint generate clean
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/ready ## make the virtual environment and build the control plane (once, about 6 minutes)
+	@$(BIN)/python -m ratchet_cluster.build
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; call: make PYTHON=/path/to/python3.11 ...")'
+	@echo "Installing Python packages into .venv (about a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## the whole story: train on a real control plane, lose nodes, recover, prove that nothing was lost
+	@$(BIN)/ratchet demo $(ARGS)
+
+test: setup ## all tests (about 15 minutes on two cores)
+	@$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+
+soak: setup ## the long random runs
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: setup ## benchmarks; they print ratios and write JSON
+	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+
+lint: .venv/ready ## style, types and the contracts between packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+generate: .venv/ready ## renew what follows from the API types
+	@$(BIN)/ratchet crd > crds/rltrainingjobs.ratchet.dev.yaml
+	@cp crds/rltrainingjobs.ratchet.dev.yaml helm/ratchet/files/
+	@$(BIN)/ratchet crd --format markdown > docs/api.md
+
+clean: ## remove the virtual environment and local runs (the built control plane stays in the user's cache)
+	@rm -rf .venv .ratchet

@@ -1,0 +1,88 @@
+"""One valid manifest that uses every part of the spec, for tests to bend."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+_FULL: dict[str, Any] = {
+    "apiVersion": "ratchet.dev/v1alpha1",
+    "kind": "RLTrainingJob",
+    "metadata": {"name": "sums"},
+    "spec": {
+        "model": {"preset": "tiny"},
+        "seed": 7,
+        "image": "registry.example/trainer:1",
+        "suspend": False,
+        "datasets": [
+            {"name": "sums", "reasoningGym": {"task": "chain_sum", "size": 100, "config": {"max_terms": 2}}},
+            {"name": "file", "jsonl": {"path": "/data/a.jsonl", "claimName": "data", "question": "q", "answer": "a"}},
+        ],
+        "stages": [
+            {
+                "name": "warm-up",
+                "sft": {"dataset": "file", "batchSize": 8, "optimiser": {"learningRate": "1e-3", "warmupUpdates": 5}},
+                "advance": {"steps": 20, "minSteps": 5, "when": [{"metric": "loss", "atMost": "0.1", "window": 3}]},
+            },
+            {
+                "name": "reason",
+                "rl": {
+                    "dataset": "sums",
+                    "method": "grpo",
+                    "promptsPerStep": 8,
+                    "groupSize": 4,
+                    "updatesPerStep": 2,
+                    "temperature": "1.0",
+                    "objective": {"clipLow": "0.2", "clipHigh": "0.28"},
+                },
+                "advance": {"steps": 40, "when": [{"metric": "accuracy", "atLeast": "0.9"}], "atLimit": "Fail"},
+                "start": {"optimiser": "keep"},
+            },
+        ],
+        "checkpoint": {
+            "directory": "/checkpoints/sums",
+            "claimName": "checkpoints",
+            "everySteps": 5,
+            "keep": 3,
+            "existing": "Resume",
+        },
+        "placements": [
+            {
+                "name": "spot",
+                "accelerator": "tpu-v6e-slice",
+                "topology": "2x4",
+                "chipsPerNode": 4,
+                "slices": 1,
+                "capacity": "Spot",
+                "waitSeconds": 60,
+                "zone": "us-east5-a",
+                "nodeSelector": {"team": "a"},
+                "tolerations": [{"key": "team", "operator": "Equal", "value": "a", "effect": "NoSchedule"}],
+            },
+            {"name": "laptop", "cpu": {"hosts": 2}},
+        ],
+        "restart": {"failureLimit": 2, "healthySteps": 10, "preemptionLimit": 100},
+        "podTemplate": {
+            "labels": {"team": "a"},
+            "annotations": {"note": "b"},
+            "env": [{"name": "A", "value": "1"}],
+            "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+            "serviceAccountName": "trainer",
+        },
+    },
+}
+
+
+def full() -> dict[str, Any]:
+    """A fresh copy of the manifest."""
+    return copy.deepcopy(_FULL)
+
+
+def paths(node: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in plain data, containers included."""
+    own = [prefix] if prefix else []
+    if isinstance(node, dict):
+        return own + [p for key, value in node.items() for p in paths(value, (*prefix, key))]
+    if isinstance(node, list):
+        return own + [p for index, value in enumerate(node) for p in paths(value, (*prefix, index))]
+    return own

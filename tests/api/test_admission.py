@@ -1,0 +1,157 @@
+"""The API server and `ratchet validate` give the same answer, judged by a real API server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from manifests_for_tests import full, paths
+from pydantic import ValidationError
+
+from ratchet_api.crd import crd_yaml
+from ratchet_api.job import RLTrainingJob, parse_spec
+
+JOBS = "/apis/ratchet.dev/v1alpha1/namespaces/default/rltrainingjobs"
+
+ODD = [
+    None, True, False, 0, 1, -1, 2, 3, 1.5, 4.0, 2**31, 2**53, 2**70, "", "a", "A b", "0.5", "-1", "1e-3", "1e400",
+    ".5", "é", "x" * 41, "x" * 2000, "gs://bucket/a", "/a", [], {}, [{}], [1], ["a", "a"],
+    {"name": "sums"}, {"cpu": "1"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(plane):
+    plane.kubectl("apply", "--server-side", "-f", "-", input=crd_yaml())
+    plane.kubectl("wait", "--for=condition=Established", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
+    return plane
+
+
+def post(server, manifest, *, dry_run=True):
+    """Status code and message of a create with strict field validation."""
+    query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
+    return send(server, "POST", JOBS + query, manifest)
+
+
+def send(server, method, path, body):
+    return server.request(method, path, body)
+
+
+def accepted_by_types(manifest):
+    """Whether the types accept it. Shapes of TPU slices are left to the operator (condition Accepted)."""
+    try:
+        RLTrainingJob.model_validate(manifest)
+    except ValidationError:
+        return False
+    return True
+
+
+mutations = st.lists(
+    st.tuples(
+        st.sampled_from(paths(full()["spec"], ("spec",))),
+        st.sampled_from(["set", "delete", "unknown", "repeat"]),
+        st.sampled_from(ODD),
+    ),
+    min_size=1,
+    max_size=2,
+)
+
+
+def bend(manifest, changes):
+    for path, kind, value in changes:
+        node = manifest
+        try:
+            for part in path[:-1]:
+                node = node[part]
+            if kind == "set":
+                node[path[-1]] = value
+            elif kind == "delete":
+                del node[path[-1]]
+            elif kind == "unknown":
+                node[path[-1]]["unheardOf"] = value
+            else:
+                node[path[-1]].append(json.loads(json.dumps(node[path[-1]][0])))
+        except (KeyError, IndexError, TypeError, AttributeError):
+            continue  # an earlier change removed this place
+    return manifest
+
+
+def test_the_full_manifest_is_admitted(server):
+    code, message = post(server, full())
+    assert code == 201, message
+
+
+@settings(
+    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(changes=mutations)
+def test_what_python_accepts_the_server_accepts_and_the_other_way_round(server, changes):
+    manifest = bend(full(), changes)
+    code, message = post(server, manifest)
+    assert code in (201, 400, 422), message
+    assert accepted_by_types(manifest) == (code == 201), (changes, message)
+
+
+IMMUTABLE = [
+    (lambda s: s.update(seed=8), "seed cannot change"),
+    (lambda s: s.pop("seed"), "seed cannot change"),
+    (lambda s: s["checkpoint"].update(directory="/checkpoints/b"), "checkpoint.directory cannot change"),
+    (lambda s: s["datasets"][0]["reasoningGym"].update(size=5), "data set cannot change"),
+    (lambda s: s.update(image="registry.example/trainer:2"), "only while the job is suspended"),
+    (lambda s: s["stages"][0]["advance"].update(steps=21), "stage that has begun cannot change"),
+    (lambda s: s.update(stages=s["stages"][1:]), "stage that has begun cannot change"),
+]
+MUTABLE = [
+    lambda s: s["stages"][1]["advance"].update(steps=41),
+    lambda s: s["stages"].append({**s["stages"][1], "name": "more"}),
+    lambda s: s.update(stages=s["stages"][:1]),
+    lambda s: s.update(suspend=True, image="registry.example/trainer:2"),
+    lambda s: s["placements"].pop(),
+    lambda s: s["datasets"].append({"name": "more", "reasoningGym": {"task": "chain_sum"}}),
+]
+
+
+@pytest.fixture
+def begun(server):
+    """A job whose first stage has begun."""
+    path = f"{JOBS}/sums"
+    send(server, "DELETE", path, None)
+    code, message = post(server, full(), dry_run=False)
+    assert code == 201, message
+    code, answer = send(server, "GET", path, None)
+    job = json.loads(answer)
+    job["status"] = {"stage": {"name": "warm-up", "index": 0, "startStep": 0}}
+    code, answer = send(server, "PUT", path + "/status", job)
+    assert code == 200, answer
+    yield path, json.loads(answer)
+    send(server, "DELETE", path, None)
+
+
+@pytest.mark.parametrize(("change", "words"), IMMUTABLE, ids=[w for _, w in IMMUTABLE])
+def test_what_has_begun_cannot_change(server, begun, change, words):
+    path, job = begun
+    change(job["spec"])
+    code, message = send(server, "PUT", path, job)
+    assert code == 422
+    assert words in message
+
+
+@pytest.mark.parametrize("change", MUTABLE, ids=range(len(MUTABLE)))
+def test_what_lies_ahead_can_change(server, begun, change):
+    path, job = begun
+    change(job["spec"])
+    code, message = send(server, "PUT", path, job)
+    assert code == 200, message
+
+
+def test_defaults_of_server_and_types_agree(server):
+    manifest = full()
+    for key in ("seed", "suspend", "restart", "podTemplate", "image"):
+        del manifest["spec"][key]
+    manifest["spec"]["stages"][0]["sft"] = {"dataset": "sums"}
+    expected = parse_spec(manifest["spec"]).manifest()
+    code, answer = post(server, manifest)
+    assert code == 201, answer
+    assert json.loads(answer)["spec"] == expected
