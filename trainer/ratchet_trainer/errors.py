@@ -1,0 +1,73 @@
+"""Why a run cannot go on, and the exit code that says so.
+
+Decides the names of the trainer's errors and their codes; `app.py` turns them into a termination message. The codes
+and what the operator makes of them are the protocol's (`ratchet_api.protocol.Exit`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ratchet_api.protocol import Exit
+
+
+class TrainerError(Exception):
+    """An error with an exit code of its own. `reason` is the class name: finite, documented, shown by the operator."""
+
+    exit: Exit = Exit.INTERNAL
+
+    @property
+    def reason(self) -> str:
+        return type(self).__name__
+
+
+class ConfigurationInvalid(TrainerError):
+    """The manifest or its data cannot be trained on; the message names the place and the way out. Never retried."""
+
+    exit = Exit.CONFIGURATION_INVALID
+
+
+class NonFinite(TrainerError):
+    """A loss or gradient is NaN or infinite. An exact replay would fail exactly again, so it is not retried."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
+class OldPolicyMismatch(TrainerError):
+    """Old and new log-probabilities of untouched weights differ: sampling and training do not see the same policy."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
+class StageFailed(TrainerError):
+    """A stage reached its limit with `atLimit: Fail` and none of its rules held."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
+class Fenced(TrainerError):
+    """A newer owner holds the checkpoint directory; `owner` says who, for the operator to count past it."""
+
+    exit = Exit.FENCED
+
+    def __init__(self, message: str, owner: dict[str, Any] | None = None):
+        super().__init__(message)
+        self.owner = owner or {}
+
+
+class StorageUnavailable(TrainerError):
+    """The checkpoint directory cannot be reached or is full, after retries."""
+
+    exit = Exit.STORAGE_UNAVAILABLE
+
+
+class CheckpointUnreadable(TrainerError):
+    """No checkpoint can be trusted though there should be one. Never answered by starting from step 0."""
+
+    exit = Exit.CHECKPOINT_UNREADABLE
+
+
+class PeerLost(TrainerError):
+    """Another process of the gang or the coordinator is gone."""
+
+    exit = Exit.PEER_LOST
