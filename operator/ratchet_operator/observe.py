@@ -1,0 +1,141 @@
+"""Reads the world of one job into a Snapshot.
+
+Decides what is read live and what may come from memory. The job, its JobSets and its pods are always listed live:
+fencing rests on them, and a watch may be behind. Nodes come from the watch while their pods are well and are read live
+as soon as one of their pods is not. Watches only say when to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ratchet_api import job as api
+from ratchet_api.protocol import LABEL_JOB
+from ratchet_operator.kube import Kube, Refused
+from ratchet_operator.queue import Key
+
+Raw = dict[str, Any]
+
+NODE_LABEL = "cloud.google.com/gke-tpu-accelerator"
+"""Nodes that are watched; any other node is read when a pod is bound to it."""
+
+World = tuple[Raw, list[Raw], list[Raw], dict[str, Raw | None]]
+"""Job, JobSets, pods, nodes."""
+
+
+async def observe(kube: Kube, nodes: Nodes, key: Key) -> World | None:
+    """The job and all that belongs to it, by name and whatever the uid; None when there is no such job."""
+    namespace, name = key
+    selector = f"{LABEL_JOB}={name}"
+    job, jobsets, pods = await asyncio.gather(
+        kube.get(api.KIND, name, namespace),
+        kube.list("JobSet", namespace, selector),
+        kube.list("Pod", namespace, selector),
+    )
+    if job is None:
+        nodes.leave(key)
+        return None
+    return job, jobsets, pods, await nodes.of(kube, key, pods)
+
+
+class Nodes:
+    """Nodes as the watch last told of them, trimmed, and which jobs have pods on them."""
+
+    def __init__(self, enqueue: Callable[[Key], None], *, watched: bool = True):
+        self._enqueue = enqueue
+        self._watched = watched
+        self._known: dict[str, Raw] = {}
+        self._jobs: dict[str, set[Key]] = {}  # node -> jobs
+        self._places: dict[Key, frozenset[str]] = {}
+
+    def hear(self, node: Raw, *, gone: bool) -> None:
+        """A watch event: remembers the node and wakes the jobs on it when something that matters changed."""
+        name = node["metadata"]["name"]
+        before = self._known.pop(name, None)
+        if not gone:
+            self._known[name] = trim(node)
+        if self._known.get(name) != before:
+            for key in tuple(self._jobs.get(name, ())):
+                self._enqueue(key)
+
+    def replace(self, nodes: Iterable[Raw]) -> None:
+        """A complete list, from the periodic resync."""
+        listed = {node["metadata"]["name"]: node for node in nodes}
+        for name in [name for name in self._known if name not in listed]:
+            self.hear({"metadata": {"name": name}}, gone=True)
+        for node in listed.values():
+            self.hear(node, gone=False)
+
+    async def of(self, kube: Kube, key: Key, pods: list[Raw]) -> dict[str, Raw | None]:
+        """Every node that `pods` are bound to; None is an absent one, always read live. One that cannot be read is
+        left out.
+        """
+        bound: dict[str, bool] = {}
+        for pod in pods:
+            if name := pod["spec"].get("nodeName"):
+                bound[name] = bound.get(name, False) or not _well(pod)
+        self._place(key, frozenset(bound))
+        if not self._watched:
+            return {}
+        live = [name for name, unwell in bound.items() if unwell or name not in self._known]
+        answers = await asyncio.gather(*(kube.get("Node", name) for name in live), return_exceptions=True)
+        nodes: dict[str, Raw | None] = {name: self._known[name] for name in bound if name not in live}
+        for name, answer in zip(live, answers, strict=True):
+            if isinstance(answer, Refused) and answer.status == 403:
+                continue
+            if isinstance(answer, BaseException):
+                raise answer
+            nodes[name] = None if answer is None else trim(answer)
+        return nodes
+
+    def leave(self, key: Key) -> None:
+        """The job is gone."""
+        self._place(key, frozenset())
+
+    def _place(self, key: Key, now: frozenset[str]) -> None:
+        before = self._places.pop(key, frozenset())
+        for name in before - now:
+            self._jobs[name].discard(key)
+            if not self._jobs[name]:
+                del self._jobs[name]
+        for name in now - before:
+            self._jobs.setdefault(name, set()).add(key)
+        if now:
+            self._places[key] = now
+
+
+def trim(node: Raw) -> Raw:
+    """The part of a Node that can matter to a job; heartbeats are not in it, so that equality means no news."""
+    meta, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
+    kept = ("name", "uid", "creationTimestamp", "deletionTimestamp", "labels")
+    return {
+        "metadata": {key: meta[key] for key in kept if key in meta},
+        "spec": {key: spec[key] for key in ("taints", "unschedulable", "providerID") if key in spec},
+        "status": {
+            "conditions": [
+                {
+                    key: condition[key]
+                    for key in ("type", "status", "reason", "message", "lastTransitionTime")
+                    if key in condition
+                }
+                for condition in status.get("conditions", ())
+            ]
+        },
+    }
+
+
+def _well(pod: Raw) -> bool:
+    """Whether nothing about the pod asks why: it is Running or being started, and neither ending nor disrupted."""
+    status = pod.get("status", {})
+    if "deletionTimestamp" in pod["metadata"] or status.get("phase") not in ("Pending", "Running"):
+        return False
+    if any("terminated" in container.get("state", {}) for container in status.get("containerStatuses", ())):
+        return False
+    return not any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+def fingerprint(job: Raw, jobsets: Iterable[Raw], pods: Iterable[Raw]) -> frozenset[tuple[str, str]]:
+    """uid and resourceVersion of everything: equal means that nothing has happened in between."""
+    return frozenset((o["metadata"]["uid"], o["metadata"]["resourceVersion"]) for o in (job, *jobsets, *pods))

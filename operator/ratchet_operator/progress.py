@@ -1,0 +1,228 @@
+"""Asks each running job's leader how far it is: the client side of `GET /progress`.
+
+Decides what of a trainer's answer is believed. A trainer runs users' code, so an answer is a claim: it is small, well
+formed and carries the identity of the attempt that is being followed, or it is dropped and counted. Losing the channel
+costs a wait, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from ratchet_api.protocol import PORT, PROGRESS_LIMIT, PROGRESS_PHASES, V
+from ratchet_operator import metrics
+from ratchet_operator.clock import Clock
+from ratchet_operator.queue import Key
+
+Raw = dict[str, Any]
+log = logging.getLogger(__name__)
+
+HELD_MOST = 500
+"""Long polls held at once; further jobs are asked now and then."""
+HOLD_SECONDS = 60.0
+CONNECT_SECONDS = 5.0
+RETRY_FIRST, RETRY_MOST = 0.1, 5.0
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The pod that is asked, and who it must say it is."""
+
+    address: str
+    job_uid: str
+    attempt: int
+    jobset_uid: str
+
+
+class Invalid(ValueError):
+    """An answer that is not what the protocol says."""
+
+
+class Progress:
+    """One poll for each followed job; `on_news(key, urgent)` is called for each new answer."""
+
+    def __init__(self, clock: Clock, on_news: Callable[[Key, bool], None]):
+        self._clock = clock
+        self._on_news = on_news
+        self._leaders: dict[Key, Leader] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._answers: dict[Key, Raw] = {}
+        self._held = 0
+        self._session: aiohttp.ClientSession | None = None
+
+    def latest(self, key: Key) -> Raw | None:
+        """The last believed answer, with `receivedAt`; of an attempt that has ended until the next one answers."""
+        return self._answers.get(key)
+
+    def follow(self, key: Key, leader: Leader | None) -> None:
+        """From now on asks this leader for this job; None: nobody."""
+        if leader == self._leaders.get(key):
+            return
+        if task := self._tasks.pop(key, None):
+            task.cancel()
+        self._leaders.pop(key, None)
+        if leader is not None:
+            self._leaders[key] = leader
+            self._tasks[key] = asyncio.create_task(self._poll(key, leader))
+        metrics.PROGRESS_FOLLOWED.set(len(self._tasks))
+
+    def forget(self, key: Key) -> None:
+        """The job is gone."""
+        self.follow(key, None)
+        self._answers.pop(key, None)
+
+    async def close(self) -> None:
+        for key in tuple(self._tasks):
+            self.follow(key, None)
+        if self._session:
+            await self._session.close()
+
+    async def _poll(self, key: Key, leader: Leader) -> None:
+        revision: str | None = None
+        urgency: tuple[Any, ...] | None = None
+        steps: list[Any] = []
+        wait = RETRY_FIRST
+        while True:
+            held = self._held < HELD_MOST
+            try:
+                self._held += held
+                answer = await self._ask(leader, revision if held else None)
+            except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+                log.debug("%s/%s: no progress from %s: %s", *key, leader.address, problem)
+                metrics.PROGRESS_ANSWERS.labels("failed").inc()
+                await asyncio.sleep(wait)
+                wait = min(RETRY_MOST, wait * 1.5)
+                continue
+            except Invalid as problem:
+                result = "mismatch" if isinstance(problem, Mismatch) else "invalid"
+                metrics.PROGRESS_ANSWERS.labels(result).inc()
+                log.warning("%s/%s: dropped an answer of %s: %s", *key, leader.address, problem)
+                await asyncio.sleep(RETRY_MOST)
+                continue
+            finally:
+                self._held -= held
+            wait = RETRY_FIRST
+            news = answer["revision"] != revision
+            metrics.PROGRESS_ANSWERS.labels("new" if news else "same").inc()
+            if news:
+                revision = answer["revision"]
+                self._answers[key] = {**answer, "receivedAt": self._clock.now()}
+                if answer["step"] not in steps and len(steps) < 3:
+                    steps.append(answer["step"])  # the first steps of an attempt end a recovery: told at once
+                before, urgency = urgency, (_urgency(answer), len(steps))
+                self._on_news(key, urgency != before)
+            if not held:
+                await asyncio.sleep(max(10.0, len(self._tasks) / 50))
+            elif not news:
+                await asyncio.sleep(RETRY_FIRST)  # a server that does not hold its answers is not asked in a tight loop
+
+    async def _ask(self, leader: Leader, revision: str | None) -> Raw:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=HOLD_SECONDS, sock_connect=CONNECT_SECONDS),
+            )
+        host = f"[{leader.address}]" if ":" in leader.address else leader.address
+        query = {} if revision is None else {"after": revision}
+        url = f"http://{host}:{PORT}/progress"
+        async with self._session.get(url, params=query, allow_redirects=False) as response:
+            if response.status != 200:
+                raise Invalid(f"HTTP {response.status}")
+            body = await response.content.read(PROGRESS_LIMIT + 1)
+            while len(body) <= PROGRESS_LIMIT and (more := await response.content.read(PROGRESS_LIMIT + 1 - len(body))):
+                body += more
+            if len(body) > PROGRESS_LIMIT:
+                raise Invalid(f"longer than {PROGRESS_LIMIT} bytes")
+        return parse(body, leader)
+
+
+class Mismatch(Invalid):
+    """A well-formed answer of another attempt, or of another job."""
+
+
+def parse(body: bytes, leader: Leader) -> Raw:
+    """The answer as plain data. Raises Invalid, or Mismatch when it is not this leader's."""
+    try:
+        answer = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise Invalid(f"no JSON: {problem}") from None
+    if not isinstance(answer, dict) or answer.get("v") not in (V, V - 1):
+        raise Invalid(f"no answer of version {V}")
+    said = (answer.get("jobUID"), answer.get("attempt"), answer.get("jobSetUID"))
+    if said != (leader.job_uid, leader.attempt, leader.jobset_uid):
+        raise Mismatch(f"it says job {said[0]}, attempt {said[1]}, JobSet {said[2]}")
+    for field, (check, wanted) in FIELDS.items():
+        if not check(answer.get(field)):
+            raise Invalid(f"{field} is no {wanted}")
+    return {field: answer[field] for field in ("v", "jobUID", "attempt", "jobSetUID", *FIELDS) if field in answer}
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _number(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e300
+    )
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= 1024 and value.isprintable()
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _fields(**checks: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(check(value.get(name)) for name, check in checks.items())
+
+
+def _seconds(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= 32
+        and all(_text(k) and _or_none(_number)(v) for k, v in value.items())
+    )
+
+
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "revision": (lambda value: _text(value) or _count(value), "text"),
+    "phase": (lambda value: value in PROGRESS_PHASES, "known phase"),
+    "stage": (_or_none(_fields(name=_text, index=_count, startStep=_count)), "stage {name, index, startStep}"),
+    "step": (_or_none(_count), "whole number"),
+    "targetStep": (_or_none(_count), "whole number"),
+    "reward": (_or_none(_number), "finite number"),
+    "accuracy": (_or_none(_number), "finite number"),
+    "tokensPerSecond": (_or_none(_number), "finite number"),
+    "checkpoint": (_or_none(_fields(step=_count, path=_text, time=_or_none(_text))), "checkpoint {step, path, time}"),
+    "boundary": (_or_none(_fields(stage=_count, step=_count, rule=_text)), "boundary {stage, step, rule}"),
+    "draining": (_or_none(lambda value: isinstance(value, bool)), "truth value"),
+    "parts": (_or_none(_seconds), "seconds by name"),
+    "lastSafePointAgeSeconds": (_or_none(_number), "finite number"),
+}
+
+
+def _urgency(answer: Raw) -> tuple[Any, ...]:
+    """What the operator must act on at once; all else can wait for the next flush of status."""
+    phase = answer["phase"] if answer["phase"] in ("boundary", "drain", "done") else None
+    return (
+        phase,
+        bool(answer.get("draining")),
+        json.dumps(answer.get("boundary")),
+        (answer.get("stage") or {}).get("index"),
+    )
