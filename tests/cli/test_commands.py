@@ -1,0 +1,81 @@
+"""The commands as a user calls them: output, errors that name the place, exit codes of sysexits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/sums.yaml"
+
+
+def ratchet(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ratchet_cli.main", *arguments], input=stdin, capture_output=True, text=True
+    )
+
+
+def test_every_command_explains_itself():
+    listed = ratchet("--help").stdout
+    for command in ("demo", "cluster", "train", "prove", "validate", "render", "crd", "operator", "trainer"):
+        assert command in listed
+        done = ratchet(command, "--help")
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+
+
+def test_every_example_is_valid():
+    done = ratchet("validate", *map(str, sorted((ROOT / "examples").rglob("*.yaml"))))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("", os.EX_DATAERR, "no manifest"),
+        ("a: [", os.EX_DATAERR, "not YAML"),
+        ("- 1", os.EX_DATAERR, "a manifest is a mapping"),
+        ("kind: Job", os.EX_DATAERR, "RLTrainingJob"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(text, code, words):
+    done = ratchet("validate", "-", stdin=text)
+    assert done.returncode == code
+    assert words in done.stderr
+
+
+def test_errors_name_file_line_and_path(tmp_path):
+    manifest = yaml.safe_load(EXAMPLE.read_text())
+    manifest["spec"]["sead"] = 1
+    file = tmp_path / "job.yaml"
+    file.write_text("# a comment\n\n" + yaml.safe_dump(manifest))
+    done = ratchet("validate", str(file))
+    assert done.returncode == os.EX_DATAERR
+    assert f"{file}:3: spec.sead: unknown field; did you mean seed?" in done.stderr
+    (row,) = json.loads(ratchet("validate", "--json", str(file)).stdout)
+    assert row["path"] == "spec.sead"
+
+
+def test_a_file_that_is_not_there_is_said_so():
+    done = ratchet("validate", "nowhere.yaml")
+    assert done.returncode == os.EX_NOINPUT
+    assert "nowhere.yaml" in done.stderr
+
+
+def test_the_crd_is_printed_as_the_repository_holds_it():
+    assert ratchet("crd").stdout == (ROOT / "crds/rltrainingjobs.ratchet.dev.yaml").read_text()
+
+
+def test_rendered_objects_are_the_ones_of_the_first_attempt():
+    done = ratchet("render", str(EXAMPLE))
+    assert done.returncode == 0, done.stderr
+    documents = list(yaml.safe_load_all(done.stdout))
+    (jobset,) = [d for d in documents if d["kind"] == "JobSet"]
+    assert jobset["metadata"]["name"] == "sums-a1"
+    assert jobset["spec"].get("failurePolicy", {}).get("maxRestarts", 0) == 0
