@@ -1,0 +1,182 @@
+"""The trainer process, from its first line to its exit code: `ratchet trainer`.
+
+Decides the order of the start, made for speed (every millisecond here is part of every recovery), and which exit code
+and termination message each end gets. What happens in between is `run.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ratchet_api.protocol import PORT, Exit
+from ratchet_trainer.environment import Environment, exact_environment, read_environment, read_job_file
+from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
+from ratchet_trainer.preemption import Watchdog
+
+log = logging.getLogger(__name__)
+
+LAST_SAVE_SECONDS = 10.0
+"""How long a process that fails of itself waits for the save in flight: it is good, whatever came after it."""
+
+_REEXECUTED = "RATCHET_REEXECUTED"
+
+
+def main(run: Callable[[Any], None] | None = None) -> NoReturn:
+    """Runs one trainer process and ends it with a code of `protocol.Exit`. `run` replaces `ratchet_trainer.run.run`."""
+    watchdog = Watchdog(Path(os.environ.get("RATCHET_TERMINATION_LOG", "/dev/termination-log")))
+    watchdog.install()  # before anything slow: a signal that comes earlier ends Python with 143, which counts as drained
+    _configure_logging()
+    try:
+        environment = read_environment()
+        job = read_job_file(environment.job_file)
+        _reexecute_if_needed(job)
+        _train(environment, job, watchdog, run)
+        watchdog.leave(Exit.DONE, "Done", "all stages are done")
+    except BaseException as error:
+        _leave(watchdog, error)
+    raise AssertionError("leave does not return")
+
+
+def _train(
+    environment: Environment, job: dict[str, Any], watchdog: Watchdog, run: Callable[[Any], None] | None
+) -> None:
+    from ratchet_trainer.peers import Peers
+
+    if environment.uid != job["jobUID"]:
+        raise ConfigurationInvalid(f"{environment.job_file} is of job {job['jobUID']}, the pod of {environment.uid}")
+    directory = Path(job["spec"]["checkpoint"]["directory"])
+    if str(directory).startswith("gs:"):
+        raise ConfigurationInvalid(
+            "spec.checkpoint.directory: gs:// cannot be written yet; mount the bucket or a volume and give its path with claimName"
+        )
+    found: list[Peers | BaseException] = []
+    meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)
+    meeting.start()  # while JAX is imported: the other processes may still be on their way
+
+    from ratchet_trainer import distributed, metrics
+    from ratchet_trainer.progress import Progress, serve
+
+    progress = Progress(environment)
+    if environment.leader:
+        serve(progress, environment.address, lambda: metrics.exposition(progress, job["namespace"], job["name"]), PORT)
+    with _took("import of jax"):
+        distributed.set_flags()
+        import jax  # noqa: F401
+    with _took("meeting the other processes"):
+        meeting.join()
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    peers = found[0]
+    watchdog.attach(peers.watch)
+    with _took("start of jax"):
+        distributed.start(environment, environment.compilation_cache or directory / "cache")
+
+    from ratchet_trainer.runtime import Runtime
+
+    runtime = Runtime(environment, job, peers, watchdog, progress)
+    if run is None:
+        with _took("import of the run"):
+            from ratchet_trainer.run import run
+    run(runtime)
+    runtime.wait_for_commits()
+    progress.update(phase="done")
+
+
+def _meet(environment: Environment, found: list[Any]) -> None:
+    from ratchet_trainer.peers import Peers
+
+    try:
+        found.append(Peers(environment))
+    except (PeerLost, OSError) as error:
+        found.append(error if isinstance(error, PeerLost) else PeerLost(f"the other processes: {error}"))
+
+
+def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
+    """The exit code and the termination message of an exception. Does not return."""
+    from ratchet_trainer.runtime import Drain
+
+    owner = getattr(error, "owner", None)
+    if isinstance(error, Drain):
+        watchdog.settle(LAST_SAVE_SECONDS)
+        if error.boundary is not None:
+            watchdog.standing.boundary = error.boundary
+        watchdog.leave(Exit.DRAINED, "Drained", str(error))
+    if isinstance(error, PeerLost) or _collective_broke(error):
+        watchdog.peer_lost(str(error)[:2000])
+    if isinstance(error, TrainerError):
+        watchdog.settle(LAST_SAVE_SECONDS)
+        log.error("%s: %s", error.reason, error)
+        watchdog.leave(error.exit, error.reason, str(error), owner)
+    log.error("internal error", exc_info=error)
+    watchdog.settle(LAST_SAVE_SECONDS)
+    text = "".join(traceback.format_exception(error))
+    watchdog.leave(Exit.INTERNAL, type(error).__name__, text)
+    raise AssertionError("leave does not return")
+
+
+def _collective_broke(error: BaseException) -> bool:
+    """Whether an error of JAX means that another process is gone; what a device itself reports is no such error."""
+    jax = sys.modules.get("jax")
+    if jax is None or not isinstance(error, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+        return False
+    text = str(error)
+    signs = (
+        "Gloo",
+        "gloo",
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "CANCELLED",
+        "ABORTED",
+        "Connection",
+        "coordination",
+        "heartbeat",
+    )
+    return any(sign in text for sign in signs)
+
+
+def _reexecute_if_needed(job: dict[str, Any]) -> None:
+    # Python reads its hash seed, and XLA its thread count, once at the start.
+    wanted = exact_environment(job["spec"])
+    wrong = {k: v for k, v in wanted.items() if os.environ.get(k) != v}
+    if not wrong:
+        return
+    if os.environ.get(_REEXECUTED):
+        raise ConfigurationInvalid(
+            f"the environment cannot be made exact: {', '.join(wrong)} change again at every start"
+        )
+    log.info("starting again with %s", " ".join(f"{k}={v}" for k, v in wrong.items()))
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wrong | {_REEXECUTED: "1"})
+
+
+def _configure_logging() -> None:
+    process = os.environ.get("RATCHET_PROCESS") or os.environ.get("JOB_COMPLETION_INDEX") or "0"
+    logging.basicConfig(
+        level=os.environ.get("RATCHET_LOG_LEVEL", "INFO"),
+        format=f"%(asctime)s.%(msecs)03d [{process}] %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    for name in ("absl", "orbax", "jax", "jaxlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _took:
+    """Logs how long a part of the start took."""
+
+    def __init__(self, what: str):
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        log.info("%s took %.0f ms", self._what, 1e3 * (time.monotonic() - self._since))

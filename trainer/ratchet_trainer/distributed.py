@@ -1,0 +1,93 @@
+"""One JAX over all processes of an attempt: the coordinator, the collectives, the mesh.
+
+Decides how JAX is set up before anything is computed: flags that bits depend on, the compilation cache, which addresses
+are bound, how soon a silent peer is given up. Control values do not travel here (`peers.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+from pathlib import Path
+
+from ratchet_trainer.environment import Environment
+from ratchet_trainer.errors import PeerLost
+from ratchet_trainer.peers import CONNECT_SECONDS, SILENCE_SECONDS
+
+XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
+"""Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def set_flags() -> None:
+    """What must be in the environment before JAX is imported."""
+    os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+
+def start(environment: Environment, cache: Path) -> None:
+    """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
+    import jax
+
+    for name, value in {
+        "jax_compilation_cache_dir": str(cache),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        # Its handler would replace our own, and one set afterwards never agrees on a step.
+        "jax_enable_preemption_service": False,
+    }.items():
+        jax.config.update(name, value)
+    if environment.processes == 1:
+        return
+    assert environment.coordinator is not None
+    host, _, port = environment.coordinator.rpartition(":")
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        _bind_gloo(environment.address)
+    if not environment.leader:
+        _await_coordinator(host.strip("[]"), int(port))
+    try:
+        jax.distributed.initialize(
+            environment.coordinator,
+            num_processes=environment.processes,
+            process_id=environment.process,
+            coordinator_bind_address=f"{environment.address}:{port}",
+            heartbeat_timeout_seconds=SILENCE_SECONDS,
+            initialization_timeout=int(CONNECT_SECONDS),
+        )
+    except RuntimeError as error:
+        raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
+
+
+def mesh():
+    """The mesh of all devices: fsdp and tensor 1, data the rest."""
+    import jax
+
+    return jax.make_mesh((jax.device_count(), 1, 1), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+
+
+def _bind_gloo(address: str) -> None:
+    # By default gloo takes the address of the machine's host name. A pod's own address is right everywhere; JAX has no
+    # setting for it, hence this reach into its library.
+    from jax._src.lib import _jax
+
+    if (make := getattr(_jax, "make_gloo_tcp_collectives", None)) is not None and not isinstance(
+        make, functools.partial
+    ):
+        _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=address)
+
+
+def _await_coordinator(host: str, port: int) -> None:
+    # A client that calls before the coordinator listens backs off for a whole second.
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise PeerLost(f"JAX's coordinator at {host}:{port}: {error}") from error
+            time.sleep(0.01 if host.startswith("127.") else 0.1)

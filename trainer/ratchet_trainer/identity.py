@@ -1,0 +1,90 @@
+"""What a run is, beyond its state: everything that its bits may follow from.
+
+Decides what must agree for a checkpoint to be continued at all (the configuration of the stages that have begun), and
+what may differ but ends the promise of equal bits (versions, topology, settings): then `exactSince` says from which
+step it holds anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from typing import Any
+
+from ratchet_api.canonical import sha256
+from ratchet_api.job import Spec
+from ratchet_trainer.errors import ConfigurationInvalid
+
+VERSION = "0.1.0"
+"""Version of the code that results depend on."""
+
+
+def config_hash(spec: Spec, stage: int) -> str:
+    """Hash of what stages 0..stage are made of: model, seed, these stages and their data sets; not of where they run."""
+    plain = spec.manifest()
+    stages = plain["stages"][: stage + 1]
+    names = {part["dataset"] for s in stages for part in (s.get("sft"), s.get("rl")) if part}
+    datasets = sorted((d for d in plain["datasets"] if d["name"] in names), key=lambda d: d["name"])
+    return sha256({"model": plain["model"], "seed": plain["seed"], "stages": stages, "datasets": datasets})
+
+
+def present(mesh: Any) -> dict[str, Any]:
+    """Versions, settings and topology of this process, as plain JSON."""
+    import jax
+    import jaxlib
+
+    device = mesh.devices.flat[0]
+    return {
+        "versions": {
+            "ratchet": VERSION,
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "python": platform.python_version(),
+        },
+        "settings": {
+            **{name: os.environ.get(name, "") for name in ("NPROC", "PYTHONHASHSEED", "XLA_FLAGS")},
+            "prng": str(jax.config.jax_default_prng_impl),
+            "precision": str(jax.config.jax_default_matmul_precision),
+        },
+        "topology": {
+            "device": device.device_kind,
+            "cpu": _cpu_features() if device.platform == "cpu" else "",
+            "mesh": {name: int(size) for name, size in mesh.shape.items()},
+            "processes": jax.process_count(),
+        },
+    }
+
+
+def check(stored: dict[str, Any], spec: Spec, now: dict[str, Any], step: int) -> dict[str, Any] | None:
+    """`exactSince {step, reason}` of a run that goes on from `step` with the identity `stored`; None = exact from the start.
+
+    Raises ConfigurationInvalid if the begun stages are not those that were trained.
+    """
+    stage = stored["stage"]
+    if stage >= len(spec.stages) or config_hash(spec, stage) != stored["config"]:
+        raise ConfigurationInvalid(
+            f"spec: the checkpoint of step {step} was made with another model, seed, data set or stage (stages 0 to {stage} have "
+            "begun and cannot change); restore the manifest, or use another checkpoint directory"
+        )
+    differences = [
+        f"{part}.{key}: {stored[part].get(key)} -> {now[part].get(key)}"
+        for part in ("versions", "settings", "topology")
+        for key in sorted(stored[part].keys() | now[part].keys())
+        if stored[part].get(key) != now[part].get(key)
+    ]
+    if differences:
+        return {"step": step, "reason": "; ".join(differences)[:1000]}
+    return stored.get("exactSince")
+
+
+def _cpu_features() -> str:
+    # XLA compiles for the features that it finds, so they decide bits; 16 hex digits tell machines apart well enough.
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            text = file.read(8192)
+    except OSError:
+        return platform.machine()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return hashlib.sha256(" ".join(sorted(found[1].split())).encode()).hexdigest()[:16] if found else platform.machine()

@@ -1,0 +1,249 @@
+"""The checkpoint journal: who owns a checkpoint directory, and which steps exist in it.
+
+Decides claims, commits and fencing. `journal/%010d.json` from 1; each entry is created only if absent, so two writers
+can never both have the same place: the loser re-reads and learns that it has been fenced. "Look for a newer owner, then
+commit" would be a race. What a step's folder holds is `checkpoint.py`'s matter.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet_api.protocol import V
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A step that exists: its place in the journal and what proves its content."""
+
+    seq: int
+    lineage: int
+    step: int
+    path: str  # of the step's folder, relative to the checkpoint directory
+    sha256: str  # of digests.json in it
+    boundary: dict[str, Any] | None = None  # {stage, step, rule} if a stage ended with this step
+
+
+@dataclass(frozen=True)
+class Claim:
+    """From here on the directory belongs to this attempt."""
+
+    seq: int
+    namespace: str
+    name: str
+    job_uid: str
+    immutable_spec_hash: str
+    attempt: int
+    jobset_uid: str
+    lineage: int = 1
+
+    @property
+    def owner(self) -> dict[str, Any]:
+        return {"jobUID": self.job_uid, "attempt": self.attempt}
+
+
+class Journal:
+    """The journal of one directory, as one writer sees it. Methods raise OSError when the storage fails."""
+
+    def __init__(self, directory: Path):
+        self.folder = Path(directory) / "journal"
+        self.entries: list[Claim | Commit] = []
+        self.mine: Claim | None = None
+        self._next = 1
+
+    def read(self) -> list[Claim | Commit]:
+        """Reads entries that were not seen yet and returns those, in order."""
+        found: list[Claim | Commit] = []
+        try:
+            names = sorted(n for n in os.listdir(self.folder) if n.endswith(".json") and n[:-5].isdigit())
+        except FileNotFoundError:
+            names = []
+        for name in names:
+            seq = int(name[:-5])
+            if seq >= self._next:
+                self._next = seq + 1
+                entry = _parse(seq, (self.folder / name).read_bytes())
+                if entry is not None:
+                    found.append(entry)
+        self.entries += found
+        return found
+
+    @property
+    def lineage(self) -> int:
+        """The newest lineage; lineages count rewinds, from 1."""
+        return max((e.lineage for e in self.entries), default=1)
+
+    @property
+    def claims(self) -> list[Claim]:
+        return [e for e in self.entries if isinstance(e, Claim)]
+
+    def candidates(self) -> list[Commit]:
+        """Commits of the newest lineage, the best first: highest (step, seq)."""
+        commits = [e for e in self.entries if isinstance(e, Commit) and e.lineage == self.lineage]
+        return sorted(commits, key=lambda c: (c.step, c.seq), reverse=True)
+
+    def claim(self, claim: Claim, existing: str | None, last_step: int) -> None:
+        """Makes this attempt the owner, or says why it must not be.
+
+        `claim.seq` and `claim.lineage` are ignored. `existing` is spec.checkpoint.existing (Resume, Refuse or None),
+        `last_step` the last step that the job's status knows of. Raises Fenced, ConfigurationInvalid,
+        CheckpointUnreadable.
+        """
+        self.read()
+        while True:
+            self._may_claim(claim, existing, last_step)
+            body = {
+                "claim": {
+                    "v": V,
+                    "namespace": claim.namespace,
+                    "name": claim.name,
+                    "jobUID": claim.job_uid,
+                    "immutableSpecHash": claim.immutable_spec_hash,
+                    "attempt": claim.attempt,
+                    "jobSetUID": claim.jobset_uid,
+                    "lineage": self.lineage,
+                }
+            }
+            seq = self._next
+            if self._create(seq, body):
+                self.read()
+                self.mine = next(c for c in self.claims if c.seq == seq)
+                return
+            self.read()  # somebody was quicker: a last commit of the old owner, or another claim
+
+    def _may_claim(self, claim: Claim, existing: str | None, last_step: int) -> None:
+        newest = max(self.claims, key=lambda c: (c.lineage, c.seq), default=None)
+        if newest is None:
+            if last_step > 0:
+                raise CheckpointUnreadable(
+                    f"the job's status knows step {last_step}, but {self.folder.parent} has no checkpoints; "
+                    "restore the directory (is the volume or bucket the right one?), or create the job anew to start over"
+                )
+            return
+        if newest.job_uid == claim.job_uid:
+            if (claim.attempt, claim.jobset_uid) == (
+                newest.attempt,
+                newest.jobset_uid,
+            ) or claim.attempt > newest.attempt:
+                return
+            raise Fenced(
+                f"attempt {claim.attempt} ({claim.jobset_uid}): the directory belongs to attempt {newest.attempt} "
+                f"({newest.jobset_uid})",
+                newest.owner,
+            )
+        whose = f"{newest.namespace}/{newest.name} (uid {newest.job_uid})"
+        if any(c.job_uid == claim.job_uid for c in self.claims):
+            raise Fenced(f"{self.folder.parent} was taken over by {whose}", newest.owner)
+        if last_step > 0:
+            raise CheckpointUnreadable(
+                f"the job's status knows step {last_step}, but {self.folder.parent} holds checkpoints of {whose} only"
+            )
+        same = (newest.namespace, newest.name, newest.immutable_spec_hash) == (
+            claim.namespace,
+            claim.name,
+            claim.immutable_spec_hash,
+        )
+        if existing == "Resume" or (existing is None and same):
+            return
+        raise ConfigurationInvalid(
+            f"spec.checkpoint.directory: {self.folder.parent} holds checkpoints of {whose}"
+            + ("" if same else ", a job with another name, model, seed or first stage")
+            + "; choose another directory, remove this one, or set spec.checkpoint.existing: Resume to go on from them"
+        )
+
+    def commit(self, step: int, path: str, sha256: str, boundary: dict[str, Any] | None = None) -> Commit:
+        """Makes a step exist. Raises Fenced if a newer claim stands in the way."""
+        assert self.mine is not None, "claim first"
+        lineage = self.mine.lineage
+        body = {"v": V, "lineage": lineage, "step": step, "path": path, "sha256": sha256}
+        if boundary is not None:
+            body["boundary"] = boundary
+        seq = self._next
+        if not self._create(seq, {"commit": body}):
+            newer = self.read()
+            own = next((e for e in newer if isinstance(e, Commit) and (e.path, e.sha256) == (path, sha256)), None)
+            if own is not None:
+                return own  # the entry was made although an earlier try ended with an error
+            claim = next((e for e in newer if isinstance(e, Claim)), None)
+            owner = claim.owner if claim else {}
+            raise Fenced(f"step {step} is not committed: a newer owner took journal entry {seq}", owner)
+        self.read()
+        return Commit(seq, lineage, step, path, sha256, boundary)
+
+    def _create(self, seq: int, body: dict[str, Any]) -> bool:
+        """Creates an entry unless its number is taken. Durable on return."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(json.dumps(body, separators=(",", ":")).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(temporary, self.folder / f"{seq:010d}.json")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                # NFS may have made the link and lost the answer: the link count tells.
+                if error.errno in (errno.EIO, errno.ETIMEDOUT) and os.stat(temporary).st_nlink == 2:
+                    return True
+                raise
+        finally:
+            os.unlink(temporary)
+        sync_folder(self.folder)
+        return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _parse(seq: int, content: bytes) -> Claim | Commit | None:
+    """An entry, or None if it cannot be trusted. Raises CheckpointUnreadable for one of a newer format."""
+    try:
+        ((kind, body),) = json.loads(content).items()
+        newer = int(body["v"]) > V
+        if kind == "claim" and not newer:
+            return Claim(
+                seq,
+                str(body["namespace"]),
+                str(body["name"]),
+                str(body["jobUID"]),
+                str(body["immutableSpecHash"]),
+                int(body["attempt"]),
+                str(body["jobSetUID"]),
+                int(body["lineage"]),
+            )
+        if kind == "commit" and not newer:
+            return Commit(
+                seq,
+                int(body["lineage"]),
+                int(body["step"]),
+                str(body["path"]),
+                str(body["sha256"]),
+                body.get("boundary"),
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("journal entry %d is unreadable and does not count: %r", seq, error)
+        return None
+    if newer:
+        raise CheckpointUnreadable(
+            f"journal entry {seq} has format {body['v']}, this trainer knows up to {V}; use the image that wrote it or a newer one"
+        )
+    log.warning("journal entry %d is of an unknown kind %r and does not count", seq, kind)
+    return None

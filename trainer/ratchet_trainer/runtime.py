@@ -1,0 +1,361 @@
+"""What stands between a training loop and everything that may befall it.
+
+`run.py` is written against this interface: agreeing with the other processes, saving, restoring, being told to go,
+waiting for the word. Decides none of these itself: each has a file of its own (`peers`, `checkpoint`, `preemption`,
+`progress`, `word`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet_api.canonical import canonical, immutable_spec_hash
+from ratchet_api.job import Spec, parse_spec
+from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
+from ratchet_trainer import digests, identity
+from ratchet_trainer.checkpoint import Checkpoints, Content, with_retries
+from ratchet_trainer.environment import Environment
+from ratchet_trainer.errors import CheckpointUnreadable, Fenced, StorageUnavailable, TrainerError
+from ratchet_trainer.journal import Claim
+from ratchet_trainer.peers import Peers
+from ratchet_trainer.preemption import Watchdog
+from ratchet_trainer.progress import Progress
+from ratchet_trainer.word import Word, WordFile, merged
+
+if TYPE_CHECKING:
+    import jax
+
+log = logging.getLogger(__name__)
+
+WITHOUT_COLLECTIVES = ("start", "restore", "compile", "boundary")
+"""Phases in which nothing is uncommitted and no safe point comes: here the watchdog may leave on its own."""
+
+
+class Drain(Exception):
+    """Every process leaves at this safe point, or no word came at a boundary."""
+
+    def __init__(self, text: str = "told to go", boundary: dict[str, Any] | None = None):
+        super().__init__(text)
+        self.boundary = boundary
+
+
+@dataclass
+class Saved:
+    """One complete state, as it is committed and restored.
+
+    `control["stage"]["index"]` is the index of the stage that the state belongs to.
+    """
+
+    step: int
+    arrays: dict[str, jax.Array]  # flat path -> global array; the policy's parameters begin with "params/"
+    control: dict[str, Any]  # plain JSON: the rest of the state; integers, strings, lists; floats as float.hex()
+    lines: list[bytes] = field(
+        default_factory=list
+    )  # canonical metric lines (with their line feed) since the last commit
+
+
+@dataclass
+class Job:
+    """The job that is trained, as it stands now: `spec` follows the word at boundaries."""
+
+    namespace: str
+    name: str
+    uid: str
+    attempt: int
+    spec: Spec
+    may_enter: int
+
+
+class Runtime:
+    """One process of one attempt. Methods marked *collective* are called on all processes at the same program points."""
+
+    def __init__(
+        self, environment: Environment, job: dict[str, Any], peers: Peers, watchdog: Watchdog, progress: Progress
+    ):
+        """`job` is the content of job.json. JAX must have been started (`distributed.start`). *Collective.*"""
+        from ratchet_trainer import distributed
+
+        self.environment = environment
+        self.process, self.processes = environment.process, environment.processes
+        self.mesh = distributed.mesh()
+        spec = parse_spec(job["spec"])
+        self.job = Job(job["namespace"], job["name"], job["jobUID"], environment.attempt, spec, job["mayEnter"])
+        self.progress = progress
+        self.commit_requested = False  # a checkpoint was asked for by the word; agreed on at safe points
+        self._peers, self._watchdog = peers, watchdog
+        self._identity = identity.present(self.mesh)
+        self._exact_since: dict[str, Any] | None = None
+        self._checkpoints = Checkpoints(
+            Path(spec.checkpoint.directory), environment.tag, spec.checkpoint.keep, self._identity
+        )
+        self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"])
+        self._stages = [stage.manifest() for stage in spec.stages]
+        self._committed_request = 0
+        self._thread = ThreadPoolExecutor(1, "commit")
+        self._flight: Future[Any] | None = None
+        self._timings: list[bytes] = []
+        self.hashes: dict[str, str] = {}  # of the last committed state
+        watchdog.saving = lambda: self._flight is not None and not self._flight.done()
+        watchdog.on_request = lambda: progress.update(draining=True)
+        self.enter("start")
+
+    # Agreeing
+
+    def broadcast(self, value: Any) -> Any:
+        """Plain JSON decided on process 0, on all processes. *Collective.* Raises PeerLost."""
+        return self._peers.main.broadcast(value)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Plain JSON of every process in process order, on all processes. *Collective.* Raises PeerLost."""
+        return self._peers.main.gather(value)
+
+    def enter(self, phase: str) -> None:
+        """Begins one of `protocol.PROGRESS_PHASES`."""
+        self._watchdog.free = phase in WITHOUT_COLLECTIVES
+        self.progress.enter(phase)
+
+    def safe_point(self) -> None:
+        """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
+        self.progress.alive()
+        drain = self._watchdog.requested
+        if self.processes > 1:
+            drain = any(self.gather(drain))
+        if drain:
+            self.enter("drain")
+            raise Drain
+
+    # Saving
+
+    def restore(self, shardings: Callable[[str], jax.sharding.Sharding]) -> Saved | None:
+        """Claims the directory and returns the newest state whose digests hold; None when nothing was ever committed.
+
+        `shardings` maps a leaf's path to where it belongs. *Collective.* Raises Fenced, ConfigurationInvalid,
+        CheckpointUnreadable, StorageUnavailable.
+        """
+        self.enter("restore")
+        self._collectively(self._claim)
+        if self.process == 0:
+            candidates = self._checkpoints.candidates()
+            journalled = self._checkpoints.journal.candidates()
+            plan = [[vars(c) for c in candidates], bool(journalled)]
+        else:
+            plan = None
+        rows, journalled = self.broadcast(plan)
+        for row in rows:
+            if (saved := self._restore_commit(row, shardings)) is not None:
+                return saved
+        if journalled or self.environment.last_step > 0:
+            raise CheckpointUnreadable(
+                f"{self._checkpoints.directory}: none of the journalled steps can be read"
+                + (f"; the job's status knows step {self.environment.last_step}" if self.environment.last_step else "")
+                + ". Restore the directory from a copy, or create the job anew in another directory"
+            )
+        log.info("nothing is committed yet: starting at step 0")
+        return None
+
+    def _claim(self) -> None:
+        spec = self.job.spec
+        claim = Claim(
+            0,
+            self.job.namespace,
+            self.job.name,
+            self.job.uid,
+            immutable_spec_hash(spec.manifest()),
+            self.environment.attempt,
+            self.environment.jobset_uid,
+        )
+        with_retries(
+            f"claiming {self._checkpoints.directory}",
+            lambda: self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self.environment.last_step),
+        )
+
+    def _collectively(self, operation: Callable[[], None]) -> None:
+        """Runs an operation on process 0; what it raises is raised on all."""
+        if self.process != 0:
+            operation = _nothing
+        error: TrainerError | None = None
+        try:
+            operation()
+        except TrainerError as caught:
+            error = caught
+        told = self.broadcast([error.reason, str(error), getattr(error, "owner", None)] if error else None)
+        if error is not None:
+            raise error
+        if told is not None:
+            raise _ERRORS[told[0]](told[1], told[2]) if told[0] == "Fenced" else _ERRORS[told[0]](told[1])
+
+    def _restore_commit(self, row: dict[str, Any], shardings: Callable[[str], Any]) -> Saved | None:
+        from ratchet_trainer.journal import Commit
+
+        commit = Commit(**row)
+        proof = self._checkpoints.read_proof(commit)
+        content = self._checkpoints.read(commit, proof) if proof is not None else None
+        if not all(self.gather(content is not None)):
+            return None
+        assert proof is not None and content is not None
+        self._exact_since = identity.check(proof["identity"], self.job.spec, self._identity, commit.step)
+        if self._exact_since is not None:
+            log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
+        self.hashes = {k: proof[k] for k in ("weightsSha256", "stateSha256")}
+        if self.process == 0:
+            with_retries("resuming metrics.jsonl", lambda: self._checkpoints.resume_stream(proof, content.lines))
+        arrays = _on_devices(content.arrays, shardings)
+        self._watchdog.standing.step = commit.step
+        self.progress.update(
+            step=commit.step, exactSince=self._exact_since, checkpoint=self._shown(commit.step, commit.path)
+        )
+        log.info("restored step %d from %s", commit.step, commit.path)
+        return Saved(commit.step, arrays, dict(content.control))
+
+    def commit(self, saved: Saved, boundary: dict[str, Any] | None = None, wait: bool = False) -> None:
+        """Saves a state in the background; one save is in flight at a time, so this waits for the one before.
+
+        On return the arrays are copied to the host and may be donated. `boundary` {stage, step, rule} marks the end of
+        a stage. With `wait` the state is committed on return. *Collective.* Raises Fenced, StorageUnavailable.
+        """
+        self.wait_for_commits()
+        if self.process == 0:
+            index = saved.control["stage"]["index"]
+            self._checkpoints.identity = {
+                **self._identity,
+                "stage": index,
+                "config": identity.config_hash(self.job.spec, index),
+                "exactSince": self._exact_since,
+            }
+        timings, self._timings = self._timings, []
+        arrays = digests.host_copies(saved.arrays) if self.process == 0 or _spread(saved.arrays) else {}
+        content = Content(saved.step, arrays, saved.control, list(saved.lines), timings)
+        self.commit_requested = False
+        self._flight = self._thread.submit(self._commit, content, boundary)
+        if wait:
+            self.wait_for_commits()
+
+    def _commit(self, content: Content, boundary: dict[str, Any] | None) -> None:
+        """On the commit thread. Process 0 writes; the others hear how it went."""
+        error: TrainerError | None = None
+        path, hashes = "", {}
+        if self.process == 0:
+            try:
+                commit, hashes = self._checkpoints.write(content, boundary)
+                path = commit.path
+            except TrainerError as caught:
+                error = caught
+        told = self._peers.commit.broadcast(
+            [path, hashes, [error.reason, str(error), getattr(error, "owner", None)] if error else None]
+        )
+        if error is not None:
+            raise error
+        path, hashes, failure = told
+        if failure is not None:
+            kind, text, owner = failure
+            raise Fenced(text, owner) if kind == "Fenced" else StorageUnavailable(text)
+        self.hashes = hashes
+        self._watchdog.standing.step = content.step
+        self._watchdog.standing.boundary = boundary
+        self.progress.update(checkpoint=self._shown(content.step, path))
+
+    def wait_for_commits(self) -> None:
+        """Returns once no save is in flight. Raises what the save ended with: Fenced, StorageUnavailable, PeerLost."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            try:
+                flight.result()
+            except BaseException:
+                self._flight = flight  # whoever asks again hears it again
+                raise
+
+    def _shown(self, step: int, path: str) -> dict[str, Any]:
+        return {"step": step, "path": path, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+
+    # Telling and being told
+
+    def step_done(
+        self, step: int, target_step: int, stage: dict[str, Any], record: dict[str, Any], timing: dict[str, Any]
+    ) -> None:
+        """Reports a complete step: `stage` {name, index, startStep}, the step's metrics, and what the clock said."""
+        parts = self.progress.first_step_done()
+        self.progress.record = record
+        self.progress.totals["steps"] += 1
+        if self.process == 0:
+            self._timings.append(canonical_timing(step, timing))
+        shown = {k: stage[k] for k in ("name", "index", "startStep")}
+        changes: dict[str, Any] = {
+            "step": step,
+            "targetStep": target_step,
+            "stage": shown,
+            "reward": record.get("train/reward"),
+            "accuracy": record.get("train/accuracy"),
+            "tokensPerSecond": timing.get("tokensPerSecond"),
+            "boundary": None,
+        }
+        self.progress.update(**changes | ({"parts": parts} if parts else {}))
+
+    def boundary(self, stage_index: int, step: int, rule: str) -> Word:
+        """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.
+
+        *Collective.* Raises Drain after a minute without a word: the termination message then carries the boundary.
+        """
+        self.wait_for_commits()
+        shown = {"stage": stage_index, "step": step, "rule": rule}
+        self._watchdog.standing.boundary = shown
+        self.enter("boundary")
+        self.progress.update(boundary=shown)
+        word = self._await_word(stage_index) if self.process == 0 else None
+        told = self.broadcast(word.plain() if word else None)
+        if told is None:
+            raise Drain(f"no word came in {BOUNDARY_WAIT_SECONDS} s at the end of stage {stage_index}", shown)
+        word = Word.from_plain(told)
+        self._stages = merged(self._stages, word, stage_index)
+        self.job.spec = parse_spec(self.job.spec.manifest() | {"stages": self._stages})
+        self.job.may_enter = word.may_enter
+        self._watchdog.standing.boundary = None
+        if word.finish:
+            self.enter("done")
+        return replace(word, stages={i: self._stages[i] for i in word.stages if i < len(self._stages)})
+
+    def _await_word(self, stage_index: int) -> Word | None:
+        deadline = time.monotonic() + BOUNDARY_WAIT_SECONDS
+        while True:
+            word = self._words.read(self._stages)
+            stages = merged(self._stages, word, stage_index)
+            if word.finish or stage_index < word.may_enter < len(stages):
+                return word
+            if time.monotonic() > deadline:
+                return None
+            self.progress.alive()
+            time.sleep(0.02)
+
+
+def canonical_timing(step: int, timing: dict[str, Any]) -> bytes:
+    """One line of the timings stream."""
+    import json
+
+    return json.dumps({"step": step, **timing}, separators=(",", ":")).encode() + b"\n"
+
+
+def _on_devices(arrays: Any, shardings: Callable[[str], Any]) -> dict[str, jax.Array]:
+    import jax
+
+    return {
+        path: jax.make_array_from_callback(leaf.shape, shardings(path), lambda index, leaf=leaf: leaf[index])
+        for path, leaf in arrays.items()
+    }
+
+
+def _spread(arrays: dict[str, Any]) -> bool:
+    return any(not (a.is_fully_addressable or a.is_fully_replicated) for a in arrays.values())
+
+
+def _nothing() -> None:
+    return None
+
+
+_ERRORS: dict[str, Any] = {kind.__name__: kind for kind in TrainerError.__subclasses__()}
+__all__ = ["Drain", "Job", "Runtime", "Saved", "Word", "canonical"]
