@@ -44,14 +44,11 @@ class ApiModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absence(cls, data: Any) -> Any:
-        # The API server drops null where the field has a default, and refuses it elsewhere.
+        # The API server drops null before it looks any further, but does complain of unknown names.
         if not isinstance(data, dict) or None not in data.values():
             return data
-        fields = {(f.alias or name): f for name, f in cls.model_fields.items()}
-        for key, value in data.items():
-            if value is None and key in fields and fields[key].get_default(call_default_factory=True) is None:
-                raise ValueError(f"{key}: null is not a value; leave the field out")
-        return {k: v for k, v in data.items() if v is not None}
+        known = {f.alias or name for name, f in cls.model_fields.items()}
+        return {k: v for k, v in data.items() if v is not None or k not in known}
 
     @model_validator(mode="after")
     def _list_maps_have_unique_keys(self) -> ApiModel:
@@ -83,6 +80,11 @@ class ApiModel(BaseModel):
 def as_whole(value: Any) -> Any:
     # JSON has one kind of number: the API server takes 400.0 for an integer, and so do we.
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _without_null(value: Any) -> Any:
+    # The API server drops null entries of a map.
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def _decimal(value: Any) -> Any:
@@ -138,4 +140,4 @@ def _raise(message: str) -> Any:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 LIST_MAP: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
-StringMap = dict[str, Annotated[str, Field(max_length=1024)]]
+StringMap = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], BeforeValidator(_without_null)]

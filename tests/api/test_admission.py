@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -10,33 +11,22 @@ from hypothesis import strategies as st
 from manifests_for_tests import full, paths
 from pydantic import ValidationError
 
-from ratchet_api.crd import crd_yaml
 from ratchet_api.job import RLTrainingJob, parse_spec
 
 JOBS = "/apis/ratchet.dev/v1alpha1/namespaces/default/rltrainingjobs"
 
+# Not in here: 4.0, which kubectl sends as 4, and which the server reads as a double where another client sends it raw.
 ODD = [
-    None, True, False, 0, 1, -1, 2, 3, 1.5, 4.0, 2**31, 2**53, 2**70, "", "a", "A b", "0.5", "-1", "1e-3", "1e400",
+    None, True, False, 0, 1, -1, 2, 3, 1.5, 2**31, 2**53, 2**70, "", "a", "A b", "0.5", "-1", "1e-3", "1e400",
     ".5", "é", "x" * 41, "x" * 2000, "gs://bucket/a", "/a", [], {}, [{}], [1], ["a", "a"],
     {"name": "sums"}, {"cpu": "1"},
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def server(plane):
-    plane.kubectl("apply", "--server-side", "-f", "-", input=crd_yaml())
-    plane.kubectl("wait", "--for=condition=Established", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
-    return plane
-
-
 def post(server, manifest, *, dry_run=True):
     """Status code and message of a create with strict field validation."""
     query = "?fieldValidation=Strict" + ("&dryRun=All" if dry_run else "")
-    return send(server, "POST", JOBS + query, manifest)
-
-
-def send(server, method, path, body):
-    return server.request(method, path, body)
+    return server.request("POST", JOBS + query, manifest)
 
 
 def accepted_by_types(manifest):
@@ -60,7 +50,8 @@ mutations = st.lists(
 
 
 def bend(manifest, changes):
-    for path, kind, value in changes:
+    for path, kind, odd in changes:
+        value = copy.deepcopy(odd)
         node = manifest
         try:
             for part in path[:-1]:
@@ -84,7 +75,7 @@ def test_the_full_manifest_is_admitted(server):
 
 
 @settings(
-    max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(changes=mutations)
 def test_what_python_accepts_the_server_accepts_and_the_other_way_round(server, changes):
@@ -117,23 +108,23 @@ MUTABLE = [
 def begun(server):
     """A job whose first stage has begun."""
     path = f"{JOBS}/sums"
-    send(server, "DELETE", path, None)
+    server.request("DELETE", path, None)
     code, message = post(server, full(), dry_run=False)
     assert code == 201, message
-    code, answer = send(server, "GET", path, None)
+    code, answer = server.request("GET", path, None)
     job = json.loads(answer)
     job["status"] = {"stage": {"name": "warm-up", "index": 0, "startStep": 0}}
-    code, answer = send(server, "PUT", path + "/status", job)
+    code, answer = server.request("PUT", path + "/status", job)
     assert code == 200, answer
     yield path, json.loads(answer)
-    send(server, "DELETE", path, None)
+    server.request("DELETE", path, None)
 
 
 @pytest.mark.parametrize(("change", "words"), IMMUTABLE, ids=[w for _, w in IMMUTABLE])
 def test_what_has_begun_cannot_change(server, begun, change, words):
     path, job = begun
     change(job["spec"])
-    code, message = send(server, "PUT", path, job)
+    code, message = server.request("PUT", path, job)
     assert code == 422
     assert words in message
 
@@ -142,7 +133,7 @@ def test_what_has_begun_cannot_change(server, begun, change, words):
 def test_what_lies_ahead_can_change(server, begun, change):
     path, job = begun
     change(job["spec"])
-    code, message = send(server, "PUT", path, job)
+    code, message = server.request("PUT", path, job)
     assert code == 200, message
 
 

@@ -50,7 +50,7 @@ WRONG = [
     ("spec.placements[0].cpu", {}, "spec.placements[0]", "on TPUs"),
     ("spec.checkpoint.directory", "gs://bucket/a", "spec.checkpoint", "gs:// needs none"),
     ("spec.checkpoint.directory", "relative", "spec.checkpoint.directory", "pattern"),
-    ("spec.image", None, "spec", "leave the field out"),
+    ("spec.checkpoint.directory", None, "spec.checkpoint.directory", "required"),
     ("metadata.name", "9lives", "metadata.name", "beginning with a letter"),
     ("metadata.name", "a" * 40, "metadata.name", "at most 39"),
     ("metadata.name", "Upper", "metadata.name", "lower-case"),
