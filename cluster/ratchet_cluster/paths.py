@@ -1,0 +1,36 @@
+"""Paths of a pod on a machine that allows no mount namespaces: the one helper that rewrites them.
+
+Decides how a path the pod was told becomes the place where its volume really lies. The agent rewrites command lines and
+environment values with it, and hands the table on in `RATCHET_PATH_MAP` (JSON, pod path -> real path) for paths that the
+program builds itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from ratchet_cluster.sandbox import Mount
+
+VARIABLE = "RATCHET_PATH_MAP"
+_END = r"(?=$|[/:,;=\s\"'])"
+_START = r"(?:(?<=^)|(?<=[:,;=\s\"'(\[]))"
+
+
+def table(mounts: Sequence[Mount]) -> dict[str, str]:
+    """Pod path -> real path, deepest first."""
+    return {m.target: m.source for m in sorted(mounts, key=lambda mount: len(mount.target), reverse=True)}
+
+
+def rewrite(text: str, mapping: Mapping[str, str]) -> str:
+    """`text` with every whole path below a mapped one replaced: `/data`, `/data/x`, `--dir=/data`, never `/database`."""
+    if not mapping:
+        return text
+    choices = "|".join(re.escape(path) for path in sorted(mapping, key=len, reverse=True))
+    return re.sub(f"{_START}({choices}){_END}", lambda match: mapping[match[1]], text)
+
+
+def rewritten_environment(env: Mapping[str, str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The environment with its values rewritten and the table added."""
+    return {name: rewrite(value, mapping) for name, value in env.items()} | {VARIABLE: json.dumps(dict(mapping))}

@@ -1,0 +1,130 @@
+"""The processes that belong to one cluster: started, found again, and ended without ever touching a foreign one.
+
+Decides what "belongs" means: a process belongs to the cluster in DIR when its environment says so (`RATCHET_CLUSTER_DIR`).
+Whatever it starts inherits that, pods and their children included, so a cluster is found whole even after its starter was
+killed between two steps, and a recycled process id is never mistaken for ours: the environment is read again through a
+pidfd before each signal. Which processes there are and in which order: `plane.py` and `cluster.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+DIR = "RATCHET_CLUSTER_DIR"
+NAME = "RATCHET_CLUSTER_PROCESS"
+POD = "RATCHET_CLUSTER_POD"
+
+_children: list[subprocess.Popen] = []  # kept so that the ones which end while we live are reaped
+
+
+def mark(folder: Path, name: str) -> dict[str, str]:
+    """The environment by which a process of this cluster is known again."""
+    return {DIR: str(folder), NAME: name}
+
+
+def start(folder: Path, name: str, command: list[str], env: Mapping[str, str] | None = None) -> int:
+    """Starts a process in a session of its own, its output appended to `logs/NAME.log`; returns its pid."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    keep = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LANG") if key in os.environ}
+    with open(logs / f"{name}.log", "ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
+            env={**keep, **(env or {}), **mark(folder, name)}, start_new_session=True,
+        )  # fmt: skip
+    _children.append(process)
+    return process.pid
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The environment a process was started with; empty when it is gone, a zombie, or not ours to read."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
+
+
+def belonging(where: Mapping[str, str]) -> dict[int, dict[str, str]]:
+    """pid -> environment of every live process whose environment holds all of `where`."""
+    _reap()
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            env = environment(int(entry))
+            if env and all(env.get(key) == value for key, value in where.items()):
+                found[int(entry)] = env
+    return found
+
+
+def running(folder: Path) -> dict[str, int]:
+    """name -> pid of the cluster's own processes (pods are left out)."""
+    return {env.get(NAME, "?"): pid for pid, env in belonging({DIR: str(folder)}).items() if POD not in env}
+
+
+def end(where: Mapping[str, str], grace: float) -> list[int]:
+    """SIGTERM to every process whose environment holds `where`, SIGKILL to those alive after `grace` seconds.
+
+    Returns the pids that had to be killed. Processes that appear meanwhile (children) are ended as well.
+    """
+    pids = belonging(where)
+    _send(pids, where, signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    _wait(pids, where, deadline)
+    killed = sorted(belonging(where))
+    kill(where)
+    return killed
+
+
+def kill(where: Mapping[str, str]) -> None:
+    """SIGKILL to every process whose environment holds `where`, until there is none.
+
+    Raises RuntimeError when some do not end (the kernel holds them).
+    """
+    deadline = time.monotonic() + 30
+    while pids := belonging(where):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes {sorted(pids)} do not end even by SIGKILL; are they stuck in the kernel?")
+        _send(pids, where, signal.SIGKILL)
+        _wait(pids, where, time.monotonic() + 5)
+
+
+def _send(pids: Iterable[int], where: Mapping[str, str], number: int) -> None:
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:  # the pidfd pins this process; its environment tells whether it is still the one we mean
+            env = environment(pid)
+            if all(env.get(key) == value for key, value in where.items()):
+                signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(handle)
+
+
+def _wait(pids: Iterable[int], where: Mapping[str, str], deadline: float) -> None:
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            env = environment(pid)
+            if env and all(env.get(key) == value for key, value in where.items()):
+                select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(handle)
+    _reap()
+
+
+def _reap() -> None:
+    _children[:] = [child for child in _children if child.poll() is None]
