@@ -1,0 +1,75 @@
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+
+from faultproxy import FaultProxy
+from running_operator import World
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def api_server(plane):
+    """The real control plane, knowing RLTrainingJob."""
+    from ratchet_api.crd import crd_yaml
+
+    plane.kubectl("apply", "--server-side", "-f", "-", stdin=crd_yaml())
+    plane.kubectl("wait", "--for=condition=Established", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
+    return plane
+
+
+@pytest_asyncio.fixture
+async def world(api_server, tmp_path):
+    """A namespace with a pool of two hosts, and the operator's service account with exactly the chart's rights."""
+    namespace = f"t-{uuid.uuid4().hex[:8]}"
+    await asyncio.to_thread(_install_rights, api_server, namespace)
+    token = await asyncio.to_thread(api_server.kubectl, "create", "token", "ratchet", "-n", namespace)
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(api_server.plane.api())
+        proxy = await stack.enter_async_context(FaultProxy(api_server.plane.server, api._tls))
+        it = World(api, proxy, namespace, tmp_path)
+        it.kubeconfig.write_text(_kubeconfig(proxy.url, token.strip()))
+        await stack.enter_async_context(it.kubelet)
+        await it.kubelet.add_pool("a")
+        yield it
+        for operator in it.operators:
+            await operator.stop(9)
+        await api.delete(f"/api/v1/namespaces/{namespace}")
+
+
+def _install_rights(cluster, namespace: str) -> None:
+    done = subprocess.run(
+        [cluster.bin / "helm", "template", "ratchet", ROOT / "helm/ratchet", "--namespace", namespace,
+         "--set", f"watchNamespaces={{{namespace}}}", "--set", "crds.install=false",
+         "--set", "fullnameOverride=ratchet"],
+        capture_output=True, text=True, check=True, env={**os.environ, **cluster.env()},
+    )  # fmt: skip
+    objects = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] != "Deployment"]
+    for it in objects:  # cluster-wide names are the namespace's own, so that tests do not share them
+        if it["kind"].startswith("Cluster"):
+            it["metadata"]["name"] += f"-{namespace}"
+            if "roleRef" in it:
+                it["roleRef"]["name"] += f"-{namespace}"
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([space, *objects]))
+
+
+def _kubeconfig(server: str, token: str) -> str:
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
+            "users": [{"name": "test", "user": {"token": token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        }
+    )  # fmt: skip

@@ -1,0 +1,317 @@
+"""Nodes and pods as a kubelet would write them, without any machine: the test decides when what dies.
+
+A pool is a set of Node objects that look like GKE TPU nodes; a pod that the scheduler binds to one of them gets an
+address on loopback and becomes a member of its attempt's scripted gang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from scripted_trainer import Gang, Pace, Storage
+
+from ratchet_api.protocol import LABEL_JOB, LABEL_JOBSET_UID, Exit
+from ratchet_cluster.api import Api, ApiError
+
+Raw = dict[str, Any]
+INDEX = "batch.kubernetes.io/job-completion-index"
+MERGE = "application/merge-patch+json"
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Running:
+    """A pod that has been started."""
+
+    pod: Raw
+    gang: Gang
+    task: asyncio.Task[None]
+
+
+class Kubelet:
+    """Runs the pods of one namespace. `storage` and `pace` belong to the jobs of the test, by name."""
+
+    _addresses = itertools.count(1)
+
+    def __init__(self, api: Api, namespace: str):
+        self.api, self.namespace = api, namespace
+        self.storage: dict[str, Storage] = {}
+        self.pace: dict[str, Pace] = {}
+        self.gangs: dict[str, Gang] = {}  # JobSet uid -> gang
+        self.running: dict[str, Running] = {}  # pod uid -> pod
+        self.nodes: dict[str, str] = {}  # name -> uid
+        self.hold_start = asyncio.Event()  # set: bound pods start
+        self.hold_start.set()
+        self.overlaps: list[str] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pods: dict[str, Raw] = {}
+        self.on_pod: Callable[[str, Raw], None] = lambda kind, pod: None
+
+    async def __aenter__(self) -> Kubelet:
+        self._spawn(self._follow())
+        self._spawn(self._renew())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in [*self._tasks, *(it.task for it in self.running.values())]:
+            task.cancel()
+        for gang in self.gangs.values():
+            await gang.vanish()
+        for name in list(self.nodes):
+            await self.remove_node(name)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+
+    async def add_pool(self, pool: str, hosts: int = 2, topology: str = "2x4", spot: bool = True) -> list[str]:
+        """Nodes of one pool; returns their names."""
+        names = [f"{self.namespace}-{pool}-{i}" for i in range(hosts)]
+        for name in names:
+            labels = {
+                "kubernetes.io/hostname": name,
+                "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+                "cloud.google.com/gke-tpu-topology": topology,
+                "cloud.google.com/gke-nodepool": f"{self.namespace}-{pool}",
+            } | ({"cloud.google.com/gke-spot": "true"} if spot else {})
+            taints = [{"key": "google.com/tpu", "value": "present", "effect": "NoSchedule"}]
+            if spot:
+                taints.append({"key": "cloud.google.com/gke-spot", "value": "true", "effect": "NoSchedule"})
+            body = {
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels},
+                "spec": {"taints": taints, "providerID": f"gce://test/zone/{name}"},
+            }  # fmt: skip
+            node = await self.api.create("/api/v1/nodes", body)
+            self.nodes[name] = node["metadata"]["uid"]
+            await self._beat(name)
+            amounts = {"cpu": "64", "memory": "256Gi", "pods": "110", "google.com/tpu": "4", "ephemeral-storage": "1Ti"}
+            await self._condition(
+                name, "True", "KubeletReady", "kubelet is ready", capacity=amounts, allocatable=amounts
+            )
+        return names
+
+    async def _condition(self, name: str, status: str, reason: str, message: str, **more: Any) -> None:
+        condition = {
+            "type": "Ready",
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": now(),
+            "lastTransitionTime": now(),
+        }
+        await self.api.patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [condition], **more}})
+
+    async def remove_node(self, name: str) -> None:
+        """The machine is gone and so is the Node: nothing is said about the pods on it."""
+        self.nodes.pop(name, None)
+        for it in [r for r in self.running.values() if r.pod["spec"].get("nodeName") == name]:
+            it.task.cancel()
+            self.running.pop(it.pod["metadata"]["uid"], None)
+            await it.gang.vanish()
+        await self.api.delete(f"/api/v1/nodes/{name}")
+
+    async def shut_down(self, name: str) -> None:
+        """GKE's graceful preemption: the node says that it is shutting down, its pods get SIGTERM, then it is gone."""
+        await self._condition(name, "False", "KubeletNotReady", "node is shutting down")
+        there = [r for r in self.running.values() if r.pod["spec"].get("nodeName") == name]
+        for it in there:
+            await it.gang.sigterm()
+            code, message = await it.gang.ended
+            it.task.cancel()
+            self.running.pop(it.pod["metadata"]["uid"], None)
+            disrupted = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "TerminationByKubelet",
+                "message": "Pod was terminated in response to imminent node shutdown.",
+                "lastTransitionTime": now(),
+            }
+            await self._ended(it.pod, code, message, conditions=[disrupted], reason="Terminated")
+        self.nodes.pop(name, None)
+        await self.api.delete(f"/api/v1/nodes/{name}")
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(2)
+            for name in list(self.nodes):
+                await self._beat(name)
+
+    async def _beat(self, name: str) -> None:
+        path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now()[:-1] + ".000000Z"}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
+        try:
+            await self.api.patch(f"{path}/{name}", {"spec": spec}, MERGE)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            await self.api.create(path, body)
+
+    # -- pods ----------------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        async for kind, found in self.api.follow(f"/api/v1/namespaces/{self.namespace}/pods"):
+            for pod in found if kind == "SYNC" else [found]:
+                self._hear("ADDED" if kind == "SYNC" else kind, pod)
+
+    def _hear(self, kind: str, pod: Raw) -> None:
+        uid = pod["metadata"]["uid"]
+        self.on_pod(kind, pod)
+        if kind == "DELETED":
+            self._pods.pop(uid, None)
+            return
+        known = self._pods.get(uid)
+        self._pods[uid] = pod
+        it = self.running.get(uid)
+        if it:
+            it.pod = pod
+            if _leads(pod):
+                it.gang.hear(pod)
+            if "deletionTimestamp" in pod["metadata"] and "deletionTimestamp" not in (known or pod)["metadata"]:
+                self._spawn(self._stop(it))
+        elif (
+            pod["spec"].get("nodeName") in self.nodes
+            and pod["status"].get("phase") == "Pending"
+            and known_unbound(known)
+        ):
+            self._spawn(self._start(pod))
+
+    async def _start(self, pod: Raw) -> None:
+        await self.hold_start.wait()
+        meta = self._pods.get(pod["metadata"]["uid"], pod)["metadata"]
+        if "deletionTimestamp" in meta:  # never ran: the kubelet only confirms
+            await self.api.delete(self._path(pod), uid=meta["uid"], grace=0)
+            return
+        name, jobset = meta["labels"][LABEL_JOB], meta["labels"][LABEL_JOBSET_UID]
+        others = {
+            r.pod["metadata"]["labels"][LABEL_JOBSET_UID]
+            for r in self.running.values()
+            if r.pod["metadata"]["labels"][LABEL_JOB] == name
+        }
+        if others - {jobset}:
+            self.overlaps.append(f"{meta['name']} started beside {others - {jobset}}")
+        if jobset not in self.gangs:
+            self.gangs[jobset] = Gang(
+                pod,
+                await self._job_file(pod),
+                self.storage.setdefault(name, Storage()),
+                self.pace.setdefault(name, Pace()),
+            )
+        gang = self.gangs[jobset]
+        number = next(self._addresses)
+        address = f"127.99.{number // 250}.{number % 250 + 1}"
+        if _leads(pod):
+            gang.hear(pod)
+            await gang.lead(address)
+        self.running[meta["uid"]] = Running(pod, gang, asyncio.create_task(self._until_end(pod, gang)))
+        ready = [
+            {"type": kind, "status": "True", "lastTransitionTime": now()}
+            for kind in ("Ready", "ContainersReady", "Initialized")
+        ]
+        state = {"running": {"startedAt": now()}}
+        status = {
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "hostIP": "127.0.0.1",
+            "startTime": now(),
+            "conditions": ready,
+            "containerStatuses": [self._container(pod, state, ready=True)],
+        }
+        await self._status(pod, status)
+
+    async def _job_file(self, pod: Raw) -> Raw:
+        name = next(v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v)
+        found = await self.api.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
+        return json.loads(found["data"]["job.json"])
+
+    async def _until_end(self, pod: Raw, gang: Gang) -> None:
+        code, message = await asyncio.shield(gang.ended)
+        self.running.pop(pod["metadata"]["uid"], None)
+        await self._ended(pod, code, message)
+        await gang.vanish()
+
+    async def _stop(self, it: Running) -> None:
+        """A deletion: SIGTERM, at the end of the grace SIGKILL, and the pod is gone."""
+        it.task.cancel()
+        uid = it.pod["metadata"]["uid"]
+        grace = it.pod["metadata"].get("deletionGracePeriodSeconds", 30)
+        try:
+            async with asyncio.timeout(grace):
+                await it.gang.sigterm()
+                code, message = await asyncio.shield(it.gang.ended)
+        except TimeoutError:
+            code, message = 137, {}
+        self.running.pop(uid, None)
+        await self._ended(it.pod, code, message)
+        await it.gang.vanish()
+        await self.api.delete(self._path(it.pod), uid=uid, grace=0)
+
+    async def kill(self, pod: Raw, code: int = 137, message: Raw | None = None) -> None:
+        """One process ends by itself, the others go on."""
+        it = self.running.pop(pod["metadata"]["uid"])
+        it.task.cancel()
+        await self._ended(pod, code, message or {})
+
+    async def _ended(
+        self, pod: Raw, code: int, message: Raw, conditions: list[Raw] | None = None, reason: str | None = None
+    ) -> None:
+        text = json.dumps(message) if message else ""
+        ended = {
+            "exitCode": code,
+            "reason": "Completed" if code == 0 else "Error",
+            "message": text,
+            "startedAt": now(),
+            "finishedAt": now(),
+        }
+        not_ready = {"type": "Ready", "status": "False", "reason": "PodFailed", "lastTransitionTime": now()}
+        status: Raw = {
+            "phase": "Succeeded" if code == Exit.DONE else "Failed",
+            "conditions": [not_ready, *(conditions or ())],
+            "containerStatuses": [self._container(pod, {"terminated": ended}, ready=False)],
+        }
+        await self._status(pod, status | ({"reason": reason} if reason else {}))
+
+    def _container(self, pod: Raw, state: Raw, *, ready: bool) -> Raw:
+        container = pod["spec"]["containers"][0]
+        return {
+            "name": container["name"],
+            "image": container["image"],
+            "imageID": "sha256:" + "0" * 64,
+            "restartCount": 0,
+            "ready": ready,
+            "started": ready,
+            "state": state,
+        }
+
+    async def _status(self, pod: Raw, status: Raw) -> None:
+        try:
+            await self.api.patch(self._path(pod) + "/status", {"status": status})
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def _path(self, pod: Raw) -> str:
+        return f"/api/v1/namespaces/{self.namespace}/pods/{pod['metadata']['name']}"
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def known_unbound(known: Raw | None) -> bool:
+    """Whether the pod was not seen bound before: it is started once."""
+    return known is None or not known["spec"].get("nodeName")
+
+
+def _leads(pod: Raw) -> bool:
+    labels = pod["metadata"].get("labels", {})
+    return (labels.get(INDEX), labels.get("jobset.sigs.k8s.io/job-index")) == ("0", "0")
