@@ -23,6 +23,9 @@ ENV_TERMINATION_LOG = "RATCHET_TERMINATION_LOG"
 ENV_COMPILATION_CACHE = "RATCHET_COMPILATION_CACHE"
 """Replaces `cache/` in the checkpoint directory."""
 
+ENV_UNTIL_STEP = "RATCHET_UNTIL_STEP"
+"""The gang leaves with 75 once this step is committed; for `ratchet train --until-step`."""
+
 EXACT_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 """Settings that results may depend on, besides NPROC. They must stand before Python starts."""
 
@@ -45,6 +48,7 @@ class Environment:
     word_file: Path
     termination_log: Path
     compilation_cache: Path | None
+    until_step: int | None = None
 
     @property
     def leader(self) -> bool:
@@ -90,6 +94,7 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
         word_file=Path(env.get(protocol.ENV_WORD_FILE, protocol.WORD_FILE)),
         termination_log=Path(env.get(ENV_TERMINATION_LOG, "/dev/termination-log")),
         compilation_cache=Path(cache) if cache else None,
+        until_step=_number(env, ENV_UNTIL_STEP, 0) or None,
     )
 
 

@@ -56,7 +56,7 @@ class Watchdog:
         self.saving: Callable[[], bool] = lambda: False
         self.on_request: Callable[[], None] = lambda: None
         self._termination_log = termination_log
-        self._since = 0.0
+        self._since: float | None = None
         self._line: Line | None = None
         self._left: dict[int, int] = {}  # peer -> exit code that it said farewell with
         self._leaving = threading.Lock()
@@ -81,6 +81,11 @@ class Watchdog:
         for process, connection in line.sockets.items():
             self._selector.register(connection, selectors.EVENT_READ, process)
         self._poke()
+
+    def request(self) -> None:
+        """Asks the whole gang to go, as a signal would."""
+        self._waker.send(bytes([signal.SIGTERM]))
+        self.requested = True
 
     def leave(self, code: int, reason: str, text: str, owner: dict[str, Any] | None = None) -> None:
         """Ends the process: termination message, farewell to the peers, exit. Does not return."""
@@ -127,7 +132,7 @@ class Watchdog:
                     self._signalled()
                 else:
                     self._heard(key.data, key.fileobj)
-            if self.requested:
+            if self._since is not None:
                 waited = time.monotonic() - self._since
                 overdue = waited > NOTICE_SECONDS
                 may_go = self.free or overdue or Exit.DRAINED in self._left.values()
@@ -171,7 +176,7 @@ class Watchdog:
             ).start()
 
     def _request(self) -> None:
-        if not self.requested:
+        if self._since is None:
             self._since = time.monotonic()
             self.requested = True
             log.info("told to go")

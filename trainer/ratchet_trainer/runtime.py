@@ -296,6 +296,8 @@ class Runtime:
             "boundary": None,
         }
         self.progress.update(**changes | ({"parts": parts} if parts else {}))
+        if step == self.environment.until_step:
+            self._watchdog.request()  # the next safe point is in the step after; what stands there is this step
 
     def boundary(self, stage_index: int, step: int, rule: str) -> Word:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.

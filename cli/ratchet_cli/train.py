@@ -1,0 +1,170 @@
+"""`ratchet train`, `ratchet prove` and `ratchet trainer`: training without Kubernetes, and the process in the image.
+
+Decides what is printed and which exit code (of sysexits) the shell gets. The work is done in `ratchet_trainer`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ratchet_cli.manifests import fail, read_job
+
+DEFAULT_FOLDER = Path(".ratchet")
+
+SYSEXITS = {
+    # the trainer's code -> the shell's
+    0: os.EX_OK,
+    64: os.EX_DATAERR,
+    65: os.EX_SOFTWARE,
+    69: os.EX_TEMPFAIL,
+    73: os.EX_TEMPFAIL,
+    74: os.EX_IOERR,
+    75: os.EX_TEMPFAIL,
+    77: os.EX_DATAERR,
+}
+
+
+@click.command()
+def trainer() -> None:
+    """Run one trainer process of an attempt. The operator starts it; its exit codes are the protocol's."""
+    from ratchet_trainer.app import main
+
+    main()
+
+
+@click.command()
+@click.argument("file")
+@click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Folder; default .ratchet/NAME.")
+@click.option("--until-step", type=click.IntRange(min=1), help="Stop once this step is committed.")
+@click.option(
+    "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+def train(
+    file: str, workdir: Path | None, until_step: int | None, processes: int | None, json_file: Path | None
+) -> None:
+    """Train a manifest on this machine; resumes what is in the folder.
+
+    Exits 0 when done, 65 for a manifest or checkpoint that cannot be used, 74 when the folder cannot be written, 75
+    when interrupted (run it again to go on), 70 when the training itself failed.
+    """
+    from ratchet_trainer.local import Folder, FolderInUse
+    from ratchet_trainer.local import train as run
+
+    name, job, processes = _job(file, processes)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        folder = Folder(workdir or DEFAULT_FOLDER / name, name, job)
+        with folder.locked():
+            click.echo(f"{name}: {processes} processes, folder {folder.path}", err=True)
+            code, message = run(folder, processes, until_step, Printer(), stop)
+            result = folder.result() | {"processes": processes}
+    except FolderInUse as error:
+        fail(os.EX_TEMPFAIL, str(error))
+    except OSError as error:
+        fail(os.EX_IOERR, f"{workdir or DEFAULT_FOLDER / name}: {error}")
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+    if code == 0:
+        click.echo(f"step {result['step']}, stage {result['stage']}, weights {result.get('weightsSha256', '-')}")
+        sys.exit(os.EX_OK)
+    text = message.get("message", f"exit code {code}; the log is in {folder.local}")
+    hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
+    fail(SYSEXITS.get(code, os.EX_SOFTWARE), f"stopped at step {result['step']}: {text}{hint}")
+
+
+@click.command()
+@click.argument("file")
+@click.option("--kills", type=click.IntRange(0, 1000), default=5, show_default=True, help="How often it is killed.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides when, whom and how.")
+@click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Default .ratchet/proof-NAME-SEED.")
+@click.option(
+    "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdict here.")
+def prove(
+    file: str, kills: int, seed: int, workdir: Path | None, processes: int | None, json_file: Path | None
+) -> None:
+    """Train undisturbed and killed, and compare every hash.
+
+    Exits 0 when all are equal, 1 when one differs, 70 when a run did not come to its end.
+    """
+    from ratchet_trainer.local import remove
+    from ratchet_trainer.prove import HASHES, ProofFailed
+    from ratchet_trainer.prove import prove as run
+
+    name, job, processes = _job(file, processes)
+    directory = (workdir or DEFAULT_FOLDER / f"proof-{name}-{seed}").absolute()
+    for part in ("undisturbed", "killed"):
+        remove(directory / part)
+    printer = Printer()
+    try:
+        verdict = run(
+            directory,
+            name,
+            job,
+            processes,
+            kills,
+            seed,
+            say=lambda text: click.echo(text, err=True),
+            listener=lambda _, document: printer(document),
+        )
+    except ProofFailed as error:
+        fail(os.EX_SOFTWARE, f"no verdict: {error}", f"the logs are in {directory}/*/local")
+    if json_file:
+        json_file.write_text(json.dumps(verdict, indent=2) + "\n")
+    for title in HASHES:
+        calm, stormy = verdict[title]
+        click.echo(f"{title:14} {calm}  {'equal' if calm == stormy else 'DIFFERENT: ' + str(stormy)}")
+    click.echo(
+        f"{verdict['kills']} kills: {verdict['stepsLost']} steps lost ({verdict['stepsLostWithNotice']} with notice), "
+        f"median recovery {verdict['recoverySecondsMedian']} s, {verdict['seconds'][1]} s instead of {verdict['seconds'][0]} s"
+    )
+    click.echo("PROVEN: equal to the undisturbed run, bit for bit" if verdict["equal"] else "NOT EQUAL")
+    sys.exit(0 if verdict["equal"] else 1)
+
+
+def _job(file: str, processes: int | None) -> tuple[str, Any, int]:
+    from ratchet_api.validate import processes as count
+
+    data, job = read_job(file)
+    return data["metadata"]["name"], job, processes or count(job.spec.placements[0])
+
+
+class Printer:
+    """Prints progress: one line for each new stage and phase of the start, then at most two a second."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Any, ...] = ()
+        self._printed = 0.0
+
+    def __call__(self, document: dict[str, Any]) -> None:
+        stage = (document["stage"] or {}).get("name")
+        key = (document["attempt"], stage, document["phase"] in ("start", "restore", "compile"), document["step"])
+        if key == self._last or (key[:3] == self._last[:3] and time.monotonic() - self._printed < 0.5):
+            return
+        self._last, self._printed = key, time.monotonic()
+        if key[2] and not stage:
+            click.echo(f"  attempt {document['attempt']}: {document['phase']}", err=True)
+            return
+        numbers = [
+            f"{title} {document[name]:{form}}"
+            for title, name, form in (
+                ("reward", "reward", ".3f"),
+                ("accuracy", "accuracy", ".3f"),
+                ("tok/s", "tokensPerSecond", ".0f"),
+            )
+            if isinstance(document[name], (int, float))
+        ]
+        click.echo("  ".join([f"  step {document['step']}/{document['targetStep']}  {stage}", *numbers]), err=True)
