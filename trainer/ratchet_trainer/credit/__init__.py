@@ -1,0 +1,1 @@
+"""Slot: which tokens earn a reward?"""

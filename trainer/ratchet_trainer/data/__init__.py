@@ -1,0 +1,1 @@
+"""Where prompts and answers come from, and how text becomes tokens."""

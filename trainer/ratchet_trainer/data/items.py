@@ -1,0 +1,69 @@
+"""What a data set is to the trainer: numbered items, a digest that says which, and how an item becomes tokens.
+
+Decides which source a manifest's data set means and what is refused for its length. The sources themselves are in
+`reasoning_gym_items` and `jsonl`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ratchet_api.datasets import Dataset
+from ratchet_trainer.data import tokenizer
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.rollout.types import Prompt
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question and the answer that is expected."""
+
+    question: str
+    answer: str
+
+
+class Source(Protocol):
+    """Items 0..size-1 to train on. `digest` is hex and changes whenever any item could."""
+
+    name: str
+    digest: str
+    size: int
+
+    def item(self, index: int) -> Item: ...
+
+
+def open_source(dataset: Dataset) -> Source:
+    """The source that a data set of the manifest means. Raises ConfigurationInvalid."""
+    # Imported here: a process that needs the one should not pay for the other.
+    if dataset.reasoning_gym is not None:
+        from ratchet_trainer.data.reasoning_gym_items import ReasoningGymItems
+
+        return ReasoningGymItems(dataset.name, dataset.reasoning_gym)
+    from ratchet_trainer.data.jsonl import JsonlItems
+
+    assert dataset.jsonl is not None  # the type's rules
+    return JsonlItems(dataset.name, dataset.jsonl)
+
+
+def prompt_of(source: Source, index: int, limit: int) -> Prompt:
+    """Item `index` as a prompt of at most `limit` tokens. Raises ConfigurationInvalid for a longer one."""
+    item = source.item(index)
+    tokens = tuple(tokenizer.encode_prompt(item.question))
+    if len(tokens) > limit:
+        raise ConfigurationInvalid(
+            f"data set {source.name}, item {index}: the prompt has {len(tokens)} tokens, maxPromptTokens is {limit}; "
+            f"raise it or leave the item out"
+        )
+    return Prompt(tokens, item.answer)
+
+
+def answer_tokens(source: Source, index: int, answer: str, limit: int) -> tuple[int, ...]:
+    """An answer to be learned, END included, of at most `limit` tokens. Raises ConfigurationInvalid for a longer one."""
+    tokens = tuple(tokenizer.encode_answer(answer))
+    if len(tokens) > limit:
+        raise ConfigurationInvalid(
+            f"data set {source.name}, item {index}: the answer has {len(tokens)} tokens with its end, "
+            f"maxResponseTokens is {limit}; raise it or leave the item out"
+        )
+    return tokens

@@ -1,0 +1,1 @@
+"""Slot: what else is sampled?"""

@@ -1,0 +1,215 @@
+"""The learner: the compiled programs that change weights, and how a step's rows become their fixed shapes.
+
+Decides layout (which rows share a prompt's keys and values, what fills up a batch) and the order loss, gradient, update.
+What the loss is, the objective slot says; how a gradient is applied, `optimiser`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from math import gcd
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ratchet_trainer import optimiser
+from ratchet_trainer.data.tokenizer import PAD
+from ratchet_trainer.errors import NonFinite
+from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.slots import Micro, Objective
+
+
+@dataclass(frozen=True)
+class Row:
+    """One response to learn from: its prompt's tokens, its own, and what the sampler said of them (None for sft)."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    behaviour: np.ndarray | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rows:
+    """A mini-batch at a fixed shape: P prompts with G responses int32[P, G, T] of `length` [P, G] tokens (0 = dummy)."""
+
+    prompts: Prompts
+    responses: jax.Array
+    length: jax.Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How `rows` responses, of which `group` in a row share a prompt, lie on `parts` devices: [prompts, samples]."""
+
+    prompts: int
+    samples: int
+    prompt_slots: int
+    response_slots: int
+
+    @classmethod
+    def of(cls, rows: int, group: int, parts: int, prompt_slots: int, response_slots: int) -> Layout:
+        each = -(-rows // parts)  # dummies fill what cannot be shared evenly
+        samples = gcd(each, group) if rows % parts == 0 else 1
+        return cls(each * parts // samples, samples, prompt_slots, response_slots)
+
+    def fill(self, values: np.ndarray) -> np.ndarray:
+        """Values [R, ...] as [P, G, ...]; dummies get zeros."""
+        out = np.zeros((self.prompts * self.samples, *values.shape[1:]), values.dtype)
+        out[: len(values)] = values
+        return out.reshape(self.prompts, self.samples, *values.shape[1:])
+
+    def rows(self, rows: list[Row]) -> Rows:
+        tokens = np.full((self.prompts * self.samples, self.response_slots), PAD, np.int32)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row.response)] = row.response
+        prompts = [row.prompt for row in rows[:: self.samples]]
+        return Rows(
+            lay_out_prompts(prompts, self.prompts, self.prompt_slots),
+            tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
+            self.fill(np.array([len(row.response) for row in rows], np.int32)),  # type: ignore[arg-type]
+        )
+
+    def per_token(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Values of each row's tokens as float32[P, G, T]; 0 elsewhere."""
+        out = np.zeros((len(rows), self.response_slots), np.float32)
+        for i, values in enumerate(rows):
+            out[i, : len(values)] = values
+        return self.fill(out)
+
+
+class Learner:
+    """Compiled programs of one policy on one mesh; new shapes compile on first use. Parameters and optimiser state that
+    are handed to an update are used up by it."""
+
+    def __init__(self, policy: Policy, mesh: Mesh):
+        self.policy, self.mesh = policy, mesh
+        everywhere = replicated(mesh)
+        self._init = jax.jit(partial(_init, policy), out_shardings=everywhere)
+        self._judge = jax.jit(partial(_judge, policy), out_shardings=by_rows(mesh))
+        self._update = jax.jit(
+            partial(_update, policy), static_argnames="objective", donate_argnums=(0, 1), out_shardings=everywhere
+        )
+
+    @property
+    def parts(self) -> int:
+        return self.mesh.shape["data"]
+
+    def init(self, seed: np.ndarray) -> tuple[Params, Any]:
+        """Fresh parameters and optimiser state from a raw key."""
+        return self._init(seed)
+
+    def prepare(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        objective: Objective,
+        numbers: dict[str, float],
+        sampled: bool,
+        old: bool,
+    ) -> None:
+        """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`: rows
+        say what the sampler said of them; `old`: several updates share rollouts, so `log_probs` is needed too."""
+        rows = by_rows(self.mesh)
+        floats = shapes(layout.per_token([]), rows)
+        laid_out = shapes(layout.rows([]), rows)
+        if old:
+            self._judge.lower(params, laid_out, np.float32(1)).compile()
+        self._update.lower(
+            params,
+            state,
+            laid_out,
+            Micro(floats, floats, floats if old else None),
+            floats if sampled else None,
+            np.float32(1),
+            _float32(objective.settings()),
+            _float32(numbers),
+            objective=objective,
+        ).compile()
+
+    def fresh_optimiser(self, params: Params) -> Any:
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimiser.init, self.policy.abstract))
+        return place(zeros, replicated(self.mesh))
+
+    def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
+        """Log-probabilities [P, G, T] of the rows under the given weights, left on the devices."""
+        return self._judge(params, place(layout.rows(rows), by_rows(self.mesh)), np.float32(temperature))
+
+    def update(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        rows: list[Row],
+        advantages: np.ndarray,
+        old: jax.Array | None,
+        temperature: float,
+        objective: Objective,
+        numbers: dict[str, float],
+    ) -> tuple[Params, Any, dict[str, float]]:
+        """One optimiser call on a mini-batch. advantages: float64[R, T].
+
+        Returns new parameters, new optimiser state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| / max(1, |old|),
+        `sampler_gap` likewise against behaviour, and the objective's. Raises NonFinite.
+        """
+        sharding = by_rows(self.mesh)
+        lengths = np.array([len(row.response) for row in rows])
+        weight = layout.fill(objective.weights(lengths, layout.response_slots).astype(np.float32))
+        behaviour = None
+        if rows[0].behaviour is not None:
+            behaviour = place(layout.per_token([row.behaviour for row in rows]), sharding)
+        params, state, metrics = self._update(
+            params,
+            state,
+            place(layout.rows(rows), sharding),
+            Micro(place(layout.fill(advantages.astype(np.float32)), sharding), place(weight, sharding), old),
+            behaviour,
+            np.float32(temperature),
+            _float32(objective.settings()),
+            _float32(numbers),
+            objective=objective,
+        )
+        found = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(found[name]):
+                raise NonFinite(
+                    f"{name} is {found[name]}; weights of the step before are kept. Lower the learning rate, or look at "
+                    f"the data of this step"
+                )
+        return params, state, found
+
+
+def _float32(numbers: dict[str, float]) -> dict[str, np.float32]:
+    return {k: np.float32(v) for k, v in numbers.items()}
+
+
+def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:
+    params = policy.init(seed)
+    return params, optimiser.init(params)
+
+
+def _judge(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
+    return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+
+
+def _update(policy, params, state, rows, micro, behaviour, temperature, settings, numbers, objective):
+    real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
+
+    def loss(p):
+        log_probs, _ = policy.judge(p, rows.prompts, rows.responses, temperature)
+        value, metrics = objective.loss(log_probs, micro, settings)
+        for name, other in (("old_gap", micro.old), ("sampler_gap", behaviour)):
+            if other is not None:
+                gap = jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other))
+                metrics = metrics | {name: jnp.max(jnp.where(real, gap, 0.0))}
+        return value, metrics
+
+    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    params, state, norm = optimiser.step(gradient, state, params, numbers)
+    return params, state, metrics | {"loss": value, "gradient_norm": norm}

@@ -1,0 +1,1 @@
+"""The policy: one decoder for sampling, log-probabilities and training."""

@@ -1,0 +1,101 @@
+"""The policy as functions of its parameters: start, read a prompt, continue it, judge a continuation.
+
+Decides how prompts and responses meet: the last token of a prompt is fed with the response, so a prefill only fills the
+cache, and response position t is predicted from response input t in sampling and in training alike. The arithmetic of a
+pass is the decoder's. softmax(logits / temperature) is the policy everywhere.
+
+Letters: P prompts, G responses of each, C prompt slots, T response slots, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ratchet_trainer.data.tokenizer import PAD
+from ratchet_trainer.model import kv_cache
+from ratchet_trainer.model.decoder import Architecture, Decoder
+
+Params = dict[str, Any]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts at a fixed shape: `body` int32[P, C] is all but the last token, right-padded; `length` int32[P] counts its
+    real slots; `last` int32[P] is the last token."""
+
+    body: jax.Array
+    length: jax.Array
+    last: jax.Array
+
+
+class Policy:
+    """Pure functions of a decoder's parameters (a nested dict of arrays). Holds the static structure only."""
+
+    def __init__(self, architecture: Architecture):
+        self.architecture = architecture
+        self._graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(architecture, jax.random.key(0))))
+        self._state = state
+        self.abstract: Params = nnx.to_pure_dict(state)
+
+    def init(self, seed: jax.Array) -> Params:
+        """Random parameters from a raw threefry2x32 key uint32[2]."""
+        key = jax.random.wrap_key_data(seed, impl="threefry2x32")
+        return nnx.to_pure_dict(nnx.split(Decoder(self.architecture, key))[1])
+
+    def decoder(self, params: Params) -> Decoder:
+        state = jax.tree.map(lambda x: x, self._state)  # a copy: the structure is shared, the values are not
+        nnx.replace_by_pure_dict(state, params)
+        return nnx.merge(self._graph, state)
+
+    def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
+        a = self.architecture
+        return kv_cache.empty(a.layers, (prompts, samples, slots, a.heads, a.head_width))
+
+    def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
+        """Keys and values of the prompts' bodies, once for each group."""
+        tokens = prompts.body[:, None, :]
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
+        _, layers = self.decoder(params)(tokens, positions)
+        return kv_cache.Prompt(tuple((k[:, 0], v[:, 0]) for k, v in layers), prompts.length)
+
+    def judge(
+        self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Log-probability and entropy in nats, float32[P, G, T] each, at every position of responses int32[P, G, T].
+
+        Positions after a response's end hold finite values without meaning: weigh them with 0.
+        """
+        prompt = self.read(params, prompts)
+        first = jnp.broadcast_to(prompts.last[:, None, None], (*responses.shape[:2], 1))
+        inputs = jnp.concatenate([first, responses[..., :-1]], -1)
+        positions = jnp.broadcast_to(
+            prompts.length[:, None, None] + jnp.arange(inputs.shape[-1], dtype=jnp.int32), inputs.shape
+        )
+        model = self.decoder(params)
+        hidden, _ = model(inputs, positions, prompt)
+        return log_prob_and_entropy(model.logits(hidden), responses, temperature)
+
+
+def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of `tokens` [...] under softmax(logits [..., V] / temperature): log-probability and entropy in nats [...]."""
+    log_probs = jax.nn.log_softmax(logits / temperature, -1)
+    chosen = jnp.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]
+    return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
+
+
+def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Prompts:
+    """Host arrays of `rows` prompts; missing ones become dummies, so that a batch never shrinks."""
+    body = np.full((rows, slots), PAD, np.int32)
+    length = np.zeros((rows,), np.int32)
+    last = np.full((rows,), PAD, np.int32)
+    for i, tokens in enumerate(prompts):
+        body[i, : len(tokens) - 1] = tokens[:-1]
+        length[i], last[i] = len(tokens) - 1, tokens[-1]
+    return Prompts(body, length, last)  # type: ignore[arg-type]

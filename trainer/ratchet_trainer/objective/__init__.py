@@ -1,0 +1,1 @@
+"""Slot: how is the policy moved?"""

@@ -1,0 +1,1 @@
+"""Slot: against what is drift measured?"""

@@ -1,0 +1,1 @@
+"""Slot: what is a rollout worth, in its group?"""

@@ -1,0 +1,1 @@
+"""Making rollouts: what is asked for, how it is sampled, who judges it."""

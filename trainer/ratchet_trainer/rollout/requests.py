@@ -1,0 +1,174 @@
+"""The engine: turns rounds of requests into verified rollouts, and alone knows where they are made.
+
+Decides how requests become fixed shapes (dummies fill what is missing) and in which order processes agree: process 0
+reads the items and tokenises them, one record a round tells everyone; each process judges the responses of the ordinals
+that are its own; outcomes are gathered in ordinal order. What is asked for is decided by the slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ratchet_trainer import keys
+from ratchet_trainer.data import tokenizer
+from ratchet_trainer.data.items import Source, prompt_of
+from ratchet_trainer.model.policy import Params, lay_out_prompts
+from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.types import Draw, Outcome, Prompt, R, Request, Rollout, Rounds
+from ratchet_trainer.verify.exact import verify
+
+
+class Team(Protocol):
+    """The processes that sample together; `Runtime` is one, `evaluate.Alone` another."""
+
+    process: int
+    processes: int
+
+    def broadcast(self, value: Any) -> Any: ...
+    def gather(self, value: Any) -> list[Any]: ...
+    def enter(self, phase: str) -> None: ...
+    def safe_point(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Fixed sizes of one sampling call: prompts, and the longest prompt and response in tokens. One bucket a stage, from
+    the manifest's limits: a row's bits depend on the shapes it is computed in, so no neighbour may choose them."""
+
+    prompts: int
+    prompt_tokens: int
+    response_tokens: int
+
+    @property
+    def prompt_slots(self) -> int:
+        return slots(self.prompt_tokens)
+
+
+def slots(prompt_tokens: int) -> int:
+    """Slots for prompts of at most that many tokens: the last token goes with the response; a multiple of 8."""
+    return max(8, -(-(prompt_tokens - 1) // 8) * 8)
+
+
+class Engine:
+    """Rollouts of one stage: its source, shapes and temperature, the job's seed."""
+
+    def __init__(
+        self,
+        team: Team,
+        sampler: Sampler,
+        source: Source | None,
+        seed: int,
+        shape: Shape,
+        temperature: float,
+    ):
+        """`source` is needed on process 0 only."""
+        self.team, self.sampler, self.source = team, sampler, source
+        self.seed = keys.seed_words(seed)
+        self.shape, self.temperature = shape, temperature
+
+    def answer(self, rounds: Rounds[R], params: Params, version: int) -> R:
+        """Runs a slot's generator to its end, answering each round that it yields."""
+        try:
+            requests = next(rounds)
+            while True:
+                requests = rounds.send(self.sample(requests, params, version))
+        except StopIteration as stop:
+            return stop.value
+
+    def prompts(self, draws: Sequence[Draw]) -> list[Prompt]:
+        """What the drawn items ask and expect: read on process 0, equal on all."""
+        record = None
+        if self.team.process == 0:
+            assert self.source is not None
+            found = [prompt_of(self.source, draw.item, self.shape.prompt_tokens) for draw in draws]
+            record = [[list(p.tokens), p.answer] for p in found]
+        return [Prompt(tuple(tokens), answer) for tokens, answer in self.team.broadcast(record)]
+
+    def sample(self, requests: Sequence[Request], params: Params, version: int) -> list[Rollout]:
+        """Verified rollouts of every request, in request and then sample order."""
+        self.team.enter("generate")
+        prompts = self.prompts([r.draw for r in requests])
+        unjudged: dict[int, list[_Unjudged]] = {}
+        for indices in self._calls(requests):
+            unjudged |= self._call(indices, requests, prompts, params)
+        self.team.enter("verify")
+        flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in unjudged[i]]
+        outcomes = self._judge(flat)
+        self.team.safe_point()
+        return [
+            Rollout(r, p, u.sample, u.tokens, u.log_probs, u.entropy, version, u.finish, o)
+            for (r, p, u), o in zip(flat, outcomes, strict=True)
+        ]
+
+    def _calls(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        """Indices of requests that share a call: same samples and purpose, at most `shape.prompts`, in request order."""
+        alike: dict[tuple[int, int, int], list[int]] = {}
+        for i, r in enumerate(requests):
+            alike.setdefault((r.n, r.first, r.purpose), []).append(i)
+        for indices in alike.values():
+            for start in range(0, len(indices), self.shape.prompts):
+                yield indices[start : start + self.shape.prompts]
+
+    def _call(
+        self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
+    ) -> dict[int, list[_Unjudged]]:
+        first, missing = requests[indices[0]], self.shape.prompts - len(indices)
+        sampled = self.sampler.sample(
+            params,
+            self.seed,
+            lay_out_prompts([prompts[i].tokens for i in indices], self.shape.prompts, self.shape.prompt_slots),
+            keys.row_words(
+                first.purpose,
+                [requests[i].draw.ordinal for i in indices] + [0] * missing,
+                [requests[i].tag for i in indices] + [0] * missing,
+            ),
+            np.arange(first.first, first.first + first.n),
+            self.shape.response_tokens,
+            self.temperature,
+            self.team.safe_point,
+        )
+        ended = sampled.tokens == tokenizer.END
+        lengths = np.where(ended.any(-1), ended.argmax(-1) + 1, self.shape.response_tokens)
+        return {
+            i: [
+                _Unjudged(
+                    first.first + s,
+                    tuple(sampled.tokens[row, s, : (n := int(lengths[row, s]))].tolist()),
+                    sampled.log_probs[row, s, :n],
+                    sampled.entropy[row, s, :n],
+                    "end" if ended[row, s].any() else "length",
+                )
+                for s in range(first.n)
+            ]
+            for row, i in enumerate(indices)
+        }
+
+    def _judge(self, flat: Sequence[tuple[Request, Prompt, _Unjudged]]) -> list[Outcome]:
+        """Outcomes in the order given. Each process judges its share of ordinals, then all learn all."""
+        mine = [
+            [i, *_to_plain(verify(tokenizer.decode(u.tokens), p.answer))]
+            for i, (r, p, u) in enumerate(flat)
+            if r.draw.ordinal % self.team.processes == self.team.process
+        ]
+        outcomes: list[Outcome | None] = [None] * len(flat)
+        for share in self.team.gather(mine):
+            for i, *plain in share:
+                outcomes[i] = Outcome(*plain)
+        return [o for o in outcomes if o is not None]
+
+
+@dataclass(frozen=True)
+class _Unjudged:
+    sample: int
+    tokens: tuple[int, ...]
+    log_probs: np.ndarray
+    entropy: np.ndarray
+    finish: Literal["end", "length"]
+
+
+def _to_plain(outcome: Outcome) -> list:
+    return [outcome.accuracy, outcome.score, outcome.parts, outcome.status, outcome.pure]

@@ -1,0 +1,316 @@
+"""The training loop: select prompts, generate, verify, expand, reward, credit, update, observe, record, advance.
+
+Reads as the algorithm does. It decides the order of things and nothing else: which prompts, what they are worth and how the
+policy moves is said by the six slots of a method (`slots`, `methods`); what survives a preemption, by `state` and
+`commits`; how processes agree, by the runtime.
+
+A step makes a complete state from a complete state. Leaving is possible at safe points: before the first update of a step
+the state before it stands, after that the step is finished first.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ratchet_trainer import advance, keys, optimiser, sft
+from ratchet_trainer.commits import Commits
+from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
+from ratchet_trainer.learner import Row
+from ratchet_trainer.model.sharding import replicated
+from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
+from ratchet_trainer.runtime import Drain
+from ratchet_trainer.slots import Context
+from ratchet_trainer.stage import Machine, Stage, open_stage
+from ratchet_trainer.state import StageState, State, chain, metric_line
+
+if TYPE_CHECKING:
+    from ratchet_trainer.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+OLD_GAP_LIMIT = 2e-6
+"""How far old and new log-probabilities of the same weights may lie apart, relative to max(1, |old|)."""
+
+Metrics = dict[str, float]
+Timing = dict[str, Any]
+
+
+def run(runtime: Runtime) -> None:
+    """Trains the job from its newest checkpoint until the word says that it is finished.
+
+    Raises Drain once what stands is committed, and the errors of `errors`.
+    """
+    Run(runtime).to_the_end()
+
+
+class Run:
+    """One attempt's work on a job: the latest complete state and what is needed to make the next."""
+
+    def __init__(self, runtime: Runtime):
+        self.runtime = runtime
+        self.machine = Machine(runtime.job.spec, runtime.mesh)
+        self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
+        self.stage: Stage
+        self.state: State
+
+    def to_the_end(self) -> None:
+        self.state = self.begin()
+        self.commits = Commits(self.runtime, self.state.step)
+        try:
+            while True:
+                self.train_stage()
+                stage = self.state.stage
+                word = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
+                if word.finish:
+                    return
+                self.state = self.enter_stage(stage.index + 1)
+        except Drain:
+            self.commits.last(self.state)
+            raise
+
+    def train_stage(self) -> None:
+        """Steps until the stage is over; its boundary is committed on return."""
+        while self.state.stage.done is None:
+            began = time.monotonic()
+            step = self.rl_step if self.stage.spec.rl is not None else self.sft_step
+            state, metrics, timing = step(self.state)
+            self.state = self.advance(self.record(state, metrics), metrics)
+            timing |= {"seconds": (took := time.monotonic() - began)}
+            timing["tokensPerSecond"] = timing.get("generatedTokens", 0) / took
+            target = self.state.stage.start_step + self.stage.spec.advance.steps
+            self.state = self.commits.step_made(self.state, target, metrics, timing)
+            if self.leaving is not None:
+                raise self.leaving
+
+    # A step
+
+    def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
+        """One step of reinforcement learning by the stage's method."""
+        method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
+        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl)
+        ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
+
+        # Select prompts.
+        need = self.stage.rl.prompts_per_step
+        selection, requests = ask(method.selection.plan(state.selection, facts, need, ctx))
+        requests = method.expansion.first(state.expansion, requests, ctx)
+        drawn = [r.draw for r in requests]
+
+        # Generate and verify.
+        rollouts = engine.sample(requests, state.params, state.step)
+
+        # Expand: what else is sampled, further prompts included.
+        def more(n: int) -> list[Draw]:
+            nonlocal selection
+            later = replace(ctx, next_ordinal=state.next_ordinal + len(drawn))
+            selection, further = ask(method.selection.plan(selection, facts, n, later))
+            drawn.extend(r.draw for r in further)
+            return [r.draw for r in further]
+
+        expansion, groups = ask(method.expansion.run(state.expansion, grouped(requests, rollouts), more, ctx))
+
+        # Reward, then credit.
+        groups = [method.rewards.score(group, ctx) for group in groups]
+        batch = ask(method.credit.assign(groups, ctx))
+        groups = [method.credit.fate(group) for group in groups]
+
+        # Update.
+        self.runtime.enter("update")
+        state, losses, timing = self.update(state, batch)
+
+        # Observe.
+        selection = method.selection.observe(selection, groups, ctx)
+        metrics = rl_metrics(groups, losses)
+        if method.reference.after(metrics, ctx) == "reset+optimiser":
+            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        state = replace(
+            state,
+            step=state.step + 1,
+            next_ordinal=state.next_ordinal + len(drawn),
+            selection=selection,
+            expansion=expansion,
+        )
+        timing["generatedTokens"] = sum(len(r.response) for r in rollouts)
+        return state, metrics, timing
+
+    def update(self, state: State, batch: Batch) -> tuple[State, list[float], Timing]:
+        """One optimiser call for each mini-batch that can teach anything: a zero gradient would still move the weights
+        under Adam. Returns the losses of the calls made."""
+        stage, learner, rl = self.stage, self.machine.learner, self.stage.rl
+        temperature = float(rl.temperature)
+        rows = [Row(r.prompt.tokens, r.response, r.behaviour_logp) for r in batch.rollouts]
+        size = len(rows) // rl.updates_per_step
+        parts = [slice(i, i + size) for i in range(0, len(rows), size)]
+        old: list[Any] = [None] * len(parts)  # with one update a step, old is the new policy itself
+        if len(parts) > 1:
+            old = [learner.log_probs(state.params, stage.layout, rows[part], temperature) for part in parts]
+        params, moments = state.params, state.optimiser
+        losses: list[float] = []
+        timing: Timing = {"skippedUpdates": 0, "trainedTokens": 0}
+        for part, old_log_probs in zip(parts, old, strict=True):
+            advantages = batch.advantages[part]
+            if not advantages.any():
+                timing["skippedUpdates"] += 1
+                continue
+            if losses:
+                self.between_updates()
+            numbers = optimiser.numbers(rl.optimiser, state.updates + len(losses) - state.stage.updates_at_start)
+            params, moments, found = learner.update(
+                params,
+                moments,
+                stage.layout,
+                rows[part],
+                advantages,
+                old_log_probs,
+                temperature,
+                stage.method.objective,
+                numbers,
+            )
+            if not losses:
+                timing["samplerGap"] = found["sampler_gap"]
+                if found.get("old_gap", 0.0) > OLD_GAP_LIMIT:
+                    raise OldPolicyMismatch(
+                        f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
+                        f"{found['old_gap']:.1e}, more than {OLD_GAP_LIMIT:.0e}"
+                    )
+            losses.append(found["loss"])
+            timing["gradientNorm"] = found["gradient_norm"]
+            timing["trainedTokens"] += sum(len(row.response) for row in rows[part])
+        state = replace(state, params=params, optimiser=moments, updates=state.updates + len(losses))
+        return state, losses, timing
+
+    def sft_step(self, state: State) -> tuple[State, Metrics, Timing]:
+        """One step of supervised fine-tuning: a batch in epoch order, cross-entropy, one update."""
+        stage, settings = self.stage, self.stage.settings
+        self.runtime.safe_point()
+        position, rows = sft.batch(self.runtime, stage.source, stage.facts, stage.seed, state.selection, stage.spec.sft)
+        self.runtime.enter("update")
+        tokens = sum(len(row.response) for row in rows)
+        params, moments, found = self.machine.learner.update(
+            state.params,
+            state.optimiser,
+            stage.layout,
+            rows,
+            np.zeros((len(rows), settings.max_response_tokens)),
+            None,
+            1.0,
+            sft.CrossEntropy(),
+            optimiser.numbers(settings.optimiser, state.updates - state.stage.updates_at_start),
+        )
+        state = replace(
+            state,
+            step=state.step + 1,
+            updates=state.updates + 1,
+            params=params,
+            optimiser=moments,
+            selection=position,
+        )
+        timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens}
+        return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
+
+    def between_updates(self) -> None:
+        """A safe point after the weights have moved: who is told to go finishes the step first."""
+        if self.leaving is None:
+            try:
+                self.runtime.safe_point()
+            except Drain as drain:
+                self.leaving = drain
+
+    # After a step
+
+    def record(self, state: State, metrics: Metrics) -> State:
+        """The state with the step's line in the metric stream."""
+        line = metric_line(state.step, state.stage.name, metrics)
+        return replace(state, lines=(*state.lines, line), metrics_digest=chain(state.metrics_digest, line))
+
+    def advance(self, state: State, metrics: Metrics) -> State:
+        """The state with the advance rule applied: process 0 judges, all follow."""
+        rules = self.stage.spec.advance
+        stage = advance.observed(state.stage, rules, metrics)
+        rule = advance.ended_by(stage, rules, state.step)
+        return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
+
+    # Beginning and going on
+
+    def begin(self) -> State:
+        """The newest committed state, or the one that follows from the seed alone."""
+        runtime, machine = self.runtime, self.machine
+        saved = runtime.restore(lambda path: replicated(machine.mesh))
+        if saved is None:
+            self.open(0)
+            runtime.enter("compile")
+            params, moments = machine.learner.init(keys.seed_words(runtime.job.spec.seed))
+            return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
+        state = State.restored(saved.arrays, saved.control, machine.template)
+        if state.stage.done is None:
+            self.open(state.stage.index)
+            if self.stage.hash != state.stage.spec_hash:
+                raise ConfigurationInvalid(
+                    f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the middle "
+                    f"of; a stage that has begun cannot change. Restore it, or create another job"
+                )
+        return state
+
+    def enter_stage(self, index: int) -> State:
+        """The state at the start of stage `index`: the weights as they are, the optimiser as the stage says."""
+        self.open(index)
+        state = self.state
+        if self.stage.spec.start.optimiser == "reset":
+            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        return self.at_start_of(self.stage, state)
+
+    def at_start_of(self, stage: Stage, state: State) -> State:
+        where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates)
+        selection, expansion = {"epoch": 0, "position": 0}, {}
+        if stage.spec.rl is not None:
+            ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
+            selection = stage.method.selection.init(stage.facts, ctx)
+            expansion = stage.method.expansion.init(ctx)
+        return replace(state, stage=where, selection=selection, expansion=expansion)
+
+    def open(self, index: int) -> None:
+        """Makes stage `index` ready: reads its data, compiles its programs."""
+        self.runtime.enter("compile")
+        self.stage = open_stage(self.runtime, self.machine, self.runtime.job.spec, index)
+        self.stage.prepare()
+
+
+_NOWHERE = StageState(-1, "", "", 0, 0)
+
+
+def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Group]:
+    """Rollouts, which come in request order, as one group a request."""
+    groups, at = [], 0
+    for request in requests:
+        groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
+        at += request.n
+    return groups
+
+
+def rl_metrics(groups: Sequence[Group], losses: Sequence[float]) -> Metrics:
+    """What an rl step emits, over all first rollouts before any filtering; float64, left to right.
+
+    `train/loss` is 0 where no mini-batch could teach anything.
+    """
+    rollouts = [r for g in groups for r in g.rollouts]
+    right = [[r.outcome.accuracy for r in g.rollouts] for g in groups]
+    tokens = sum(len(r.response) for r in rollouts)
+    return {
+        "train/accuracy": _mean([a for g in right for a in g]),
+        "train/reward": _mean([reward for g in groups for reward in g.rewards]),
+        "train/loss": _mean(losses),
+        "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, tokens),
+        "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
+        "train/solved": _mean([float(min(g) == 1.0) for g in right]),
+        "train/response_tokens": tokens / max(1, len(rollouts)),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

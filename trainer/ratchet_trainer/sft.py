@@ -1,0 +1,50 @@
+"""A supervised step: one batch in epoch order, cross-entropy on answer and end tokens only, one update.
+
+Decides the loss and the order of items. Slots are not asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ratchet_api.stages import Sft
+from ratchet_trainer.data.epochs import visits
+from ratchet_trainer.data.items import Source, answer_tokens, prompt_of
+from ratchet_trainer.learner import Row
+from ratchet_trainer.rollout.requests import Team
+from ratchet_trainer.slots import DataFacts, Metrics, Micro, Plain
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean over all answer tokens of the batch of -log p, in nats."""
+
+    def settings(self) -> dict[str, float]:
+        return {}
+
+    def weights(self, lengths: np.ndarray, slots: int) -> np.ndarray:
+        real = np.arange(slots) < np.asarray(lengths)[:, None]
+        return real / max(1.0, float(np.sum(lengths)))
+
+    def loss(self, log_probs: jax.Array, micro: Micro, settings: Metrics) -> tuple[jax.Array, Metrics]:
+        return -jnp.sum(micro.weight * log_probs), {}
+
+
+def batch(
+    team: Team, source: Source | None, facts: DataFacts, seed: int, position: Plain, sft: Sft
+) -> tuple[Plain, list[Row]]:
+    """The next `batchSize` items of {epoch, position}, tokenised on process 0 (which alone needs `source`), and the
+    position after them. Raises ConfigurationInvalid for an item that is too long."""
+    items, epoch, at = visits(seed, facts.digest, facts.size, position["epoch"], position["position"], sft.batch_size)
+    record = None
+    if team.process == 0:
+        assert source is not None
+        record = []
+        for item in items:
+            prompt = prompt_of(source, item, sft.max_prompt_tokens)
+            record.append([prompt.tokens, answer_tokens(source, item, prompt.answer, sft.max_response_tokens)])
+    rows = [Row(tuple(prompt), tuple(answer)) for prompt, answer in team.broadcast(record)]
+    return {"epoch": epoch, "position": at}, rows

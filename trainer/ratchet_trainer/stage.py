@@ -1,0 +1,137 @@
+"""What a stage works with: its data, method, shapes and compiled programs, made from its part of the manifest.
+
+Decides how the manifest's numbers become shapes and what is compiled before the first step. What is done with it all is
+`run`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from ratchet_api import stages as api
+from ratchet_api.canonical import stage_hash
+from ratchet_api.job import Spec
+from ratchet_trainer import optimiser, sft
+from ratchet_trainer.data.items import Source, open_source
+from ratchet_trainer.learner import Layout, Learner
+from ratchet_trainer.methods import Method, resolve
+from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.model.presets import PRESETS
+from ratchet_trainer.model.sharding import replicated, shapes
+from ratchet_trainer.rollout.requests import Engine, Shape, Team, slots
+from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.slots import DataFacts
+
+
+class Machine:
+    """The policy and its programs, shared by all stages of a job, on one mesh."""
+
+    def __init__(self, spec: Spec, mesh: Mesh):
+        self.mesh = mesh
+        self.policy = Policy(PRESETS[spec.model.preset])
+        self.sampler = Sampler(self.policy, mesh)
+        self.learner = Learner(self.policy, mesh)
+
+    @cached_property
+    def template(self) -> tuple[Any, Any]:
+        """Shapes of (params, optimiser state), everywhere on the mesh."""
+        state = jax.eval_shape(optimiser.init, self.policy.abstract)
+        params, state = shapes((self.policy.abstract, state), replicated(self.mesh))
+        return params, state
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, ready to run. `source` is None on processes other than 0."""
+
+    index: int
+    spec: api.Stage
+    hash: str
+    seed: int
+    source: Source | None
+    facts: DataFacts
+    machine: Machine
+    team: Team = field(repr=False)
+
+    @cached_property
+    def settings(self) -> api.Sft | api.Rl:
+        found = self.spec.sft or self.spec.rl
+        assert found is not None  # the type's rules
+        return found
+
+    @property
+    def rl(self) -> api.Rl:
+        assert self.spec.rl is not None
+        return self.spec.rl
+
+    @cached_property
+    def method(self) -> Method:
+        return resolve(self.rl)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Samples as this stage does. Prompts are shared evenly among the devices."""
+        rl, parts = self.rl, self.machine.learner.parts
+        shape = Shape(-(-rl.prompts_per_step // parts) * parts, rl.max_prompt_tokens, rl.max_response_tokens)
+        return Engine(self.team, self.machine.sampler, self.source, self.seed, shape, float(rl.temperature))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the rows of one update lie on the devices."""
+        if self.spec.sft is not None:
+            rows, group = self.spec.sft.batch_size, 1
+        else:
+            group = self.rl.group_size
+            rows = self.rl.prompts_per_step * group // self.rl.updates_per_step
+        s = self.settings
+        return Layout.of(rows, group, self.machine.learner.parts, slots(s.max_prompt_tokens), s.max_response_tokens)
+
+    def prepare(self) -> None:
+        """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
+        params, state = self.machine.template
+        numbers = optimiser.numbers(self.settings.optimiser, 0)
+        objective = sft.CrossEntropy() if self.spec.rl is None else self.method.objective
+        with ThreadPoolExecutor(2, "compile") as threads:
+            jobs = [
+                threads.submit(
+                    self.machine.learner.prepare,
+                    params,
+                    state,
+                    self.layout,
+                    objective,
+                    numbers,
+                    sampled=self.spec.rl is not None,
+                    old=self.spec.rl is not None and self.rl.updates_per_step > 1,
+                )
+            ]
+            if self.spec.rl is not None:
+                shape = self.engine.shape
+                jobs.append(
+                    threads.submit(
+                        self.machine.sampler.prepare,
+                        params,
+                        shape.prompts,
+                        shape.prompt_slots,
+                        self.rl.group_size,
+                        shape.response_tokens,
+                    )
+                )
+            for job in jobs:
+                job.result()
+
+
+def open_stage(team: Team, machine: Machine, spec: Spec, index: int) -> Stage:
+    """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
+    stage = spec.stages[index]
+    settings = stage.sft or stage.rl
+    assert settings is not None  # the type's rules
+    source = open_source(spec.dataset(settings.dataset)) if team.process == 0 else None
+    facts = team.broadcast([source.digest, source.size] if source is not None else None)
+    hash_ = stage_hash(stage.manifest())
+    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), machine, team)

@@ -1,0 +1,125 @@
+"""State: the one value that decides the future of a run, and its form in a checkpoint.
+
+Decides what survives. A commit holds complete steps: params, optimiser, where the curriculum stands, what the slots keep,
+and the running digest of the metric stream. What is not here must not influence a later step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+
+from ratchet_api.canonical import canonical
+from ratchet_trainer.errors import CheckpointUnreadable
+
+Plain = dict[str, Any]
+NO_LINES = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first step
+    is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is the rule
+    that ended the stage: it is never looked at again, a restart included."""
+
+    index: int
+    name: str
+    spec_hash: str
+    start_step: int
+    updates_at_start: int
+    windows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    done: str | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """A complete step. `params` and `optimiser` are nested dicts and tuples of global arrays, the rest is plain data.
+
+    next_ordinal: first number that no draw of this run has. metrics_digest: chained SHA-256 of all metric lines so far;
+    lines: those since the last commit.
+    """
+
+    step: int
+    updates: int
+    next_ordinal: int
+    stage: StageState
+    params: Any
+    optimiser: Any
+    selection: Plain
+    expansion: Plain = field(default_factory=dict)
+    metrics_digest: str = NO_LINES
+    lines: tuple[bytes, ...] = ()
+
+    def arrays(self) -> dict[str, jax.Array]:
+        """Flat path -> array: `params/...`, `optimiser/mu/...`."""
+        return dict(sorted(flat_paths({"params": self.params, "optimiser": self.optimiser}).items()))
+
+    def control(self) -> Plain:
+        """Everything but arrays and lines, as plain JSON."""
+        stage = asdict(self.stage) | {"windows": {k: list(v) for k, v in self.stage.windows.items()}}
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "nextOrdinal": self.next_ordinal,
+            "stage": stage,
+            "selection": self.selection,
+            "expansion": self.expansion,
+            "metricsDigest": self.metrics_digest,
+        }
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, jax.Array], control: Plain, template: tuple[Any, Any]) -> State:
+        """The state that a checkpoint holds; `template` = (params, optimiser) gives structure and shapes.
+
+        Raises CheckpointUnreadable if the arrays are not this model's.
+        """
+        params, optimiser = template
+        wanted = flat_paths({"params": params, "optimiser": optimiser})
+        for path in sorted(wanted.keys() | arrays.keys()):
+            have = arrays[path].shape if path in arrays else None
+            want = wanted[path].shape if path in wanted else None
+            if have != want:
+                raise CheckpointUnreadable(
+                    f"array {path} is {have or 'absent'} in the checkpoint and {want or 'absent'} in this version's model; "
+                    f"resume with the image that wrote it"
+                )
+        tree = jax.tree_util.tree_map_with_path(
+            lambda path, _: arrays[_name(path)], {"params": params, "optimiser": optimiser}
+        )
+        stage = control["stage"]
+        windows = {k: tuple(v) for k, v in stage["windows"].items()}
+        return cls(
+            step=control["step"],
+            updates=control["updates"],
+            next_ordinal=control["nextOrdinal"],
+            stage=StageState(**{**stage, "windows": windows}),
+            params=tree["params"],
+            optimiser=tree["optimiser"],
+            selection=control["selection"],
+            expansion=control["expansion"],
+            metrics_digest=control["metricsDigest"],
+        )
+
+
+def flat_paths(tree: Any) -> dict[str, Any]:
+    """Leaves by path, for example `params/blocks/0/attention/input`."""
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def metric_line(step: int, stage: str, metrics: Mapping[str, float]) -> bytes:
+    """One line of the metric stream: canonical JSON, numbers as the shortest decimal strings that give them back."""
+    shown = {name: repr(float(value)) for name, value in metrics.items()}
+    return canonical({"step": step, "stage": stage, "metrics": shown}) + b"\n"
+
+
+def chain(digest: str, line: bytes) -> str:
+    """The digest of a stream after one more line: SHA-256(digest before, line)."""
+    return hashlib.sha256(bytes.fromhex(digest) + line).hexdigest()
