@@ -11,12 +11,21 @@ from datetime import datetime
 from importlib import metadata
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 Raw = dict[str, Any]
 
+disable_created_metrics()  # a series more for every counter, which nothing here reads
 REGISTRY = CollectorRegistry()
 
 RECONCILES = Counter(

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ratchet_api import job as api
-from ratchet_api.protocol import LABEL_ATTEMPT, LABEL_JOB, LABEL_JOBSET_UID
+from ratchet_api.protocol import LABEL_JOB
 from ratchet_operator import metrics
 from ratchet_operator.apply import Outdated, Pruned, apply
 from ratchet_operator.clock import Clock
 from ratchet_operator.decide import decide
+from ratchet_operator.decide.views import Pod
 from ratchet_operator.events import Events
 from ratchet_operator.flush import Flush
 from ratchet_operator.kube import Fenced, Kube, Refused, Unreachable
@@ -30,7 +31,6 @@ Raw = dict[str, Any]
 log = logging.getLogger(__name__)
 
 PRUNED_SECONDS = 60.0
-LEADER_INDEX = {"batch.kubernetes.io/job-completion-index": "0", "jobset.sigs.k8s.io/job-global-index": "0"}
 
 
 class Reconciler:
@@ -161,17 +161,14 @@ class Reconciler:
 def leader(job: Raw, pods: list[Raw]) -> Leader | None:
     """The running pod that speaks for the present attempt: completion index 0 of job index 0."""
     attempt = (job.get("status") or {}).get("attempt") or {}
-    for pod in pods:
-        labels = pod["metadata"].get("labels", {})
-        annotations = pod["metadata"].get("annotations", {})
-        status = pod.get("status", {})
+    for pod in map(Pod, pods):
+        address = pod.status.get("podIP")
         if (
-            labels.get(LABEL_ATTEMPT) == str(attempt.get("number"))
-            and labels.get(LABEL_JOBSET_UID) == attempt.get("jobSetUID")
-            and (annotations | labels).items() >= LEADER_INDEX.items()
-            and status.get("phase") == "Running"
-            and status.get("podIP")
-            and not pod["spec"].get("hostNetwork")
+            pod.is_leader
+            and pod.running
+            and (pod.attempt, pod.jobset_uid) == (attempt.get("number"), attempt.get("jobSetUID"))
+            and address
+            and not pod.raw["spec"].get("hostNetwork")
         ):
-            return Leader(status["podIP"], job["metadata"]["uid"], attempt["number"], attempt["jobSetUID"])
+            return Leader(address, job["metadata"]["uid"], attempt["number"], attempt["jobSetUID"])
     return None
