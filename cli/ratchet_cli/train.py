@@ -129,7 +129,8 @@ def prove(
         click.echo(f"{title:14} {calm}  {'equal' if calm == stormy else 'DIFFERENT: ' + str(stormy)}")
     click.echo(
         f"{verdict['kills']} kills: {verdict['stepsLost']} steps lost ({verdict['stepsLostWithNotice']} with notice), "
-        f"median recovery {verdict['recoverySecondsMedian']} s, {verdict['seconds'][1]} s instead of {verdict['seconds'][0]} s"
+        f"median recovery {verdict['recoverySecondsMedian']} s, "
+        f"{verdict['seconds'][1]} s instead of {verdict['seconds'][0]} s"
     )
     click.echo("PROVEN: equal to the undisturbed run, bit for bit" if verdict["equal"] else "NOT EQUAL")
     sys.exit(0 if verdict["equal"] else 1)

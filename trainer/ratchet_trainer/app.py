@@ -32,12 +32,13 @@ _REEXECUTED = "RATCHET_REEXECUTED"
 def main(run: Callable[[Any], None] | None = None) -> NoReturn:
     """Runs one trainer process and ends it with a code of `protocol.Exit`. `run` replaces `ratchet_trainer.run.run`."""
     watchdog = Watchdog(Path(os.environ.get("RATCHET_TERMINATION_LOG", "/dev/termination-log")))
-    watchdog.install()  # before anything slow: a signal that comes earlier ends Python with 143, which counts as drained
+    watchdog.install()  # before anything slow: an earlier signal ends Python with 143, which counts as drained
     _configure_logging()
     try:
         environment = read_environment()
         job = read_job_file(environment.job_file)
-        _reexecute_if_needed(job)
+        if not watchdog.requested:
+            _reexecute_if_needed(job)
         _train(environment, job, watchdog, run)
         watchdog.leave(Exit.DONE, "Done", "all stages are done")
     except BaseException as error:
@@ -55,7 +56,8 @@ def _train(
     directory = Path(job["spec"]["checkpoint"]["directory"])
     if str(directory).startswith("gs:"):
         raise ConfigurationInvalid(
-            "spec.checkpoint.directory: gs:// cannot be written yet; mount the bucket or a volume and give its path with claimName"
+            "spec.checkpoint.directory: gs:// cannot be written yet; "
+            "mount the bucket or a volume and give its path with claimName"
         )
     found: list[Peers | BaseException] = []
     meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)

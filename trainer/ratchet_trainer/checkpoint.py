@@ -51,7 +51,7 @@ class Content:
 
 
 def with_retries(what: str, operation: Callable[[], Any], waits: tuple[float, ...] = BACK_OFF_SECONDS) -> Any:
-    """Runs an operation on the storage; again after each of `waits` when the storage fails. Raises StorageUnavailable."""
+    """Runs an operation on the storage, and again after each of `waits` when it fails. Raises StorageUnavailable."""
     for wait in (*waits, None):
         try:
             return operation()
@@ -62,6 +62,7 @@ def with_retries(what: str, operation: Callable[[], Any], waits: tuple[float, ..
                 raise StorageUnavailable(f"{what}: {error}") from error
             log.warning("%s failed, again in %.1f s: %s", what, wait, error)
             time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
 
 
 def _storage_failed(error: Exception) -> bool:
@@ -81,6 +82,7 @@ class Checkpoints:
         self.tag = tag  # a<N>-<uid8> of this attempt
         self.keep = keep
         self.identity = identity
+        self._alive: list[Commit] = []  # commits whose folders are there
         self._streamed = 0  # bytes of metrics.jsonl that belong to committed steps
 
     # Writing
@@ -105,6 +107,7 @@ class Checkpoints:
         commit = with_retries(f"saving step {content.step} to {self.directory}", attempt)
         with_retries("extending metrics.jsonl", lambda: self._extend_streams(content))
         self._streamed += sum(map(len, content.lines))
+        self._alive.append(commit)
         self._prune()
         return commit, hashes
 
@@ -147,9 +150,11 @@ class Checkpoints:
 
     def _prune(self) -> None:
         # Only called after an append of our own, so the directory is ours: folders of no kept commit are left-overs.
-        commits = self.journal.candidates()
-        kept = {c.path for c in commits[: self.keep]} | {c.path for c in commits if c.boundary is not None}
-        kept |= {e.path for e in self.journal.entries if isinstance(e, Commit) and e.lineage != self.journal.lineage}
+        newest = sorted(self._alive, key=lambda c: (c.step, c.seq), reverse=True)[: self.keep]
+        self._alive = [
+            c for c in self._alive if c in newest or c.boundary is not None or c.lineage != newest[0].lineage
+        ]
+        kept = {c.path for c in self._alive}
         for name in os.listdir(self.directory / "steps"):
             if f"steps/{name}" not in kept:
                 shutil.rmtree(self.directory / "steps" / name, ignore_errors=True)
@@ -157,8 +162,13 @@ class Checkpoints:
     # Reading
 
     def candidates(self) -> list[Commit]:
-        """Commits whose folder is still there, the best first."""
-        return [c for c in self.journal.candidates() if (self.directory / c.path).is_dir()]
+        """Commits of the newest lineage whose folder is still there, the best first."""
+        try:
+            there = {f"steps/{name}" for name in os.listdir(self.directory / "steps")}
+        except FileNotFoundError:
+            there = set()
+        self._alive = [e for e in self.journal.entries if isinstance(e, Commit) and e.path in there]
+        return [c for c in self.journal.candidates() if c.path in there]
 
     def read_proof(self, commit: Commit) -> dict[str, Any] | None:
         """The content of digests.json if it is the one that was journalled, else None. Raises CheckpointUnreadable."""

@@ -22,7 +22,7 @@ VERSION = "0.1.0"
 
 
 def config_hash(spec: Spec, stage: int) -> str:
-    """Hash of what stages 0..stage are made of: model, seed, these stages and their data sets; not of where they run."""
+    """Hash of what stages 0..stage are made of: model, seed, these stages, their data sets; not of where they run."""
     plain = spec.manifest()
     stages = plain["stages"][: stage + 1]
     names = {part["dataset"] for s in stages for part in (s.get("sft"), s.get("rl")) if part}
@@ -58,15 +58,17 @@ def present(mesh: Any) -> dict[str, Any]:
 
 
 def check(stored: dict[str, Any], spec: Spec, now: dict[str, Any], step: int) -> dict[str, Any] | None:
-    """`exactSince {step, reason}` of a run that goes on from `step` with the identity `stored`; None = exact from the start.
+    """`exactSince {step, reason}` of a run that goes on from `step` with the identity `stored`.
 
+    None means exact from the start.
     Raises ConfigurationInvalid if the begun stages are not those that were trained.
     """
     stage = stored["stage"]
     if stage >= len(spec.stages) or config_hash(spec, stage) != stored["config"]:
         raise ConfigurationInvalid(
-            f"spec: the checkpoint of step {step} was made with another model, seed, data set or stage (stages 0 to {stage} have "
-            "begun and cannot change); restore the manifest, or use another checkpoint directory"
+            f"spec: the checkpoint of step {step} was made with another model, seed, data set or stage "
+            f"(stages 0 to {stage} have begun and cannot change); "
+            "restore the manifest, or use another checkpoint directory"
         )
     differences = [
         f"{part}.{key}: {stored[part].get(key)} -> {now[part].get(key)}"

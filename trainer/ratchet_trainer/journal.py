@@ -87,6 +87,11 @@ class Journal:
     def claims(self) -> list[Claim]:
         return [e for e in self.entries if isinstance(e, Claim)]
 
+    @property
+    def has_commits(self) -> bool:
+        """Whether any step of the newest lineage was ever committed."""
+        return any(isinstance(e, Commit) and e.lineage == self.lineage for e in self.entries)
+
     def candidates(self) -> list[Commit]:
         """Commits of the newest lineage, the best first: highest (step, seq)."""
         commits = [e for e in self.entries if isinstance(e, Commit) and e.lineage == self.lineage]
@@ -127,7 +132,7 @@ class Journal:
             if last_step > 0:
                 raise CheckpointUnreadable(
                     f"the job's status knows step {last_step}, but {self.folder.parent} has no checkpoints; "
-                    "restore the directory (is the volume or bucket the right one?), or create the job anew to start over"
+                    "restore the directory (is it the right volume?), or create the job anew to start over"
                 )
             return
         if newest.job_uid == claim.job_uid:
@@ -177,8 +182,10 @@ class Journal:
             claim = next((e for e in newer if isinstance(e, Claim)), None)
             owner = claim.owner if claim else {}
             raise Fenced(f"step {step} is not committed: a newer owner took journal entry {seq}", owner)
-        self.read()
-        return Commit(seq, lineage, step, path, sha256, boundary)
+        made = Commit(seq, lineage, step, path, sha256, boundary)
+        self.entries.append(made)
+        self._next = seq + 1
+        return made
 
     def _create(self, seq: int, body: dict[str, Any]) -> bool:
         """Creates an entry unless its number is taken. Durable on return."""
@@ -243,7 +250,8 @@ def _parse(seq: int, content: bytes) -> Claim | Commit | None:
         return None
     if newer:
         raise CheckpointUnreadable(
-            f"journal entry {seq} has format {body['v']}, this trainer knows up to {V}; use the image that wrote it or a newer one"
+            f"journal entry {seq} has format {body['v']}, this trainer knows up to {V}; "
+            "use the image that wrote it or a newer one"
         )
     log.warning("journal entry %d is of an unknown kind %r and does not count", seq, kind)
     return None

@@ -19,19 +19,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ratchet_api.protocol import Exit
 from ratchet_trainer import termination
-from ratchet_trainer.errors import PeerLost
+from ratchet_trainer.errors import PeerLost, TrainerError
 from ratchet_trainer.peers import Line
 
 log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 11.0
-"""A process that reached no safe point this long after the signal leaves with what is committed: spot nodes give 15 s."""
+"""Without a safe point for this long after the signal a process leaves with what is committed; spot nodes give 15 s."""
 LAST_SAVE_SECONDS = 2.0
 """How long the save in flight may still take when a peer is lost, or after NOTICE_SECONDS."""
 FAREWELL_SECONDS = 1.0
@@ -53,7 +54,7 @@ class Watchdog:
         self.requested = False  # somebody told this process, or a peer, to go
         self.standing = Standing()
         self.free = True  # whether the main thread is where no collective can run
-        self.saving: Callable[[], bool] = lambda: False
+        self.flight: Callable[[], Future[Any] | None] = lambda: None  # the save in flight, or how the last one ended
         self.on_request: Callable[[], None] = lambda: None
         self._termination_log = termination_log
         self._since: float | None = None
@@ -113,15 +114,27 @@ class Watchdog:
         """A collective or a line broke: leaves as the peer's farewell says, 69 if it said none. Does not return."""
         if self.farewell_of_peers(0.5) == Exit.DRAINED:
             self.settle(LAST_SAVE_SECONDS)
-            self.leave(Exit.DRAINED, "Drained", "a peer was told to go")
+            self._drain("a peer was told to go")
         self.settle(LAST_SAVE_SECONDS)
         self.leave(Exit.PEER_LOST, "PeerLost", text)
+
+    def saving(self) -> bool:
+        """Whether a save is in flight."""
+        flight = self.flight()
+        return flight is not None and not flight.done()
 
     def settle(self, seconds: float) -> None:
         """Waits for the save in flight, at most so long."""
         deadline = time.monotonic() + seconds
         while self.saving() and time.monotonic() < deadline:
             time.sleep(0.005)
+
+    def _drain(self, text: str) -> None:
+        flight = self.flight()
+        error = flight.exception() if flight is not None and flight.done() else None
+        if isinstance(error, TrainerError) and not isinstance(error, PeerLost):
+            self.leave(error.exit, error.reason, str(error), getattr(error, "owner", None))
+        self.leave(Exit.DRAINED, "Drained", text)
 
     # The thread
 
@@ -137,8 +150,7 @@ class Watchdog:
                 overdue = waited > NOTICE_SECONDS
                 may_go = self.free or overdue or Exit.DRAINED in self._left.values()
                 if may_go and (not self.saving() or waited > NOTICE_SECONDS + LAST_SAVE_SECONDS):
-                    text = "no safe point was reached in time" if overdue else "told to go"
-                    self.leave(Exit.DRAINED, "Drained", text)
+                    self._drain("no safe point was reached in time" if overdue else "told to go")
 
     def _signalled(self) -> None:
         try:

@@ -157,6 +157,20 @@ def serve(progress: Progress, address: str, metrics: Callable[[], bytes], port: 
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        connections = threading.BoundedSemaphore(2 * HELD_AT_MOST)
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if self.connections.acquire(blocking=False):
+                super().process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                self.connections.release()
+
         request_queue_size = 64
 
         def server_bind(self) -> None:  # without the look-up of the host's name

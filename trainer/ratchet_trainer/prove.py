@@ -49,7 +49,7 @@ class Recovery:
     kind: str  # graceful | abrupt
     moment: str
     step: int  # the last step that was reported before it
-    stepsLost: int = 0  # noqa: N815 - names of the JSON
+    stepsLost: int = 0  # as in the JSON
     drain: float = 0.0  # signal -> all processes ended
     parts: dict[str, float] = field(default_factory=dict)
     seconds: float | None = None  # signal -> end of the first step above the last committed one; None: no step followed
@@ -229,3 +229,8 @@ def _storm(
                 f"attempt {gang.attempt} ended with {codes}: {json.dumps(gang.termination(codes.index(worst)))}"
             )
     raise ProofFailed("the run does not come to its end")
+
+
+def _unfinished(gang: Gang, codes: list[int]) -> ProofFailed:
+    message = gang.termination(codes.index(verdict(codes)))
+    return ProofFailed(f"attempt {gang.attempt} ended with {codes}: {json.dumps(message)}")

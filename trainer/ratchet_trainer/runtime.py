@@ -38,6 +38,10 @@ WITHOUT_COLLECTIVES = ("start", "restore", "compile", "boundary")
 """Phases in which nothing is uncommitted and no safe point comes: here the watchdog may leave on its own."""
 
 
+WORD_SECONDS = 1.0
+"""How often the word is looked at within a stage, for a request to checkpoint."""
+
+
 class Drain(Exception):
     """Every process leaves at this safe point, or no word came at a boundary."""
 
@@ -74,7 +78,7 @@ class Job:
 
 
 class Runtime:
-    """One process of one attempt. Methods marked *collective* are called on all processes at the same program points."""
+    """One process of one attempt. *Collective* methods are called on all processes at the same program points."""
 
     def __init__(
         self, environment: Environment, job: dict[str, Any], peers: Peers, watchdog: Watchdog, progress: Progress
@@ -97,12 +101,13 @@ class Runtime:
         )
         self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"])
         self._stages = [stage.manifest() for stage in spec.stages]
-        self._committed_request = 0
+        self._honoured = 0  # the last checkpointRequest of the word that was answered
+        self._word_read = 0.0
         self._thread = ThreadPoolExecutor(1, "commit")
         self._flight: Future[Any] | None = None
         self._timings: list[bytes] = []
         self.hashes: dict[str, str] = {}  # of the last committed state
-        watchdog.saving = lambda: self._flight is not None and not self._flight.done()
+        watchdog.flight = lambda: self._flight
         watchdog.on_request = lambda: progress.update(draining=True)
         self.enter("start")
 
@@ -124,12 +129,19 @@ class Runtime:
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
         self.progress.alive()
-        drain = self._watchdog.requested
-        if self.processes > 1:
-            drain = any(self.gather(drain))
-        if drain:
+        flags = [self._watchdog.requested, self._checkpoint_asked() if self.process == 0 else 0]
+        flags = self.gather(flags) if self.processes > 1 else [flags]
+        if flags[0][1] > self._honoured:
+            self._honoured, self.commit_requested = flags[0][1], True
+        if any(drain for drain, _ in flags):
             self.enter("drain")
             raise Drain
+
+    def _checkpoint_asked(self) -> int:
+        if time.monotonic() - self._word_read > WORD_SECONDS:
+            self._word_read = time.monotonic()
+            return self._words.read(self._stages).checkpoint_request
+        return self._words.word.checkpoint_request
 
     # Saving
 
@@ -143,8 +155,7 @@ class Runtime:
         self._collectively(self._claim)
         if self.process == 0:
             candidates = self._checkpoints.candidates()
-            journalled = self._checkpoints.journal.candidates()
-            plan = [[vars(c) for c in candidates], bool(journalled)]
+            plan = [[vars(c) for c in candidates], self._checkpoints.journal.has_commits]
         else:
             plan = None
         rows, journalled = self.broadcast(plan)
@@ -199,7 +210,8 @@ class Runtime:
         content = self._checkpoints.read(commit, proof) if proof is not None else None
         if not all(self.gather(content is not None)):
             return None
-        assert proof is not None and content is not None
+        assert proof is not None
+        assert content is not None
         self._exact_since = identity.check(proof["identity"], self.job.spec, self._identity, commit.step)
         if self._exact_since is not None:
             log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
@@ -263,13 +275,9 @@ class Runtime:
 
     def wait_for_commits(self) -> None:
         """Returns once no save is in flight. Raises what the save ended with: Fenced, StorageUnavailable, PeerLost."""
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            try:
-                flight.result()
-            except BaseException:
-                self._flight = flight  # whoever asks again hears it again
-                raise
+        if self._flight is not None:
+            self._flight.result()  # a failure stays there: whoever asks again hears it again
+            self._flight = None
 
     def _shown(self, step: int, path: str) -> dict[str, Any]:
         return {"step": step, "path": path, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}

@@ -47,7 +47,7 @@ class WordFile:
         self._seen: bytes | None = None
 
     def read(self, stages: list[dict[str, Any]]) -> Word:
-        """The word as it stands now; `stages` are the stages as this attempt knows them. What cannot be believed is logged."""
+        """The word as it stands now; `stages` are those that this attempt knows. What cannot be believed is logged."""
         try:
             data = self.path.read_bytes()
         except OSError:
