@@ -16,13 +16,14 @@ Raw = dict[str, Any]
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete one object, and only the one with this uid."""
+    """Delete one object, and only the one with this uid. One that is gone already is as good as deleted."""
 
     api_version: str
     kind: str
     namespace: str
     name: str
-    uid: str
+    uid: str | None
+    """None: `apply` reads the object first, and deletes it only if its ownerReference says that it is the job's."""
     grace_seconds: int | None = None
     """gracePeriodSeconds; None leaves the object's own."""
     propagation: Literal["Background", "Foreground", "Orphan"] | None = None

@@ -1,0 +1,1 @@
+"""Pure: the Kubernetes objects of an attempt, as plain data."""

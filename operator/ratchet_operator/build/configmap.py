@@ -1,0 +1,37 @@
+"""The ConfigMap of an attempt: the file that the trainer reads at its start."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ratchet_api.job import Spec
+from ratchet_api.protocol import JOB_FILE, V
+from ratchet_operator.build.names import config_map_name, labels, owner
+
+KEY = JOB_FILE.rsplit("/", 1)[-1]
+
+
+def config_map(job: dict[str, Any], spec: Spec, number: int, may_enter: int) -> dict[str, Any]:
+    """ConfigMap NAME-aN-job with `{v, namespace, name, jobUID, spec, mayEnter}`; it belongs to the job."""
+    meta = job["metadata"]
+    content = {
+        "v": V,
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "jobUID": meta["uid"],
+        "spec": spec.manifest(),
+        "mayEnter": may_enter,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": config_map_name(meta["name"], number),
+            "namespace": meta["namespace"],
+            "labels": labels(job, number),
+            "ownerReferences": [owner(job)],
+        },
+        "immutable": True,
+        "data": {KEY: json.dumps(content, ensure_ascii=False, sort_keys=True)},
+    }

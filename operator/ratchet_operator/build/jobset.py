@@ -1,0 +1,57 @@
+"""The JobSet of one attempt: a gang of pods that never restarts by itself.
+
+Decides the shape of the gang: one replicated job `s` with one Job a slice and one pod a host, no retry on any level.
+Ratchet owns restarts: a JobSet's own would reuse names and could start one slice while another still writes. The pod
+is `pod`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ratchet_api.job import Spec
+from ratchet_api.placements import Placement
+from ratchet_api.protocol import REPLICATED_JOB
+from ratchet_api.validate import placement_shape
+from ratchet_operator.build.names import jobset_name, labels, owner
+from ratchet_operator.build.pod import pod_template
+
+
+def jobset(
+    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int
+) -> dict[str, Any]:
+    """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows."""
+    meta, shape = job["metadata"], placement_shape(placement)
+    own = labels(job, number)
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {
+            "name": jobset_name(meta["name"], number),
+            "namespace": meta["namespace"],
+            "labels": own,
+            "ownerReferences": [owner(job)],
+        },
+        "spec": {
+            "failurePolicy": {"maxRestarts": 0},
+            "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
+            "replicatedJobs": [
+                {
+                    "name": REPLICATED_JOB,
+                    "replicas": placement.slices,
+                    "template": {
+                        "metadata": {"labels": own},
+                        "spec": {
+                            "completionMode": "Indexed",
+                            "parallelism": shape.hosts,
+                            "completions": shape.hosts,
+                            "backoffLimit": 0,
+                            # With podReplacementPolicy Failed a Job on a dead node would hang.
+                            "podReplacementPolicy": "TerminatingOrFailed",
+                            "template": pod_template(job, spec, number, placement, image, last_step),
+                        },
+                    },
+                }
+            ],
+        },
+    }

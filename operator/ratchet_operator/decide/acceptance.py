@@ -1,0 +1,92 @@
+"""Whether a job can be run as it stands: what neither the types nor the API server can refuse.
+
+Judges shapes and divisibility (`ratchet_api.validate`), what the operator's own values allow, and what would collide
+inside the pod. Each problem has its path and a way out; no object is made while there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ratchet_api.job import Spec
+from ratchet_api.validate import Problem, semantic_problems
+from ratchet_operator.build.pod import OWN_ENVIRONMENT, mounts
+from ratchet_operator.snapshot import Values
+
+OWN_DOMAINS = ("ratchet.dev", "jobset.sigs.k8s.io", "batch.kubernetes.io", "kubernetes.io", "k8s.io")
+SYSTEM_FOLDERS = (
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "lib",
+    "lib64",
+    "proc",
+    "root",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "var",
+)
+
+
+def problems(spec: Spec, values: Values) -> tuple[Problem, ...]:
+    """Everything that keeps this job from being run; empty when it is accepted."""
+    return (*semantic_problems(spec), *_storage(spec), *_template(spec, values))
+
+
+def _storage(spec: Spec) -> Iterator[Problem]:
+    checkpoint = spec.checkpoint
+    if not checkpoint.directory.startswith("gs://"):
+        if checkpoint.claim_name is None:
+            yield Problem(
+                "spec.checkpoint.claimName",
+                f"missing: without it {checkpoint.directory} would be lost with the pod; name a PersistentVolumeClaim "
+                "that all hosts can mount, or use gs://",
+            )
+        top = checkpoint.directory.split("/")[1]
+        if top in SYSTEM_FOLDERS or not top:
+            yield Problem(
+                "spec.checkpoint.directory",
+                f"the claim would be mounted at /{top}, which the system needs; use a folder below /checkpoints",
+            )
+    places: dict[str, str] = {}
+    for path, claim, mount in mounts(spec):
+        if places.setdefault(mount, claim) != claim:
+            yield Problem(
+                path, f"claims {places[mount]} and {claim} would both be mounted at {mount}; use another folder"
+            )
+    for i, dataset in enumerate(spec.datasets):
+        if dataset.jsonl is not None and dataset.jsonl.claim_name is not None:
+            path = f"spec.datasets[{i}].jsonl.path"
+            if not dataset.jsonl.path.startswith("/") or dataset.jsonl.path.count("/") < 2:
+                yield Problem(path, "a file of a claim is given as /FOLDER/FILE; the claim is mounted at /FOLDER")
+            elif dataset.jsonl.path.split("/")[1] in SYSTEM_FOLDERS:
+                yield Problem(path, "the claim would be mounted over a folder that the system needs; use /data/FILE")
+
+
+def _template(spec: Spec, values: Values) -> Iterator[Problem]:
+    template = spec.pod_template
+    account = template.service_account_name
+    if account is not None and account not in values.service_accounts:
+        allowed = ", ".join(values.service_accounts) or "none"
+        yield Problem(
+            "spec.podTemplate.serviceAccountName",
+            f"{account} is not allowed (allowed: {allowed}); the chart's value trainer.serviceAccounts lists them",
+        )
+    for kind, given in (("labels", template.labels), ("annotations", template.annotations)):
+        for key in given:
+            domain = key.split("/")[0] if "/" in key else ""
+            if any(domain == own or domain.endswith("." + own) for own in OWN_DOMAINS):
+                yield Problem(
+                    f"spec.podTemplate.{kind}", f"{key} belongs to Kubernetes or to Ratchet; use a domain of yours"
+                )
+    for i, variable in enumerate(template.env):
+        if variable.name.startswith("RATCHET_") or variable.name in OWN_ENVIRONMENT:
+            yield Problem(
+                f"spec.podTemplate.env[{i}].name",
+                f"{variable.name} is set by Ratchet, because results depend on it"
+                + ("; set podTemplate.resources.requests.cpu" if variable.name == "NPROC" else ""),
+            )
