@@ -35,7 +35,7 @@ async def apply(kube: Kube, events: Events, job: Raw, plan: Plan) -> tuple[Raw, 
     if plan.status is not None and plan.status_first:
         job = await _write_status(kube, events, job, plan.status)
     conflicts = tuple([taken for body in plan.create if (taken := await _create(kube, events, job, body))])
-    await _all(_delete(kube, deletion) for deletion in plan.delete)
+    await _all(_delete(kube, job, deletion) for deletion in plan.delete)
     await _all(_patch(kube, patch) for patch in plan.patch)
     if plan.status is not None and not plan.status_first:
         job = await _write_status(kube, events, job, plan.status)
@@ -97,16 +97,26 @@ async def _create(kube: Kube, events: Events, job: Raw, body: Raw) -> str | None
     there = await kube.get(kind, meta["name"], meta["namespace"])
     if there is None:
         raise Outdated(f"{kind} {meta['name']} was there and has gone")
-    if any(owner["uid"] == job["metadata"]["uid"] for owner in there["metadata"].get("ownerReferences", ())):
+    if _owned(there, job):
         if "deletionTimestamp" in there["metadata"]:
             raise Outdated(f"{kind} {meta['name']} is being deleted")
         return None
     return f"{kind}/{meta['name']}"
 
 
-async def _delete(kube: Kube, it: Delete) -> None:
+def _owned(there: Raw, job: Raw) -> bool:
+    return any(owner["uid"] == job["metadata"]["uid"] for owner in there["metadata"].get("ownerReferences", ()))
+
+
+async def _delete(kube: Kube, job: Raw, it: Delete) -> None:
+    uid = it.uid
+    if uid is None:  # nobody has seen it: only what is the job's own is deleted
+        there = await kube.get(it.kind, it.name, it.namespace)
+        if there is None or not _owned(there, job):
+            return
+        uid = there["metadata"]["uid"]
     try:
-        await kube.delete(it.kind, it.namespace, it.name, it.uid, it.grace_seconds, it.propagation)
+        await kube.delete(it.kind, it.namespace, it.name, uid, it.grace_seconds, it.propagation)
     except Refused as refused:
         if refused.status == 409:
             raise Outdated(f"{it.kind} {it.name}: {refused}") from None
