@@ -1,4 +1,4 @@
-"""`ratchet train`, `ratchet prove` and `ratchet trainer`: training without Kubernetes, and the process in the image.
+"""`ratchet train` and `ratchet trainer`: training without Kubernetes, and the process in the image.
 
 Decides what is printed and which exit code (of sysexits) the shell gets. The work is done in `ratchet_trainer`.
 """
@@ -60,7 +60,7 @@ def train(
     from ratchet_trainer.local import Folder, FolderInUse
     from ratchet_trainer.local import train as run
 
-    name, job, processes = _job(file, processes)
+    name, job, processes = job_of(file, processes)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -84,59 +84,8 @@ def train(
     fail(SYSEXITS.get(code, os.EX_SOFTWARE), f"stopped at step {result['step']}: {text}{hint}")
 
 
-@click.command()
-@click.argument("file")
-@click.option("--kills", type=click.IntRange(0, 1000), default=5, show_default=True, help="How often it is killed.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides when, whom and how.")
-@click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Default .ratchet/proof-NAME-SEED.")
-@click.option(
-    "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
-)
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdict here.")
-def prove(
-    file: str, kills: int, seed: int, workdir: Path | None, processes: int | None, json_file: Path | None
-) -> None:
-    """Train undisturbed and killed, and compare every hash.
-
-    Exits 0 when all are equal, 1 when one differs, 70 when a run did not come to its end.
-    """
-    from ratchet_trainer.local import remove
-    from ratchet_trainer.prove import HASHES, ProofFailed
-    from ratchet_trainer.prove import prove as run
-
-    name, job, processes = _job(file, processes)
-    directory = (workdir or DEFAULT_FOLDER / f"proof-{name}-{seed}").absolute()
-    for part in ("undisturbed", "killed"):
-        remove(directory / part)
-    printer = Printer()
-    try:
-        verdict = run(
-            directory,
-            name,
-            job,
-            processes,
-            kills,
-            seed,
-            say=lambda text: click.echo(text, err=True),
-            listener=lambda _, document: printer(document),
-        )
-    except ProofFailed as error:
-        fail(os.EX_SOFTWARE, f"no verdict: {error}", f"the logs are in {directory}/*/local")
-    if json_file:
-        json_file.write_text(json.dumps(verdict, indent=2) + "\n")
-    for title in HASHES:
-        calm, stormy = verdict[title]
-        click.echo(f"{title:14} {calm}  {'equal' if calm == stormy else 'DIFFERENT: ' + str(stormy)}")
-    click.echo(
-        f"{verdict['kills']} kills: {verdict['stepsLost']} steps lost ({verdict['stepsLostWithNotice']} with notice), "
-        f"median recovery {verdict['recoverySecondsMedian']} s, "
-        f"{verdict['seconds'][1]} s instead of {verdict['seconds'][0]} s"
-    )
-    click.echo("PROVEN: equal to the undisturbed run, bit for bit" if verdict["equal"] else "NOT EQUAL")
-    sys.exit(0 if verdict["equal"] else 1)
-
-
-def _job(file: str, processes: int | None) -> tuple[str, Any, int]:
+def job_of(file: str, processes: int | None) -> tuple[str, Any, int]:
+    """Name, job and number of processes of a manifest. Exits with 65 or 66 when it is not valid."""
     from ratchet_api.validate import processes as count
 
     data, job = read_job(file)
@@ -156,7 +105,7 @@ class Printer:
         if key == self._last or (key[:3] == self._last[:3] and time.monotonic() - self._printed < 0.5):
             return
         self._last, self._printed = key, time.monotonic()
-        if key[2] and not stage:
+        if not stage:
             click.echo(f"  attempt {document['attempt']}: {document['phase']}", err=True)
             return
         numbers = [

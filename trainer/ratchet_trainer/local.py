@@ -49,10 +49,12 @@ class FolderInUse(Exception):
 class Folder:
     """The working folder of one job."""
 
-    def __init__(self, path: Path, name: str, job: RLTrainingJob):
+    def __init__(self, path: Path, name: str, job: RLTrainingJob, cache: Path | None = None):
+        """`cache` is the compilation cache; by default it is in the folder."""
         self.path = path.absolute()
         self.local = self.path / "local"
         self.name = name
+        self.cache = cache.absolute() if cache else self.path / "cache"
         # `directory` is replaced by the folder; a claim belongs to it no longer.
         plain = job.spec.manifest()
         plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | {
@@ -168,6 +170,7 @@ class Gang:
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
                 protocol.ENV_WORD_FILE: str(folder.local / "word"),
+                environment.ENV_COMPILATION_CACHE: str(folder.cache),
                 environment.ENV_UNTIL_STEP: str(until_step or ""),
             }
         )

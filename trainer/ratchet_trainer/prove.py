@@ -141,7 +141,8 @@ def prove(
 ) -> dict[str, Any]:
     """Runs both and returns the verdict: `{equal, <hash>: [undisturbed, killed], recoveries, ...}`. Raises ProofFailed."""
     say(f"undisturbed run in {directory / 'undisturbed'}")
-    calm = Folder(directory / "undisturbed", name, job)
+    cache = directory / "cache"  # shared: compiled once, and whether bits depend on that is not what is proved here
+    calm = Folder(directory / "undisturbed", name, job, cache)
     began = time.monotonic()
     code, message = train(calm, processes, listener=lambda d: listener("undisturbed", d), command=command)
     if code != Exit.DONE:
@@ -151,7 +152,7 @@ def prove(
     plan = schedule(kills, seed, expected["step"], processes)
     say(f"{expected['step']} steps in {calm_seconds:.1f} s; now with {kills} kills (seed {seed})")
     began = time.monotonic()
-    stormy = Folder(directory / "killed", name, job)
+    stormy = Folder(directory / "killed", name, job, cache)
     recoveries = _storm(stormy, processes, plan, say, lambda d: listener("killed", d), command)
     found = stormy.result()
     hashes = {h: [expected.get(h), found.get(h)] for h in HASHES}
