@@ -26,6 +26,7 @@ AFFINITY_PODS = 256
 GKE = "cloud.google.com"
 NODE_POOL = f"{GKE}/gke-nodepool"
 JOB_KEY = "jobset.sigs.k8s.io/job-key"
+JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
@@ -163,7 +164,7 @@ def affinity(placement: Placement) -> dict[str, Any]:
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [spot]}]}
         }
     if _sliced(placement) and processes(placement) <= AFFINITY_PODS:
-        anyone = {"matchExpressions": [{"key": JOB_KEY, "operator": "Exists"}]}
+        anyone = {"matchExpressions": [{"key": JOBSET_NAME, "operator": "Exists"}]}  # the API forbids JOB_KEY here
         together = {"labelSelector": anyone, "matchLabelKeys": [JOB_KEY], "topologyKey": NODE_POOL}
         apart = {
             "labelSelector": anyone,
