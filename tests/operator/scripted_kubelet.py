@@ -79,6 +79,7 @@ class Kubelet:
                 "kubernetes.io/hostname": name,
                 "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
                 "cloud.google.com/gke-tpu-topology": topology,
+                "cloud.google.com/gke-accelerator-count": "4",
                 "cloud.google.com/gke-nodepool": f"{self.namespace}-{pool}",
             } | ({"cloud.google.com/gke-spot": "true"} if spot else {})
             taints = [{"key": "google.com/tpu", "value": "present", "effect": "NoSchedule"}]
