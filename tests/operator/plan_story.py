@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 import yaml
+
 from ratchet_operator.decide import decide, stamps
 from ratchet_operator.plan import Plan
 from ratchet_operator.snapshot import Snapshot, Values
@@ -239,8 +240,20 @@ class Story:
 
     def report(self, **answer: Any) -> Story:
         """What the leader answers to /progress."""
-        identity = {"v": 1, "jobUID": "job-uid", "attempt": self.attempt["number"], "jobSetUID": self.attempt["jobSetUID"]}
-        common = {"phase": "update", "stage": None, "boundary": None, "draining": False, "parts": {}, "checkpoint": None}
+        identity = {
+            "v": 1,
+            "jobUID": "job-uid",
+            "attempt": self.attempt["number"],
+            "jobSetUID": self.attempt["jobSetUID"],
+        }
+        common = {
+            "phase": "update",
+            "stage": None,
+            "boundary": None,
+            "draining": False,
+            "parts": {},
+            "checkpoint": None,
+        }
         self.progress = {**identity, **common, "revision": self._uid(), **answer, "receivedAt": self.now}
         return self
 
@@ -261,7 +274,10 @@ class Story:
             for p in self.pods
             if not (
                 p["status"]["phase"] in ("Succeeded", "Failed")
-                and ("deletionTimestamp" in p["metadata"] or p["metadata"]["labels"]["jobset.sigs.k8s.io/jobset-uid"] not in there)
+                and (
+                    "deletionTimestamp" in p["metadata"]
+                    or p["metadata"]["labels"]["jobset.sigs.k8s.io/jobset-uid"] not in there
+                )
             )
         ]
         return self

@@ -38,6 +38,7 @@ REASONS: dict[str, dict[str, str]] = {
     "Running": {
         "AllPodsRunning": "every pod of the attempt runs",
         "Starting": "the attempt's pods are being started",
+        "Finishing": "the training is done, the last pods are leaving",
         "Ending": "the attempt is ending",
         "NotPlaced": "see the condition Placed",
     },
@@ -185,6 +186,9 @@ def _running(draft: Draft) -> Said:
     attempt = draft.attempt
     if attempt is None or finished(draft.status):
         return "False", "NotPlaced", ""
+    record = draft.record(attempt.number)
+    if record is not None and record.verdict == "Completed":
+        return "True", "Finishing", ""
     if attempt.ended_time is not None:
         return "False", "Ending", f"attempt {attempt.number} is ending"
     if attempt.running_time is not None:

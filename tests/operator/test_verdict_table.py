@@ -1,0 +1,285 @@
+"""Every way in which an attempt can end, what it is called, and which budget pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from plan_story import Story
+
+from ratchet_operator.decide import stamps
+
+
+def _condition(pod, reason, kind="DisruptionTarget"):
+    pod["status"]["conditions"].append(
+        {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": "2026-01-02T03:04:05Z"}
+    )
+
+
+def _ready(story: Story, name: str, value: str, message: str = "Kubelet stopped posting node status.") -> None:
+    story.nodes[name]["status"]["conditions"][0] |= {"status": value, "message": message}
+
+
+def _delete(story: Story, index: int, grace: int = 30) -> None:
+    pod = story.pod(index)
+    pod["metadata"]["deletionTimestamp"] = stamps.whole(stamps.after(story.now, grace))
+    pod["metadata"]["deletionGracePeriodSeconds"] = grace
+
+
+def spot_notice(s):
+    s.shut_down("pool-a-0", "pool-a-1")
+
+
+def termination_taint(s):
+    s.nodes["pool-a-1"]["spec"]["taints"] = [{"key": "cloud.google.com/impending-node-termination"}]
+
+
+def shut_down_pod(s):
+    s.leave(s.pod(1), 143)
+    s.pod(1)["status"]["reason"] = "Terminated"
+
+
+def shut_down_and_drained(s):
+    s.leave(s.pod(1), 75, step=3)
+    s.pod(1)["status"]["reason"] = "Terminated"
+
+
+def survivor_then_notice(s):
+    s.leave(s.pod(0), 69, message="peer 1 closed the connection")
+    s.decide()
+    s.shut_down("pool-a-1")
+
+
+def any_code_on_a_dying_node(s):
+    s.shut_down("pool-a-1")
+    s.leave(s.pod(1), 1, message="RuntimeError: device lost")
+
+
+def node_deleted(s):
+    s.nodes["pool-a-1"] = None
+
+
+def node_replaced_by_its_namesake(s):
+    s.later(10)
+    s.nodes["pool-a-1"]["metadata"] |= {"creationTimestamp": stamps.whole(s.now), "uid": "another"}
+
+
+def collected(s):
+    _condition(s.pod(1), "DeletionByPodGC")
+    s.pod(1)["status"]["phase"] = "Failed"
+
+
+def survivor_then_node_deleted(s):
+    s.leave(s.pod(0), 69)
+    s.decide()
+    s.later(5)
+    s.nodes["pool-a-1"] = None
+
+
+def ended_on_dead_node(s):
+    _ready(s, "pool-a-1", "Unknown")
+    s.leave(s.pod(1), 137)
+
+
+def stuck_on_dead_node(s):
+    s.leave(s.pod(0), 69)
+    s.settle()
+    _ready(s, "pool-a-1", "Unknown")
+    s.later(10)
+
+
+def not_admitted(s):
+    s.pod(1)["status"] = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no devices"}
+
+
+def evicted_by_api(s):
+    _condition(s.pod(1), "EvictionByEvictionAPI")
+    _delete(s, 1)
+
+
+def evicted_by_taint(s):
+    _condition(s.pod(1), "DeletionByTaintManager")
+    _delete(s, 1)
+
+
+def preempted_by_scheduler(s):
+    _condition(s.pod(1), "PreemptionByScheduler")
+    _delete(s, 1)
+
+
+def pod_deleted(s):
+    _delete(s, 1)
+
+
+def pod_deleted_and_drained(s):
+    _delete(s, 1)
+    s.leave(s.pod(1), 75, step=3)
+    s.leave(s.pod(0), 69)
+
+
+def pod_force_deleted(s):
+    s.pods.remove(s.pod(1))
+
+
+def jobset_deleted(s):
+    s.jobsets.clear()
+
+
+def jobset_being_deleted(s):
+    s.jobsets[0]["metadata"]["deletionTimestamp"] = s.now
+
+
+def exits(code, **message) -> Callable[[Story], None]:
+    def happening(s):
+        s.leave(s.pod(1), code, **message)
+
+    happening.__name__ = f"exit_{code}" + "".join(f"_{value}" for value in message.values())[:20].replace(" ", "_")
+    return happening
+
+
+def failure_whose_siblings_were_then_deleted(s):
+    s.leave(s.pod(0), 70, message="Traceback")
+    _delete(s, 1)
+
+
+def out_of_memory(s):
+    s.leave(s.pod(1), 137, reason="OOMKilled")
+
+
+def kubelet_low_on_memory(s):
+    s.leave(s.pod(1), 137)
+    s.pod(1)["status"] |= {"reason": "Evicted", "message": "The node was low on resource: memory."}
+    _condition(s.pod(1), "TerminationByKubelet")
+
+
+def no_such_command(s):
+    s.leave(s.pod(1), 128, reason="StartError")
+
+
+def bad_image_name(s):
+    s.pod(1)["status"]["phase"] = "Pending"
+    s.pod(1)["status"]["containerStatuses"] = [
+        {"name": "trainer", "state": {"waiting": {"reason": "InvalidImageName"}}}
+    ]
+
+
+def image_cannot_be_pulled_for_minutes(s):
+    bad_image_name(s)
+    s.pod(1)["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] = "ImagePullBackOff"
+    assert not s.settle(), "a registry may recover"
+    s.later(121)
+
+
+def fenced(s):
+    s.leave(s.pod(1), 73, owner={"jobUID": "job-uid", "attempt": 7})
+
+
+def says_that_it_drains(s):
+    s.report(step=3, draining=True)
+
+
+def failed_jobset(s):
+    s.jobset_failed()
+
+
+TABLE = [
+    # what happens, verdict, who pays, announced?
+    (spot_notice, "Preempted", "preemptions", "graceful"),
+    (termination_taint, "Preempted", "preemptions", "graceful"),
+    (shut_down_pod, "Preempted", "preemptions", "graceful"),
+    (shut_down_and_drained, "Preempted", "preemptions", "graceful"),
+    (survivor_then_notice, "Preempted", "preemptions", "graceful"),
+    (any_code_on_a_dying_node, "Preempted", "preemptions", "graceful"),
+    (node_deleted, "NodeLost", "preemptions", "abrupt"),
+    (node_replaced_by_its_namesake, "NodeLost", "preemptions", "abrupt"),
+    (collected, "NodeLost", "preemptions", "abrupt"),
+    (survivor_then_node_deleted, "NodeLost", "preemptions", "abrupt"),
+    (ended_on_dead_node, "NodeLost", "preemptions", "abrupt"),
+    (stuck_on_dead_node, "NodeLost", "preemptions", "abrupt"),
+    (not_admitted, "AdmissionRejected", "preemptions", "abrupt"),
+    (evicted_by_api, "Evicted", "preemptions", "graceful"),
+    (evicted_by_taint, "Evicted", "preemptions", "graceful"),
+    (preempted_by_scheduler, "Evicted", "preemptions", "graceful"),
+    (pod_deleted, "Deleted", "nothing", "graceful"),
+    (pod_deleted_and_drained, "Deleted", "nothing", "graceful"),
+    (pod_force_deleted, "Deleted", "nothing", "graceful"),
+    (jobset_deleted, "Deleted", "nothing", "graceful"),
+    (jobset_being_deleted, "Deleted", "nothing", "graceful"),
+    (exits(64, message="seed too large"), "ConfigurationInvalid", "nothing", "none"),
+    (exits(65), "DeterministicFailure", "nothing", "none"),
+    (exits(77), "CheckpointUnreadable", "nothing", "none"),
+    (exits(74), "StorageUnavailable", "nothing", "none"),
+    (exits(71), "Hung", "failures", "none"),
+    (exits(70, message="Traceback"), "ApplicationFailed", "failures", "none"),
+    (exits(1), "ApplicationFailed", "failures", "none"),
+    (exits(2), "ApplicationFailed", "failures", "none"),
+    (exits(137), "ApplicationFailed", "failures", "none"),
+    (exits(139), "ApplicationFailed", "failures", "none"),
+    (exits(200), "ApplicationFailed", "failures", "none"),
+    (exits(134, message="LLVM ERROR"), "ApplicationFailed", "failures", "none"),
+    (exits(134), "PeerLost", "nothing", "abrupt"),
+    (exits(69), "PeerLost", "nothing", "abrupt"),
+    (exits(75, step=3), "Drained", "nothing", "none"),
+    (exits(143), "Drained", "nothing", "none"),
+    (exits(0), "ApplicationFailed", "failures", "none"),
+    (failure_whose_siblings_were_then_deleted, "ApplicationFailed", "failures", "none"),
+    (out_of_memory, "OutOfMemory", "failures", "none"),
+    (kubelet_low_on_memory, "OutOfMemory", "failures", "none"),
+    (no_such_command, "StartFailed", "failures", "none"),
+    (bad_image_name, "StartFailed", "failures", "none"),
+    (image_cannot_be_pulled_for_minutes, "StartFailed", "failures", "none"),
+    (fenced, "Fenced", "nothing", "none"),
+    (says_that_it_drains, "Drained", "nothing", "none"),
+    (failed_jobset, "ApplicationFailed", "failures", "none"),
+]
+
+
+@pytest.mark.parametrize(("happening", "verdict", "charged", "notice"), TABLE, ids=[row[0].__name__ for row in TABLE])
+def test_verdict(happening, verdict, charged, notice):
+    story = Story().begin()
+    happening(story)
+    story.decide()
+    record = story.record(1)
+    assert (record["verdict"], record["chargedTo"], record["notice"]) == (verdict, charged, notice), record
+    counted = {name: story.counters[name] for name in ("preemptions", "failures")}
+    assert counted == {"preemptions": 0, "failures": 0} | ({charged: 1} if charged != "nothing" else {})
+    if verdict not in ("PeerLost", "Drained", "Deleted") and "JobSet" not in record["evidence"]:
+        assert "sums-a1-s-0-1" in record["evidence"] or "sums-a1-s-0-0" in record["evidence"]
+
+
+def test_signal_numbers_count_as_exit_codes():
+    story = Story().begin()
+    story.leave(story.pod(1), 0)
+    story.pod(1)["status"]["phase"] = "Failed"
+    story.pod(1)["status"]["containerStatuses"][0]["state"]["terminated"]["signal"] = 6
+    story.decide()
+    assert story.record(1)["verdict"] == "PeerLost"
+
+
+def test_nothing_ends_a_healthy_attempt():
+    """A NotReady blip and a node that cannot be read are no evidence."""
+    story = Story().begin()
+    _ready(story, "pool-a-1", "Unknown")
+    assert not story.settle()
+    del story.nodes["pool-a-1"]
+    assert not story.settle()
+
+
+def test_the_end_that_the_operator_itself_causes_is_no_evidence():
+    """Pods killed after the first sign leave with 137 and 143; they do not change the verdict."""
+    story = Story().begin()
+    story.leave(story.pod(0), 69)
+    story.settle()
+    assert story.pod(1)["metadata"]["deletionGracePeriodSeconds"] == 2
+    story.leave(story.pod(1), 137)
+    story.settle()
+    assert story.record(1)["verdict"] == "PeerLost"
+
+
+def test_evidence_names_pod_node_and_code():
+    story = Story().begin()
+    story.leave(story.pod(1), 70, message="ZeroDivisionError: division by zero")
+    story.decide()
+    assert story.record(1)["evidence"] == (
+        "pod sums-a1-s-0-1 on node pool-a-1 left with exit code 70: ZeroDivisionError: division by zero"
+    )
