@@ -119,8 +119,9 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
         watchdog.leave(error.exit, error.reason, str(error), owner)
     log.error("internal error", exc_info=error)
     watchdog.settle(LAST_SAVE_SECONDS)
-    text = "".join(traceback.format_exception(error))
-    watchdog.leave(Exit.INTERNAL, type(error).__name__, text)
+    # What went wrong first: status shows one line of it. The whole traceback stands in the log.
+    where = "".join(traceback.format_tb(error.__traceback__)[-4:])
+    watchdog.leave(Exit.INTERNAL, type(error).__name__, f"{error}\n{where}")
     raise AssertionError("leave does not return")
 
 

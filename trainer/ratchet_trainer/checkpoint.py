@@ -50,9 +50,9 @@ class Content:
     sha256: Mapping[str, str] = field(default_factory=dict)  # path -> digest, known once read
 
 
-def with_retries(what: str, operation: Callable[[], Any], waits: tuple[float, ...] = BACK_OFF_SECONDS) -> Any:
-    """Runs an operation on the storage, and again after each of `waits` when it fails. Raises StorageUnavailable."""
-    for wait in (*waits, None):
+def with_retries(what: str, operation: Callable[[], Any]) -> Any:
+    """Runs an operation on the storage, and again after each of BACK_OFF_SECONDS when it fails. Raises StorageUnavailable."""
+    for wait in (*BACK_OFF_SECONDS, None):
         try:
             return operation()
         except Exception as error:

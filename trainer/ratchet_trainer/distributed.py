@@ -57,6 +57,8 @@ def start(environment: Environment, cache: Path) -> None:
             coordinator_bind_address=f"{environment.address}:{port}",
             heartbeat_timeout_seconds=SILENCE_SECONDS,
             initialization_timeout=int(CONNECT_SECONDS),
+            # Everything is said above; JAX's own look for Kubernetes would want an API token, which pods do not have.
+            cluster_detection_method="deactivate",
         )
     except RuntimeError as error:
         raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error

@@ -139,8 +139,13 @@ class Gang:
         until_step: int | None = None,
         command: Sequence[str] = TRAINER,
         listener: Callable[[dict[str, Any]], None] | None = None,
+        may_enter: int | None = None,
+        last_step: int = 0,
     ) -> Gang:
-        """Starts the next attempt. Raises OSError when processes cannot be started."""
+        """Starts the next attempt. Raises OSError when processes cannot be started.
+
+        `may_enter` is the last stage that needs no further word (default: all), `last_step` what a status would know.
+        """
         claims = folder.journal().claims
         attempt = 1 + max((c.attempt for c in claims if c.job_uid == folder.uid), default=0)
         last = len(folder.spec.stages) - 1
@@ -150,9 +155,9 @@ class Gang:
             "name": folder.name,
             "jobUID": folder.uid,
             "spec": folder.spec.manifest(),
-            "mayEnter": last,
+            "mayEnter": last if may_enter is None else may_enter,
         }
-        _write(folder.local / "job.json", job)
+        write_json(folder.local / "job.json", job)
         (folder.local / "word").unlink(missing_ok=True)
         addresses = _addresses(processes)
         shared = (
@@ -165,7 +170,7 @@ class Gang:
                 protocol.ENV_JOB_UID: folder.uid,
                 protocol.ENV_ATTEMPT: str(attempt),
                 protocol.ENV_JOBSET_UID: str(uuid.uuid4()),
-                protocol.ENV_LAST_STEP: "0",
+                protocol.ENV_LAST_STEP: str(last_step),
                 protocol.ENV_PROCESSES: str(processes),
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
@@ -260,7 +265,7 @@ class Gang:
                 "checkpointRequest": 0,
                 "stages": [],
             }
-            _write(self.folder.local / "word", word)
+            write_json(self.folder.local / "word", word)
         for listener in self.listeners:
             listener(document)
 
@@ -353,8 +358,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    # As a kubelet does it: the file is replaced, never seen half-written.
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replaces a file as a kubelet does: it is never seen half-written."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content))
     os.replace(temporary, path)

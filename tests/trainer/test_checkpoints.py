@@ -1,0 +1,180 @@
+"""Checkpoints that were damaged, removed or written by somebody newer: found out before the first step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from ratchet_trainer import digests
+from ratchet_trainer.checkpoint import Checkpoints, Content
+from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.journal import Claim
+
+IDENTITY = {"versions": {}}
+
+
+def opened(directory: Path, attempt: int = 1, keep: int = 3) -> Checkpoints:
+    checkpoints = Checkpoints(directory, f"a{attempt}-jobset{attempt}", keep, IDENTITY)
+    checkpoints.journal.claim(Claim(0, "default", "sums", "uid", "hash", attempt, f"jobset{attempt}"), None, 0)
+    return checkpoints
+
+
+def content(step: int) -> Content:
+    rng = np.random.default_rng(step)
+    arrays = {
+        "params/a": rng.standard_normal((17, 9)).astype(np.float32),
+        "params/b": rng.standard_normal(5).astype(ml_dtypes.bfloat16),
+        "optimiser/count": np.int32(step),
+    }
+    return Content(step, arrays, {"stage": {"index": 0}, "step": step}, [b'{"step":%d}\n' % step])
+
+
+def newest(directory: Path, attempt: int = 2) -> tuple[int, Content] | None:
+    """What a restart would begin from."""
+    checkpoints = opened(directory, attempt)
+    for commit in checkpoints.candidates():
+        proof = checkpoints.read_proof(commit)
+        if proof is not None and (found := checkpoints.read(commit, proof)) is not None:
+            checkpoints.resume_stream(proof, found.lines)
+            return commit.step, found
+    return None
+
+
+def written(directory: Path, steps: int = 3) -> Checkpoints:
+    checkpoints = opened(directory)
+    for step in range(1, steps + 1):
+        checkpoints.write(content(step))
+    return checkpoints
+
+
+def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path) -> None:
+    written(tmp_path)
+    step, found = newest(tmp_path)
+    assert step == 3
+    expected = content(3)
+    assert found.arrays.keys() == expected.arrays.keys()
+    for path, leaf in expected.arrays.items():
+        assert found.arrays[path].dtype == leaf.dtype
+        assert found.arrays[path].shape == leaf.shape
+        assert found.arrays[path].tobytes() == leaf.tobytes()
+    assert (found.control, found.lines) == (expected.control, expected.lines)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step":1}\n{"step":2}\n{"step":3}\n'
+
+
+def files_of(directory: Path, step: int) -> list[Path]:
+    (folder,) = (directory / "steps").glob(f"{step}-*")
+    return sorted(f for f in folder.rglob("*") if f.is_file() and f.stat().st_size)
+
+
+def test_a_flipped_bit_anywhere_in_the_data_is_noticed(tmp_path: Path) -> None:
+    """Of every file of the newest step, one bit in each of some places: it is either restored right or not at all."""
+    written(tmp_path / "good")
+    right = content(3)
+    for number, original in enumerate(files_of(tmp_path / "good", 3)):
+        size = original.stat().st_size
+        for position in sorted({0, size // 3, size // 2, 2 * size // 3, size - 1}):
+            directory = tmp_path / f"bad-{number}-{position}"
+            shutil.copytree(tmp_path / "good", directory)
+            file = directory / original.relative_to(tmp_path / "good")
+            data = bytearray(file.read_bytes())
+            data[position] ^= 0x10
+            file.write_bytes(data)
+            step, found = newest(directory)
+            assert step in (2, 3), file.name
+            if step == 3:  # a byte that means nothing, in Orbax's own metadata
+                assert all(found.arrays[p].tobytes() == right.arrays[p].tobytes() for p in right.arrays), file.name
+                assert found.control == right.control
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.unlink(),
+    ],
+    ids=["torn", "empty", "missing"],
+)
+def test_a_damaged_file_takes_the_step_before(tmp_path: Path, harm: Callable[[Path], object]) -> None:
+    for name in ("control.json", "digests.json", "metrics.jsonl", "manifest.ocdbt"):
+        directory = tmp_path / name
+        written(directory)
+        harm(next(f for f in files_of(directory, 3) if f.name == name))
+        assert newest(directory)[0] == 2, name
+
+
+def test_orbax_alone_would_not_notice(tmp_path: Path) -> None:
+    """Why there are digests: swapped array folders of two steps are both well-formed."""
+    written(tmp_path)
+    (two,), (three,) = ((tmp_path / "steps").glob(f"{step}-*") for step in (2, 3))
+    shutil.rmtree(three / "arrays")
+    shutil.copytree(two / "arrays", three / "arrays")
+    assert newest(tmp_path)[0] == 2
+
+
+def test_nothing_readable_is_said_not_skipped(tmp_path: Path) -> None:
+    written(tmp_path)
+    for step in (1, 2, 3):
+        next(f for f in files_of(tmp_path, step) if f.name == "control.json").write_bytes(b"{}")
+    assert newest(tmp_path) is None
+
+
+def test_a_step_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path)
+    checkpoints.write(content(1))
+    (folder,) = (tmp_path / "steps").glob("1-*")
+    proof = json.loads((folder / "digests.json").read_bytes()) | {"v": 2}
+    data = json.dumps(proof).encode()
+    (folder / "digests.json").write_bytes(data)
+    checkpoints.journal.commit(1, f"steps/{folder.name}", hashlib.sha256(data).hexdigest())
+    with pytest.raises(CheckpointUnreadable, match="newer"):
+        newest(tmp_path)
+
+
+def test_only_the_newest_and_the_ends_of_stages_are_kept(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path, keep=2)
+    (tmp_path / "steps" / "4-a0-orphan").mkdir(parents=True)  # an attempt that died before its commit
+    for step in range(1, 8):
+        boundary = {"stage": 0, "step": 3, "rule": "steps 3"} if step == 3 else None
+        checkpoints.write(content(step), boundary)
+    assert sorted(p.name for p in (tmp_path / "steps").iterdir()) == ["3-a1-jobset1", "6-a1-jobset1", "7-a1-jobset1"]
+    heir = opened(tmp_path, 2, keep=2)
+    assert [c.step for c in heir.candidates()] == [7, 6, 3]
+    heir.write(content(8))
+    assert sorted(c.step for c in opened(tmp_path, 3).candidates()) == [3, 7, 8]
+
+
+def test_replayed_steps_are_in_the_metric_stream_once(tmp_path: Path) -> None:
+    written(tmp_path)
+    next(f for f in files_of(tmp_path, 3) if f.name == "control.json").unlink()
+    assert newest(tmp_path)[0] == 2
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step":1}\n{"step":2}\n'
+
+
+def test_hashes_depend_on_every_bit_path_dtype_and_shape_and_on_nothing_else() -> None:
+    leaf = np.arange(6, dtype=np.float32)
+    one = digests.leaf_digest("params/a", leaf)
+    assert digests.leaf_digest("params/a", leaf.astype(">f4")) == one
+    assert digests.leaf_digest("params/a", np.asfortranarray(leaf.reshape(2, 3))) == digests.leaf_digest(
+        "params/a", leaf.reshape(2, 3)
+    )
+    others = [
+        digests.leaf_digest("params/b", leaf),
+        digests.leaf_digest("params/a", leaf.astype(np.float64)),
+        digests.leaf_digest("params/a", leaf.reshape(2, 3)),
+        digests.leaf_digest("params/a", leaf.view(np.int32)),
+        digests.leaf_digest("params/a", np.nextafter(leaf, np.float32(9))),
+    ]
+    assert len({one, *others}) == 6
+    parts = digests.leaf_digests({"params/a": leaf, "optimiser/mu": leaf})
+    changed = digests.leaf_digests({"params/a": leaf, "optimiser/mu": leaf + 1})
+    assert digests.weights_sha256(parts) == digests.weights_sha256(changed)
+    assert digests.state_sha256(parts, {}) != digests.state_sha256(changed, {})
+    assert digests.state_sha256(parts, {"step": 1}) != digests.state_sha256(parts, {"step": 2})

@@ -1,0 +1,178 @@
+"""The journal under writers that race, return from the dead, or belong to another job."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
+from ratchet_trainer.journal import Claim, Commit, Journal
+
+
+def claim(
+    attempt: int = 1, jobset: str = "jobset-1", uid: str = "uid-1", name: str = "sums", spec: str = "hash"
+) -> Claim:
+    return Claim(0, "default", name, uid, spec, attempt, jobset)
+
+
+def owner(directory: Path, mine: Claim, existing: str | None = None, last_step: int = 0) -> Journal:
+    journal = Journal(directory)
+    journal.claim(mine, existing, last_step)
+    return journal
+
+
+def test_the_files_are_as_documented(tmp_path: Path) -> None:
+    journal = owner(tmp_path, claim())
+    journal.commit(7, "steps/7-a1-jobset-1", "ab" * 32, {"stage": 0, "step": 7, "rule": "steps 7"})
+    files = sorted(os.listdir(tmp_path / "journal"))
+    assert files == ["0000000001.json", "0000000002.json"]
+    first, second = (json.loads((tmp_path / "journal" / name).read_text()) for name in files)
+    assert first["claim"]["jobUID"] == "uid-1"
+    assert first["claim"]["lineage"] == 1
+    assert second["commit"] == {
+        "v": 1,
+        "lineage": 1,
+        "step": 7,
+        "path": "steps/7-a1-jobset-1",
+        "sha256": "ab" * 32,
+        "boundary": {"stage": 0, "step": 7, "rule": "steps 7"},
+    }
+
+
+def test_the_highest_step_counts_and_then_the_latest_entry(tmp_path: Path) -> None:
+    journal = owner(tmp_path, claim())
+    for step, path in ((1, "a"), (3, "b"), (2, "c"), (3, "d")):
+        journal.commit(step, path, "00")
+    again = Journal(tmp_path)
+    again.read()
+    assert [c.path for c in again.candidates()] == ["d", "b", "c", "a"]
+
+
+def test_a_writer_that_was_overtaken_commits_nothing_more(tmp_path: Path) -> None:
+    zombie = owner(tmp_path, claim(1))
+    zombie.commit(1, "one", "00")
+    heir = owner(tmp_path, claim(2, "jobset-2"))
+    with pytest.raises(Fenced) as caught:
+        zombie.commit(2, "two", "00")
+    assert caught.value.owner == {"jobUID": "uid-1", "attempt": 2}
+    heir.commit(2, "heir", "00")
+    assert [c.path for c in heir.candidates()] == ["heir", "one"]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "jobset", "may"),
+    [(2, "jobset-2", True), (3, "jobset-3", True), (2, "another", False), (1, "jobset-1", False)],
+)
+def test_who_of_one_job_may_claim(tmp_path: Path, attempt: int, jobset: str, may: bool) -> None:
+    owner(tmp_path, claim(2, "jobset-2")).commit(5, "five", "00")
+    if may:
+        assert owner(tmp_path, claim(attempt, jobset), last_step=5).candidates()[0].step == 5
+    else:
+        with pytest.raises(Fenced):
+            owner(tmp_path, claim(attempt, jobset), last_step=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "existing", "may"),
+    [
+        ("sums", "hash", None, True),  # deleted and applied again
+        ("sums", "hash", "Refuse", False),
+        ("other", "hash", None, False),
+        ("sums", "other", None, False),
+        ("other", "other", "Resume", True),
+    ],
+)
+def test_checkpoints_of_another_job(tmp_path: Path, name: str, spec: str, existing: str | None, may: bool) -> None:
+    owner(tmp_path, claim(9)).commit(5, "five", "00")
+    other = claim(1, "jobset-2", uid="uid-2", name=name, spec=spec)
+    if may:
+        assert owner(tmp_path, other, existing).candidates()[0].step == 5
+        return
+    with pytest.raises(ConfigurationInvalid, match="existing: Resume"):
+        owner(tmp_path, other, existing)
+    assert len(os.listdir(tmp_path / "journal")) == 2, "a refused claim leaves no trace"
+
+
+def test_a_job_that_was_replaced_does_not_take_the_directory_back(tmp_path: Path) -> None:
+    owner(tmp_path, claim(1))
+    owner(tmp_path, claim(1, "jobset-2", uid="uid-2"))
+    with pytest.raises(Fenced) as caught:
+        owner(tmp_path, claim(2, "jobset-3"), last_step=0)
+    assert caught.value.owner["jobUID"] == "uid-2"
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_known_step_without_its_checkpoints_is_never_step_0(tmp_path: Path, foreign: bool) -> None:
+    if foreign:
+        owner(tmp_path, claim(1, uid="uid-2"))
+    with pytest.raises(CheckpointUnreadable, match="step 40"):
+        owner(tmp_path, claim(4), existing="Resume", last_step=40)
+
+
+def test_an_unreadable_entry_does_not_count_and_its_place_stays_taken(tmp_path: Path) -> None:
+    journal = owner(tmp_path, claim(1))
+    journal.commit(1, "one", "00")
+    journal.commit(2, "two", "00")
+    (tmp_path / "journal" / "0000000003.json").write_bytes(b'{"commit": {"v": 1, "li')
+    heir = owner(tmp_path, claim(2, "jobset-2"))
+    assert [c.path for c in heir.candidates()] == ["one"]
+    assert heir.commit(2, "again", "00").seq == 5
+
+
+def test_an_entry_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    owner(tmp_path, claim(1))
+    (tmp_path / "journal" / "0000000002.json").write_text('{"commit": {"v": 99}}')
+    with pytest.raises(CheckpointUnreadable, match="newer"):
+        owner(tmp_path, claim(2, "jobset-2"))
+
+
+RACER = """
+import json, sys
+from pathlib import Path
+from ratchet_trainer.errors import Fenced
+from ratchet_trainer.journal import Claim, Journal
+
+directory, attempt = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+committed, by = [], None
+try:
+    journal = Journal(directory)
+    journal.claim(Claim(0, "default", "sums", "uid-1", "hash", attempt, f"jobset-{attempt}"), None, 0)
+    for step in range(1, 200):
+        committed.append(journal.commit(step, f"{attempt}-{step}", "00").seq)
+except Fenced as error:
+    by = error.owner["attempt"]
+print(json.dumps([committed, by]))
+"""
+
+
+def test_writers_that_race_never_interleave(tmp_path: Path) -> None:
+    """Attempts that run at once (which the operator prevents): at any time one owns, and each commit is its owner's."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = {n: subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(n)], **pipes) for n in range(1, 6)}
+    for racer in racers.values():
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers.values():
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    told = {n: json.loads(racer.communicate(timeout=60)[0]) for n, racer in racers.items()}
+    journal = Journal(tmp_path)
+    holder = 0
+    seen: dict[int, list[int]] = {n: [] for n in told}
+    for entry in journal.read():
+        if isinstance(entry, Commit):
+            assert entry.path == f"{holder}-{entry.step}", "a commit of somebody who did not own the directory"
+            seen[holder].append(entry.seq)
+        else:
+            assert entry.attempt > holder, "ownership went backwards"
+            holder = entry.attempt
+    assert seen == {n: seqs for n, (seqs, _) in told.items()}, "what was reported as committed is what stands"
+    assert told[5][1] is None, "nobody is newer than the last attempt"
+    assert len(told[5][0]) == 199
+    assert not [n for n in os.listdir(tmp_path / "journal") if not n.endswith(".json")], "temporary files stay behind"

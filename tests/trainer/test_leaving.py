@@ -1,0 +1,312 @@
+"""Signals, lost peers and errors: real processes, told to go in every phase, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ratchet_api.job import RLTrainingJob
+from ratchet_api.protocol import Exit
+from ratchet_trainer.journal import Claim, Journal
+from ratchet_trainer.local import Folder, Gang, train, write_json
+
+SMALL_RUN = (sys.executable, str(Path(__file__).with_name("small_run.py")))
+STEPS = 12
+
+
+def small_job(every_steps: int = 1) -> RLTrainingJob:
+    stage = {"sft": {"dataset": "d"}, "advance": {"steps": STEPS // 2}}
+    spec = {
+        "model": {"preset": "tiny"},
+        "datasets": [{"name": "d", "jsonl": {"path": "/unused"}}],
+        "stages": [{"name": "first", **stage}, {"name": "second", **stage}],
+        "checkpoint": {"directory": "/replaced", "everySteps": every_steps},
+        "placements": [{"name": "here", "cpu": {"hosts": 1}}],
+    }
+    return RLTrainingJob.model_validate({"spec": spec})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "work", "small", small_job())
+
+
+class Watched:
+    """A gang whose progress can be waited for."""
+
+    def __init__(self, folder: Folder, processes: int, **more: Any):
+        self._news = threading.Condition()
+        self.documents: list[dict[str, Any]] = []
+        self.gang = Gang.start(folder, processes, command=SMALL_RUN, listener=self._heard, **more)
+
+    def _heard(self, document: dict[str, Any]) -> None:
+        with self._news:
+            self.documents.append(document)
+            self._news.notify_all()
+
+    def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
+        with self._news:
+            self._news.wait_for(lambda: any(map(holds, self.documents)), seconds)
+        found = next(filter(holds, self.documents), None)
+        log = (self.gang.folder.local / "process-0.log").read_text()[-3000:]
+        assert found is not None, f"last seen: {self.documents[-1:]}\n{log}"
+        return found
+
+    def codes(self) -> list[int]:
+        codes = self.gang.wait(60)
+        assert codes is not None, "it does not end"
+        return codes
+
+
+def behave(folder: Folder, **settings: Any) -> None:
+    """What the next attempts do besides training; see small_run."""
+    for name in ("held", "release"):
+        (folder.local / name).unlink(missing_ok=True)
+    write_json(folder.local / "small.json", settings)
+
+
+@pytest.fixture
+def start(folder: Folder) -> Iterator[Callable[..., Watched]]:
+    gangs = []
+
+    def begin(processes: int = 1, settings: dict[str, Any] | None = None, **more: Any) -> Watched:
+        behave(folder, **(settings or {}))
+        gangs.append(Watched(folder, processes, **more))
+        return gangs[-1]
+
+    yield begin
+    for watched in gangs:
+        watched.gang.send(signal.SIGKILL)
+        watched.gang.wait()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """Results of runs that nothing befell, by number of processes."""
+    results = {}
+    for processes in (1, 2):
+        folder = Folder(tmp_path_factory.mktemp("undisturbed") / "work", "small", small_job())
+        code, _ = train(folder, processes, command=SMALL_RUN)
+        assert code == Exit.DONE
+        results[processes] = folder.result() | {"stream": (folder.path / "metrics.jsonl").read_bytes()}
+    return results
+
+
+def finish(folder: Folder, processes: int, expected: dict[str, Any]) -> None:
+    """Goes on to the end and compares with the undisturbed run."""
+    behave(folder)
+    code, message = train(folder, processes, command=SMALL_RUN)
+    assert code == Exit.DONE, message
+    found = folder.result()
+    for name in ("step", "weightsSha256", "stateSha256", "metricsSha256"):
+        assert found[name] == expected[name], name
+    assert (folder.path / "metrics.jsonl").read_bytes() == expected["stream"], "each line once, in order"
+
+
+def held(watched: Watched) -> None:
+    log = watched.gang.folder.local / "held"
+    watched.until(lambda d: log.exists() or d["phase"] in ("compile", "generate", "restore"))
+    while not log.exists():
+        assert watched.gang.wait(0.01) is None, "it ended before it got there"
+
+
+@pytest.mark.parametrize("phase", ["start", "restore", "compile"])
+def test_where_no_collective_can_run_the_signal_is_obeyed_at_once(
+    folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]], phase: str
+) -> None:
+    # The main thread stands still there (or imports JAX), so only the watchdog can have obeyed.
+    watched = start(settings={"hold": f"{phase}:0"})
+    if phase == "start":
+        watched.until(lambda d: d["phase"] == "start")
+    else:
+        held(watched)
+    watched.gang.send(signal.SIGTERM)
+    assert watched.codes() == [Exit.DRAINED]
+    assert watched.gang.termination()["reason"] == "Drained"
+    finish(folder, 1, undisturbed[1])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_in_a_step_all_leave_at_the_next_safe_point(
+    folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]], processes: int
+) -> None:
+    watched = start(processes, {"hold": "generate:4"})
+    held(watched)
+    watched.gang.send(signal.SIGTERM, process=processes - 1)  # only one of them is told
+    watched.until(lambda d: d["draining"])
+    assert watched.gang.wait(0.0) is None, "it left in the middle of a step"
+    (folder.local / "release").touch()
+    assert watched.codes() == [Exit.DRAINED] * processes
+    message = watched.gang.termination()
+    assert (message["reason"], message["step"]) == ("Drained", 3)
+    assert folder.last_commit().step == 3
+    finish(folder, processes, undisturbed[processes])
+
+
+def test_nothing_that_was_reported_is_lost_with_notice(folder: Folder, start: Callable[..., Watched]) -> None:
+    folder.spec = Folder(folder.path, "small", small_job(every_steps=100)).spec
+    watched = start(settings={"hold": "generate:5"})
+    held(watched)
+    assert folder.last_commit() is None
+    watched.gang.send(signal.SIGTERM)
+    watched.until(lambda d: d["draining"])
+    (folder.local / "release").touch()
+    assert watched.codes() == [Exit.DRAINED]
+    assert folder.last_commit().step == 4
+
+
+def test_at_a_boundary_without_a_word(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(2, {"word": 0.2}, may_enter=0)
+    shown = watched.until(lambda d: d["phase"] == "boundary")
+    assert shown["boundary"] == {"stage": 0, "step": 6, "rule": "steps 6"}
+    assert watched.codes() == [Exit.DRAINED, Exit.DRAINED]
+    assert watched.gang.termination()["boundary"] == {"stage": 0, "step": 6, "rule": "steps 6"}
+
+
+def test_told_to_go_while_waiting_at_a_boundary(
+    folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]]
+) -> None:
+    watched = start(2, may_enter=0)
+    watched.until(lambda d: d["phase"] == "boundary")
+    watched.gang.send(signal.SIGTERM, process=1)
+    assert watched.codes() == [Exit.DRAINED, Exit.DRAINED]
+    assert watched.gang.termination()["boundary"]["stage"] == 0
+    finish(folder, 2, undisturbed[2])
+
+
+def test_the_word_lets_the_next_stage_begin(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(2, may_enter=0)
+    watched.until(lambda d: d["phase"] == "boundary")
+    word = {"v": 1, "jobUID": folder.uid, "attempt": watched.gang.attempt, "mayEnter": 1, "finish": False, "stages": []}
+    write_json(folder.local / "word", word | {"attempt": 99})  # of another attempt: not believed
+    write_json(folder.local / "word", word)
+    watched.until(lambda d: (d["stage"] or {}).get("index") == 1)
+    assert watched.codes() == [Exit.DONE, Exit.DONE]
+    assert folder.result()["step"] == STEPS
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_peer_that_vanishes_is_missed_at_once(
+    folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]], victim: int
+) -> None:
+    watched = start(2, {"hold": "generate:4"})
+    held(watched)
+    watched.gang.send(signal.SIGKILL, process=victim)
+    codes = watched.codes()
+    assert codes[victim] == -signal.SIGKILL
+    # 134: JAX itself may be quicker to see that its coordinator is gone; the operator counts both as a lost peer.
+    assert codes[1 - victim] in (Exit.PEER_LOST, -signal.SIGABRT)
+    finish(folder, 2, undisturbed[2])
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        ("ConfigurationInvalid", Exit.CONFIGURATION_INVALID, "ConfigurationInvalid"),
+        ("NonFinite", Exit.DETERMINISTIC_FAILURE, "NonFinite"),
+        ("Unheard", Exit.INTERNAL, "RuntimeError"),
+    ],
+)
+def test_an_error_has_its_exit_code_and_message_and_loses_nothing(
+    folder: Folder, start: Callable[..., Watched], error: str, code: int, reason: str
+) -> None:
+    watched = start(settings={"raise": f"{error}:3"})
+    assert watched.codes() == [code]
+    message = watched.gang.termination()
+    assert (message["v"], message["reason"], message["step"]) == (1, reason, 2)
+    assert "as the test wants it" in message["message"]
+    assert folder.last_commit().step == 2
+
+
+def test_a_newer_owner_fences_the_running_attempt(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(2, {"hold": "generate:4"})
+    watched.until(lambda d: (d["checkpoint"] or {}).get("step") == 3)
+    newer = Claim(0, "default", "small", folder.uid, "", 9, "another-jobset")
+    Journal(folder.path).claim(newer, None, 0)
+    (folder.local / "release").touch()
+    codes = watched.codes()
+    assert codes[0] == Exit.FENCED
+    assert codes[1] in (Exit.FENCED, Exit.PEER_LOST)
+    assert watched.gang.termination()["owner"] == {"jobUID": folder.uid, "attempt": 9}
+    assert folder.last_commit().step == 3
+
+
+def test_a_known_step_in_an_empty_directory(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(2, last_step=7)
+    assert watched.codes()[0] == Exit.CHECKPOINT_UNREADABLE
+    assert "step 7" in watched.gang.termination()["message"]
+
+
+def test_a_full_disk_loses_nothing(
+    folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]]
+) -> None:
+    watched = start(settings={"largest": "512:5"})
+    assert watched.codes() == [Exit.STORAGE_UNAVAILABLE]
+    assert watched.gang.termination()["reason"] == "StorageUnavailable"
+    assert folder.last_commit().step == 4
+    finish(folder, 1, undisturbed[1])
+
+
+def test_a_directory_that_is_gone(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(settings={"hold": "restore:0"})
+    held(watched)
+    shutil.rmtree(folder.path / "journal")
+    (folder.path / "journal").write_text("in the way")
+    (folder.local / "release").touch()
+    assert watched.codes() == [Exit.STORAGE_UNAVAILABLE]
+
+
+def test_the_manifest_of_a_begun_stage_was_edited(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(settings={"hold": "generate:4"})
+    watched.until(lambda d: (d["checkpoint"] or {}).get("step") == 3)
+    watched.gang.send(signal.SIGKILL)
+    watched.codes()
+    plain = small_job().spec.manifest()
+    plain["stages"][0]["sft"]["batchSize"] = 64
+    folder.spec = Folder(folder.path, "small", RLTrainingJob.model_validate({"spec": plain})).spec
+    assert start().codes() == [Exit.CONFIGURATION_INVALID]
+    assert folder.last_commit().step == 3
+
+
+def test_another_topology_goes_on_and_says_since_when(folder: Folder, start: Callable[..., Watched]) -> None:
+    watched = start(1, {"hold": "generate:4"})
+    watched.until(lambda d: (d["checkpoint"] or {}).get("step") == 3)
+    watched.gang.send(signal.SIGKILL)
+    watched.codes()
+    watched = start(2)
+    assert watched.codes() == [Exit.DONE, Exit.DONE]
+    since = folder.result()["exactSince"]
+    assert since["step"] == 3
+    assert "processes: 1 -> 2" in since["reason"]
+
+
+def test_a_taken_port_is_named(folder: Folder, start: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from ratchet_api.protocol import PORT
+    from ratchet_trainer import local
+
+    with HTTPServer(("127.201.7.1", PORT), BaseHTTPRequestHandler):
+        monkeypatch.setattr(local, "_addresses", lambda processes: ["127.201.7.1"])
+        watched = start()
+        assert watched.codes() == [Exit.INTERNAL]
+    assert f"127.201.7.1:{PORT}" in watched.gang.termination()["message"]
+
+
+def test_a_job_file_that_is_missing(folder: Folder, tmp_path: Path) -> None:
+    import subprocess
+
+    log = tmp_path / "termination"
+    env = os.environ | {"RATCHET_JOB_FILE": str(tmp_path / "none.json"), "RATCHET_TERMINATION_LOG": str(log)}
+    process = subprocess.run([sys.executable, "-m", "ratchet_trainer"], env=env, capture_output=True, timeout=60)
+    assert process.returncode == Exit.CONFIGURATION_INVALID
+    assert "none.json" in json.loads(log.read_text())["message"]
