@@ -26,7 +26,7 @@ from ratchet_cli.story.curve import draw
 from ratchet_cli.story.watch import Leader, Watcher
 from ratchet_cluster import operator_chart
 from ratchet_cluster.build import BuildError
-from ratchet_cluster.cluster import Cluster, ClusterError
+from ratchet_cluster.cluster import Cluster, ClusterError, default_folder
 from ratchet_cluster.plane import PlaneError
 
 NAMESPACE = "default"
@@ -56,7 +56,8 @@ def demo(preemptions: int, seed: int, json_file: str | None, file: str | None, t
 
     Exits 0 when the job completed, as often disturbed as asked, with the weights of an undisturbed run; 1 otherwise.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ratchet-demo-"))
+    default_folder().parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="demo-", dir=default_folder().parent))
     board = Board()
     try:
         figures = tell(Story(board, folder, Path(file) if file else find_example(), preemptions, seed, timeout), keep)
@@ -96,7 +97,7 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
         board.say("1  a real control plane, with nodes that look like GKE TPU nodes", bold=True)
         cluster.up(progress=board.say)
         board.say("2  the operator, installed by helm from this checkout's chart", bold=True)
-        operator_chart.install(cluster, progress=board.say)
+        operator_chart.install(cluster, "replicaCount=1")
         board.say(
             f"3  kubectl apply -f {story.file.name}; {story.preemptions} times its nodes will be taken away", bold=True
         )
@@ -114,8 +115,8 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
         show(story, figures, proof.curve(checkpoints))
     finally:
         if keep:
-            board.say(f'kept: eval "$(ratchet cluster env --dir {cluster.folder})"')
-            board.say(f"end it: ratchet cluster down --dir {cluster.folder}")
+            board.say(f'kept: eval "$(ratchet cluster --dir {cluster.folder} env)"')
+            board.say(f"end it: ratchet cluster --dir {cluster.folder} down")
         else:
             cluster.down(purge=True)
     if not keep:
@@ -141,7 +142,7 @@ def follow(story: Story, cluster: Cluster, name: str, spec: Spec) -> dict[str, A
     story.board.header()
     with Watcher(cluster, NAMESPACE, name) as watcher:
         while time.monotonic() < deadline:
-            seen = watcher.next(timeout=0.05)
+            seen = watcher.next(timeout=0.1)
             if seen is not None and seen.kind == "event":
                 story.board.event(seen.data)
             elif seen is not None:

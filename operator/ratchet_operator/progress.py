@@ -30,6 +30,7 @@ HELD_MOST = 500
 HOLD_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
 RETRY_FIRST, RETRY_MOST = 0.1, 5.0
+PACE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ class Progress:
                 self._on_news(key, urgency != before)
             if not held:
                 await asyncio.sleep(max(10.0, len(self._tasks) / 50))
-            elif not news:
-                await asyncio.sleep(RETRY_FIRST)  # a server that does not hold its answers is not asked in a tight loop
+            else:
+                await asyncio.sleep(PACE_SECONDS)  # a fast trainer has news many times a second; asking costs it steps
 
     async def _ask(self, leader: Leader, revision: str | None) -> Raw:
         if self._session is None:
