@@ -16,8 +16,8 @@ _numbers = itertools.count(1)
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A running control plane (API server, controllers, scheduler, JobSet), without nodes unless `cluster` is used too.
 
-    `plane.kubeconfig` is a path, `plane.env()` what a child process needs, `plane.kubectl(...)` and `plane.helm(...)` return
-    text. All tests share it: work in a namespace of your own (fixture `namespace`).
+    `plane.kubeconfig` is a path, `plane.env()` what a child process needs, `plane.kubectl(...)` and `plane.helm(...)`
+    return text. All tests share it: work in a namespace of your own (fixture `namespace`).
     """
     one = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
@@ -28,7 +28,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def cluster(plane: Cluster) -> Cluster:
-    """`plane` with node agents: two spot pools of two TPU hosts, `pool-a` and `pool-b`, and the system node; pods run."""
+    """`plane` with node agents: spot pools `pool-a` and `pool-b` of two TPU hosts each, and the system node."""
     return plane.up()
 
 

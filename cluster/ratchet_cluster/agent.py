@@ -39,7 +39,7 @@ class Agent:
         state = json.loads((folder / "cluster.json").read_text())
         self.folder = folder
         self.plane = Plane(folder, Path(state["programs"]), state["ports"])
-        self.replace_after = float(state.get("replaceAfterSeconds", faults.UNTIL_REPLACED))
+        self.replace_after: float = state["replaceAfterSeconds"]
         self.pools = [pools.Pool(pools.SYSTEM), *(pools.Pool(**entry) for entry in state["pools"])]
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
@@ -62,7 +62,7 @@ class Agent:
             handlers = {"preempt": self._preempt, "notice": self._notice, "log": self._log, "away": self._away}
             server = await control.serve(self.folder, handlers)
             following = asyncio.create_task(self._follow_pods())
-            await asyncio.gather(*(node.register() for node in self.nodes.values()))
+            await asyncio.gather(*map(self._join, self.nodes.values()))
             log.info("%d nodes, pods separated by: %s", len(self.nodes), self.around.way)
             await ended.wait()
             server.close()
@@ -92,6 +92,13 @@ class Agent:
         )
 
     # -- pods ----------------------------------------------------------------------------------------------------------
+
+    async def _join(self, node: Node) -> None:
+        """A machine starts. Pods that the API server already binds to its name are taken up, or said to have ended."""
+        await node.register()
+        found = await self.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node.name}")
+        for pod in found["items"]:
+            self._seen(pod)
 
     async def _follow_pods(self) -> None:
         async for kind, found in self.api.follow("/api/v1/pods"):
@@ -197,7 +204,7 @@ class Agent:
         nodes = self._pool_of(node)
         if not faults.strikable(nodes):
             raise control.Refused(f"the pool of {node} is being preempted already")
-        site = faults.Site(self._pods_on, self._forget, self.replace_after)
+        site = faults.Site(self._pods_on, self._forget, self._join, self.replace_after)
         self._spawn((faults.abrupt if abrupt else faults.graceful)(site, nodes))
         await asyncio.sleep(0)  # the first signs are on their way when we answer
         return {"nodes": [one.name for one in nodes]}

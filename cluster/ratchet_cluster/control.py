@@ -49,7 +49,7 @@ def away(folder: Path) -> set[str]:
 
 
 async def serve(folder: Path, handlers: Mapping[str, Handler]) -> asyncio.Server:
-    """Answers requests with `handlers`, command -> function of the other keys. A handler's `Refused` becomes the answer."""
+    """Answers requests with `handlers`, command -> function of the other keys. Their `Refused` is an answer, too."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

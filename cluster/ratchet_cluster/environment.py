@@ -1,7 +1,7 @@
 """The environment and the command line of a container, as a kubelet computes them.
 
-Decides values only: what the pod declares, what its references resolve to, and what GKE's webhook would have injected for a
-TPU slice. Fetching the referenced objects: `pod.py`.
+Decides values only: what the pod declares, what its references resolve to, and what GKE's webhook would have injected
+for a TPU slice. Fetching the referenced objects: `pod.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
 
 
 class MissingReference(Exception):
-    """A config map, secret, key or field that the pod refers to is not there (a kubelet: CreateContainerConfigError)."""
+    """A config map, secret, key or field that the pod refers to is not there."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,8 @@ def wants_tpu(pod: dict) -> bool:
 def injected(pod: dict, parallelism: int | None) -> dict[str, str]:
     """What GKE adds for a TPU pod, and JAX_PLATFORMS=cpu because there is no chip here.
 
-    TPU_WORKER_ID and TPU_WORKER_HOSTNAMES for a pod of an Indexed Job of `parallelism` pods with a subdomain; MEGASCALE_*
-    for a JobSet with more than one slice.
+    TPU_WORKER_ID and TPU_WORKER_HOSTNAMES for a pod of an Indexed Job of `parallelism` pods with a subdomain;
+    MEGASCALE_* for a JobSet with more than one slice.
     """
     found = {"JAX_PLATFORMS": "cpu"}
     metadata = pod["metadata"]

@@ -1,10 +1,10 @@
 """What can happen to a node pool: preemption with and without notice, announced maintenance.
 
-Decides the order of the signs, after GKE's spot machines: the Node says that it shuts down and carries the taint, the pods
-get SIGTERM and what is left of 15 s, each pod's status (Failed, Terminated, DisruptionTarget) is published once its containers
-have ended, then the machines fall silent, their Nodes are deleted, and after a delay machines of the same names but new uids
-join. Without notice there is only SIGKILL and silence, until the node controller misses the lease. A multi-host pool goes as
-one, because it is one slice.
+Decides the order of the signs, after GKE's spot machines: the Node says that it shuts down and carries the taint, the
+pods get SIGTERM and what is left of 15 s, each pod's status (Failed, Terminated, DisruptionTarget) is published once
+its containers have ended, then the machines fall silent, their Nodes are deleted, and after a delay machines of the
+same names but new uids join. Without notice there is only SIGKILL and silence, until the node controller misses the
+lease. A multi-host pool goes as one, because it is one slice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ratchet_cluster.pod import Pod
 
 NOTICE = 15.0  # of 30 s the last 15 belong to critical pods
 UNTIL_DELETED = 1.0  # between the last pod's end and the deletion of the Node
-UNTIL_REPLACED = 20.0  # until the pool has machines again; minutes in a cloud
+UNTIL_REPLACED = 10.0  # until the pool has machines again; minutes in a cloud
 MESSAGE = "Pod was terminated in response to imminent node shutdown."
 SHUTDOWN = {"phase": "Failed", "reason": "Terminated", "message": MESSAGE}
 MAINTENANCE = "cloud.google.com/scheduled-maintenance-time"
@@ -27,10 +27,11 @@ MAINTENANCE = "cloud.google.com/scheduled-maintenance-time"
 
 @dataclass(frozen=True)
 class Site:
-    """What a fault needs of the agents: the pool's nodes, the pods on a node, and how pods are forgotten."""
+    """What a fault needs of the agents: the pods on a node, how a pod is forgotten and how a machine joins."""
 
     pods_on: Callable[[Node], list[Pod]]
     forget: Callable[[Pod], Awaitable[None]]
+    join: Callable[[Node], Awaitable[None]]
     replace_after: float = UNTIL_REPLACED
 
 
@@ -76,7 +77,7 @@ async def announce(nodes: Iterable[Node], seconds: float) -> None:
 
 async def _replace(site: Site, nodes: list[Node]) -> None:
     await asyncio.sleep(site.replace_after)
-    await asyncio.gather(*(node.register() for node in nodes if node.state == DEAD))
+    await asyncio.gather(*(site.join(node) for node in nodes if node.state == DEAD))
 
 
 def strikable(nodes: Iterable[Node]) -> bool:

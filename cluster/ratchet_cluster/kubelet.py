@@ -1,7 +1,7 @@
 """The part of a kubelet's HTTPS API that `kubectl logs` needs.
 
-Decides which log answers a request; only clients with a certificate of the cluster's authority are heard. Container logs are
-plain files, so time stamps are not there to be asked for.
+Decides which log answers a request; only clients with a certificate of the cluster's authority are heard. Container
+logs are plain files, so time stamps are not there to be asked for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One machine: its Node object, its lease, and the stages in which it comes and goes.
 
-Decides what a node shows to the cluster while it is up, while it shuts down and once it is dead. Pods are told by `agent.py`,
-which order a preemption has by `faults.py`.
+Decides what a node shows to the cluster while it is up, while it shuts down and once it is dead. Pods are told by
+`agent.py`, which order a preemption has by `faults.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Paths of a pod on a machine that allows no mount namespaces: the one helper that rewrites them.
 
-Decides how a path the pod was told becomes the place where its volume really lies. The agent rewrites command lines and
-environment values with it, and hands the table on in `RATCHET_PATH_MAP` (JSON, pod path -> real path) for paths that the
-program builds itself.
+Decides how a path the pod was told becomes the place where its volume really lies. The agent rewrites command lines
+and environment values with it, and hands the table on in `RATCHET_PATH_MAP` (JSON, pod path -> real path) for paths
+that the program builds itself.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ratchet_cluster.sandbox import Mount
 
@@ -18,13 +19,31 @@ _END = r"(?=$|[/:,;=\s\"'])"
 _START = r"(?:(?<=^)|(?<=[:,;=\s\"'(\[]))"
 
 
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"  # where client libraries look for a pod's credentials
+
+
+def write_kubeconfig(place: Path, account: str, port: int) -> Path:
+    """A kubeconfig with the credentials in folder `account`, for clients that would look for them in `ACCOUNT`."""
+    cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority": f"{account}/ca.crt"}
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "pod", "cluster": cluster}],
+        "users": [{"name": "pod", "user": {"tokenFile": f"{account}/token"}}],
+        "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
+        "current-context": "pod",
+    }
+    place.write_text(json.dumps(content))
+    return place
+
+
 def table(mounts: Sequence[Mount]) -> dict[str, str]:
     """Pod path -> real path, deepest first."""
     return {m.target: m.source for m in sorted(mounts, key=lambda mount: len(mount.target), reverse=True)}
 
 
 def rewrite(text: str, mapping: Mapping[str, str]) -> str:
-    """`text` with every whole path below a mapped one replaced: `/data`, `/data/x`, `--dir=/data`, never `/database`."""
+    """`text` with every path at or below a mapped one replaced: `/data`, `--dir=/data/x`, never `/database`."""
     if not mapping:
         return text
     choices = "|".join(re.escape(path) for path in sorted(mapping, key=len, reverse=True))

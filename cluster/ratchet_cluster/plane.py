@@ -1,11 +1,11 @@
 """The control plane: etcd, API server, controller manager, scheduler and the JobSet controller as child processes.
 
-Decides their flags, ports and certificates, the order of starting, and when the plane counts as up. The programs come from
-`build.py`; nodes are the matter of `agent.py`; the whole life of a cluster that of `cluster.py`.
+Decides their flags, ports and certificates, the order of starting, and when the plane counts as up. The programs come
+from `build.py`; nodes are the matter of `agent.py`; the whole life of a cluster that of `cluster.py`.
 
-Two families of flags need a reason. EndpointSlices refuse loopback addresses, so whatever writes endpoints is off. And the
-node life cycle runs on seconds instead of minutes, so that a lost node is seen while somebody watches; nothing else differs
-in meaning from a cluster in a cloud.
+Two families of flags need a reason. EndpointSlices refuse loopback addresses, so whatever writes endpoints is off.
+And the node life cycle runs on seconds instead of minutes, so that a lost node is seen while somebody watches;
+nothing else differs in meaning from a cluster in a cloud.
 """
 
 from __future__ import annotations
@@ -256,8 +256,10 @@ class Plane:
 
     async def _until_healthy(self, name: str, url: str, deadline: float) -> None:
         while not await asyncio.to_thread(self.answers, url):
-            if name not in processes.running(self.folder):
-                raise PlaneError(f"{name} ended while it was starting. Its last words:\n{self.last_words(name)}")
+            alive = processes.running(self.folder)
+            for one in ORDER[: ORDER.index(name) + 1]:  # what it needs may have ended as well
+                if one not in alive:
+                    raise PlaneError(f"{one} ended while it was starting. Its last words:\n{self.last_words(one)}")
             if time.monotonic() > deadline:
                 raise PlaneError(f"{name} did not become healthy in time. Its last words:\n{self.last_words(name)}")
             await asyncio.sleep(0.05)

@@ -1,7 +1,8 @@
 """One pod on one node, from the moment it is bound until the API server has forgotten it.
 
-Decides the order: address, volumes, init containers, containers, end, and what is published when. Every status is built
-anew from the containers (`status.py`) and sent by one writer, so that the API server sees them in order and never a stale one.
+Decides the order: address, volumes, init containers, containers, end, and what is published when. Every status is
+built anew from the containers (`status.py`) and sent by one writer, so that the API server sees them in order and
+never a stale one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Pod:
         self.folder = around.folder / "pods" / self.uid
         self.logs = around.folder / "logs/pods" / f"{self.namespace}_{self.name}_{self.uid}"
         self.restart_policy = spec.get("restartPolicy", "Always")
-        self.address = host_address if spec.get("hostNetwork") else around.addresses.take(self.uid)
+        self.address = host_address if spec.get("hostNetwork") else around.addresses.take(found)
         late = "late/" if spec.get("initContainers") else ""
         self.initial = [self._container(one, "") for one in spec.get("initContainers") or []]
         self.main = [self._container(one, late) for one in spec["containers"]]
@@ -85,6 +86,8 @@ class Pod:
         old, self.object = self.object, found
         if found["metadata"].get("deletionTimestamp"):
             self.terminate(found["metadata"].get("deletionGracePeriodSeconds") or 0)
+            if self.finished.is_set() and not old["metadata"].get("deletionTimestamp"):
+                self._spawn(self._forget())  # it was deleted while its last status was on the way
         if any(old["metadata"].get(key) != found["metadata"].get(key) for key in ("labels", "annotations")):
             self._spawn(self._refresh())
 
@@ -93,8 +96,8 @@ class Pod:
     ) -> None:
         """SIGTERM now, SIGKILL after `grace` seconds; a later call can only shorten that.
 
-        `override` replaces phase, reason and message of the last status, `disruption` (reason, message) adds the condition
-        DisruptionTarget; both are published only once the containers have ended, as a kubelet does.
+        `override` replaces phase, reason and message of the last status, `disruption` (reason, message) adds the
+        condition DisruptionTarget; both are published only once the containers have ended, as a kubelet does.
         """
         if override and not self._override:
             self._override = override
@@ -229,16 +232,25 @@ class Pod:
         command = environment.command_line(container.spec, env)
         workdir = container.spec.get("workingDir") or str(own)
         if self.around.way == sandbox.NONE:
-            mapping = paths.table(mounts)
-            names = self._known_names()
-            env = paths.rewritten_environment({key: paths.rewrite(value, names) for key, value in env.items()}, mapping)
-            command = [paths.rewrite(paths.rewrite(part, names), mapping) for part in command]
+            mapping, of_name = paths.table(mounts), self.around.addresses.of_name
+            env = {key: addresses.with_addresses(value, pod, of_name) for key, value in env.items()}
+            env = paths.rewritten_environment(env, mapping)
+            command = [paths.rewrite(addresses.with_addresses(part, pod, of_name), mapping) for part in command]
             workdir = paths.rewrite(workdir, mapping)
+            if account := mapping.get(paths.ACCOUNT):
+                env["KUBECONFIG"] = str(paths.write_kubeconfig(own / "kubeconfig", account, self.around.api_port))
         return Launch(
-            command=command, env=env, mounts=mounts, workdir=workdir, hostname=addresses.names(pod)[0], address=self.address,
-            scratch=own / "root", message_file=message, log=self.logs / container.name / f"{container.restarts}.log",
+            command=command,
+            env=env,
+            mounts=mounts,
+            workdir=workdir,
+            hostname=addresses.names(pod)[0],
+            address=self.address,
+            scratch=own / "root",
+            message_file=message,
+            log=self.logs / container.name / f"{container.restarts}.log",
             mark={processes.DIR: str(self.around.folder), processes.POD: f"{self.uid}/{container.name}"},
-        )  # fmt: skip
+        )
 
     async def _inherited(self, pod: dict) -> dict[str, str]:
         """What every container finds without asking: the checkout's programs first, and the way to the API server."""
@@ -282,11 +294,6 @@ class Pod:
     def hosts(self) -> Path:
         """The pod's /etc/hosts."""
         return self.folder / "hosts"
-
-    def _known_names(self) -> dict[str, str]:
-        """Host name -> address, for pods that have no hosts file of their own."""
-        lines = [line.split() for line in self.hosts.read_text().splitlines()]
-        return {name: address for address, *names in lines for name in names}
 
     # -- keeping files and status up to date ---------------------------------------------------------------------------
 

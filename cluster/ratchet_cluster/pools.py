@@ -1,7 +1,7 @@
 """Node pools: which machines the cluster pretends to have, and the Node object each of them registers.
 
-Decides names, labels, taints and capacity, after GKE's TPU nodes; a multi-host pool is one slice and lives and dies as one.
-What the nodes do: `node.py`. Which shapes exist: `ratchet_api.tpu`.
+Decides names, labels, taints and capacity, after GKE's TPU nodes; a multi-host pool is one slice and lives and dies
+as one. What the nodes do: `node.py`. Which shapes exist: `ratchet_api.tpu`.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def node_object(pool: Pool, name: str) -> dict:
 
 
 def capacity(pool: Pool) -> dict[str, str]:
-    """What the scheduler may hand out. Processor and memory are generous: a pod asks for a TPU host's, and gets a process."""
+    """What the scheduler may hand out. Generous: a pod asks for a TPU host's processors and gets a process."""
     found = {"cpu": "180", "memory": "720Gi", "ephemeral-storage": "100Gi", "pods": "250"}
     return found | ({"google.com/tpu": str(pool.chips_per_node)} if pool.accelerator else {})
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nobody listens on now. Somebody else may take one before it is used: be ready to ask again."""
+    """`count` different ports that nobody listens on now. Somebody may take one before you do: be ready to retry."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

@@ -1,9 +1,10 @@
 """The processes that belong to one cluster: started, found again, and ended without ever touching a foreign one.
 
-Decides what "belongs" means: a process belongs to the cluster in DIR when its environment says so (`RATCHET_CLUSTER_DIR`).
-Whatever it starts inherits that, pods and their children included, so a cluster is found whole even after its starter was
-killed between two steps, and a recycled process id is never mistaken for ours: the environment is read again through a
-pidfd before each signal. Which processes there are and in which order: `plane.py` and `cluster.py`.
+Decides what "belongs" means: a process belongs to the cluster in DIR when its environment says so
+(`RATCHET_CLUSTER_DIR`). Whatever it starts inherits that, pods and their children included, so a cluster is found
+whole even after its starter was killed between two steps, and a recycled process id is never mistaken for ours: the
+environment is read again through a pidfd before each signal. Which processes there are and in which order: `plane.py`
+and `cluster.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from pathlib import Path
 DIR = "RATCHET_CLUSTER_DIR"
 NAME = "RATCHET_CLUSTER_PROCESS"
 POD = "RATCHET_CLUSTER_POD"
+INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "RATCHET_CLUSTER_ISOLATION")
+
+Where = Mapping[str, str | None]  # what an environment must hold; None: any value
 
 _children: list[subprocess.Popen] = []  # kept so that the ones which end while we live are reaped
 
@@ -32,7 +36,7 @@ def start(folder: Path, name: str, command: list[str], env: Mapping[str, str] | 
     """Starts a process in a session of its own, its output appended to `logs/NAME.log`; returns its pid."""
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    keep = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LANG") if key in os.environ}
+    keep = {key: os.environ[key] for key in INHERITED if key in os.environ}
     with open(logs / f"{name}.log", "ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
@@ -51,16 +55,20 @@ def environment(pid: int) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
 
 
-def belonging(where: Mapping[str, str]) -> dict[int, dict[str, str]]:
+def belonging(where: Where) -> dict[int, dict[str, str]]:
     """pid -> environment of every live process whose environment holds all of `where`."""
     _reap()
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit() and int(entry) != os.getpid():
             env = environment(int(entry))
-            if env and all(env.get(key) == value for key, value in where.items()):
+            if _holds(env, where):
                 found[int(entry)] = env
     return found
+
+
+def _holds(env: Mapping[str, str], where: Where) -> bool:
+    return all(key in env if value is None else env.get(key) == value for key, value in where.items())
 
 
 def running(folder: Path) -> dict[str, int]:
@@ -68,7 +76,7 @@ def running(folder: Path) -> dict[str, int]:
     return {env.get(NAME, "?"): pid for pid, env in belonging({DIR: str(folder)}).items() if POD not in env}
 
 
-def end(where: Mapping[str, str], grace: float) -> list[int]:
+def end(where: Where, grace: float) -> list[int]:
     """SIGTERM to every process whose environment holds `where`, SIGKILL to those alive after `grace` seconds.
 
     Returns the pids that had to be killed. Processes that appear meanwhile (children) are ended as well.
@@ -82,7 +90,7 @@ def end(where: Mapping[str, str], grace: float) -> list[int]:
     return killed
 
 
-def kill(where: Mapping[str, str]) -> None:
+def kill(where: Where) -> None:
     """SIGKILL to every process whose environment holds `where`, until there is none.
 
     Raises RuntimeError when some do not end (the kernel holds them).
@@ -95,15 +103,14 @@ def kill(where: Mapping[str, str]) -> None:
         _wait(pids, where, time.monotonic() + 5)
 
 
-def _send(pids: Iterable[int], where: Mapping[str, str], number: int) -> None:
+def _send(pids: Iterable[int], where: Where, number: int) -> None:
     for pid in pids:
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:  # the pidfd pins this process; its environment tells whether it is still the one we mean
-            env = environment(pid)
-            if all(env.get(key) == value for key, value in where.items()):
+            if _holds(environment(pid), where):
                 signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
             continue
@@ -111,15 +118,14 @@ def _send(pids: Iterable[int], where: Mapping[str, str], number: int) -> None:
             os.close(handle)
 
 
-def _wait(pids: Iterable[int], where: Mapping[str, str], deadline: float) -> None:
+def _wait(pids: Iterable[int], where: Where, deadline: float) -> None:
     for pid in pids:
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
-            env = environment(pid)
-            if env and all(env.get(key) == value for key, value in where.items()):
+            if _holds(environment(pid), where):
                 select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
         finally:
             os.close(handle)

@@ -1,9 +1,9 @@
 """A pod's own view of the file system and its own host name, for a process that is about to be executed.
 
-Decides how paths that the pod mounts come to be where the pod wants them without touching the machine: private mount, UTS
-and, where not root, user namespaces. A mount point that does not exist on the machine needs a root that can hold it: a small
-tmpfs that mirrors the real one (every entry bound back) plus the missing folders. What is mounted: `volumes.py`. Where
-namespaces are forbidden: `paths.py`.
+Decides how paths that the pod mounts come to be where the pod wants them without touching the machine: private mount,
+UTS and, where not root, user namespaces. A mount point that does not exist on the machine needs a root that can hold
+it: a small tmpfs that mirrors the real one (every entry bound back) plus the missing folders. What is mounted:
+`volumes.py`. Where namespaces are forbidden: `paths.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MS_REMOUNT, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME 
     1 << 21,
 )
 _ST_RELATIME = 4096
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG = 1
 
 ROOT, USER, NONE = "root", "user namespaces", "none"
 FORCE = "RATCHET_CLUSTER_ISOLATION"  # set to "none" to have pods run without namespaces
@@ -63,28 +63,20 @@ def ability() -> str:
     return NONE
 
 
-def adopt_orphans() -> None:
-    """Makes this process the parent of what its children leave behind, so that nothing escapes to init."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def entrance(
-    way: str, mounts: Sequence[Mount], scratch: Path, hostname: str, workdir: str, *, tied: bool = True
-) -> Callable[[], None]:
+def entrance(way: str, mounts: Sequence[Mount], scratch: Path, hostname: str, workdir: str) -> Callable[[], None]:
     """A function for the child between fork and exec. `scratch` is an empty folder for the mirrored root.
 
-    `tied`: the process is killed when the one that started it dies. What goes wrong is written to standard error, which is
-    the container's log.
+    The process is killed when the one that started it dies. What goes wrong is written to standard error, which is the
+    container's log.
     """
     plan = _plan([mount.target for mount in mounts]) if way != NONE else None
 
     def enter() -> None:
         try:
-            if tied:
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if plan is not None:
                 _separate(way, hostname)
                 _arrange(mounts, plan, str(scratch))
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # last: a change of credentials would clear it
             os.chdir(workdir)
         except OSError as error:
             os.write(2, f"the container could not be set up: {error}\n".encode())

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from ratchet_cluster.container import Container, timestamp
 
+REPLACE = {"$patch": "replace"}  # these lists would be merged: a pod whose node came back would have two addresses
+
 
 @dataclass
 class Conditions:
@@ -94,9 +96,9 @@ def pod_status(
         "phase": found,
         "startTime": start_time,
         "hostIP": host_address,
-        "hostIPs": [{"ip": host_address}],
+        "hostIPs": [{"ip": host_address}, REPLACE],
         "podIP": address,
-        "podIPs": [{"ip": address}],
+        "podIPs": [{"ip": address}, REPLACE],
         "conditions": conditions.list(),
         "containerStatuses": [container_status(one) for one in main],
     }

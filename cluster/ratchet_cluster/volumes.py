@@ -1,8 +1,8 @@
 """The volumes of a pod as folders of this machine, and where its containers want them.
 
-Decides which folder or file stands for each volume, its content and modes, and how changed content gets in. Files that
-come from the API are published as a kubelet does it: a new folder, then one rename of the link `..data`, so that a reader sees
-the old set or the new one, never a mixture.
+Decides which folder or file stands for each volume, its content and modes, and how changed content gets in. Files
+that come from the API are published as a kubelet does it: a new folder, then one rename of the link `..data`, so that
+a reader sees the old set or the new one, never a mixture.
 """
 
 from __future__ import annotations

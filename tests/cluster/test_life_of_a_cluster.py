@@ -1,0 +1,109 @@
+"""Starting twice, half-started, killed, taken ports, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ratchet_cli.cluster import cluster as command
+from ratchet_cluster import pools, processes
+from ratchet_cluster.cluster import Cluster, ClusterError
+
+SMALL = [pools.make("pool-a", "tpu-v6e-slice", "1x1")]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of this test alone; a deep folder, so that socket addresses have to cope."""
+    one = Cluster(tmp_path / "a-folder-with-quite-a-long-name" / "and-another-one-below-it-to-be-sure" / "state")
+    yield one
+    one.down(purge=True)
+    assert processes.belonging({processes.DIR: str(one.folder)}) == {}
+
+
+def test_a_cluster_lives_through_what_can_happen_to_it(own: Cluster, wait_until) -> None:
+    own.up(SMALL)
+    first = own.status()
+    assert first["up"]
+    assert [node["name"] for node in first["nodes"]] == ["pool-a-0", "system"]
+    own.kubectl("create", "configmap", "mine")
+    own.kubectl("run", "sleeper", "--image=i", "--restart=Never", "--command", "--", "sleep", "600")
+    wait_until(lambda: own.kubectl("get", "pod", "sleeper", "-o", "jsonpath={.status.phase}") == "Running")
+
+    own.up(SMALL)
+    assert own.status()["processes"] == first["processes"], "started twice changes nothing"
+
+    # The node agents are killed: their pods go with them, `up` brings the nodes back and says what became of the pods.
+    os.kill(first["processes"]["agent"], signal.SIGKILL)
+    wait_until(lambda: "agent" in own.status()["missing"])
+    assert not own.status()["up"]
+    own.up(SMALL)
+    ended = wait_until(lambda: own.kubectl("get", "pod", "sleeper", "-o", "jsonpath={.status.phase}") == "Failed")
+    assert ended
+    assert processes.belonging({processes.DIR: str(own.folder), processes.POD: None}) == {}
+
+    # One part of the plane is killed.
+    os.kill(own.status()["processes"]["kube-scheduler"], signal.SIGKILL)
+    wait_until(lambda: own.status()["missing"] == ["kube-scheduler"])
+    own.up(SMALL)
+    assert own.status()["up"]
+
+    # Everything is killed, and one of the ports is somebody else's now.
+    port = own.plane.ports["etcd"]
+    processes.kill({processes.DIR: str(own.folder)})
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        own.up(SMALL)
+    assert own.plane.ports["etcd"] != port
+    assert own.status()["up"]
+    own.kubectl("get", "configmap", "mine")
+
+    (own.folder / "volumes/checkpoints/kept").touch()
+    own.down()
+    assert processes.belonging({processes.DIR: str(own.folder)}) == {}
+    assert (own.folder / "volumes/checkpoints/kept").exists(), "checkpoints survive"
+    assert not own.kubeconfig.exists()
+    own.down()
+
+
+def test_what_was_half_started_is_ended_by_down(own: Cluster) -> None:
+    own.folder.mkdir(parents=True)
+    processes.start(own.folder, "etcd", ["sleep", "600"])
+    own.down()
+    assert processes.running(own.folder) == {}
+
+
+def test_a_program_that_does_not_start_is_named_with_its_last_words(own: Cluster, plane: Cluster, monkeypatch) -> None:
+    """Here etcd finds a data folder that it cannot use."""
+    own.folder.mkdir(parents=True)
+    (own.folder / "etcd").write_text("not a folder")
+    with pytest.raises(RuntimeError) as caught:
+        own.up(SMALL)
+    assert "Its last words" in str(caught.value)
+    assert "logs/" in str(caught.value)
+    assert processes.running(own.folder) == {}
+
+
+def test_what_needs_a_cluster_says_so_when_there_is_none(tmp_path: Path) -> None:
+    one = Cluster(tmp_path / "none")
+    one.down()
+    with pytest.raises(ClusterError, match="ratchet cluster up"):
+        one.env()
+    for arguments, code in ((["env"], 69), (["status"], 69), (["preempt", "pool-a-0"], 69), (["logs", "p"], 69)):
+        done = CliRunner().invoke(command, ["--dir", str(tmp_path / "none"), *arguments])
+        assert done.exit_code == code, done.output
+    assert CliRunner().invoke(command, ["--dir", str(tmp_path), "up", "--pool", "a=tpu-v6e-slice:3x3"]).exit_code == 65
+
+
+def test_the_environment_that_is_printed_can_be_used_by_a_shell(plane: Cluster) -> None:
+    done = CliRunner().invoke(command, ["--dir", str(plane.folder), "env"])
+    assert f"export KUBECONFIG={plane.kubeconfig}" in done.output
+    assert f"export PATH={plane.bin}:$PATH" in done.output
