@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 from faultproxy import FaultProxy
 from running_operator import World
 
+CRD = "crd/rltrainingjobs.ratchet.dev"
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,7 +25,8 @@ def api_server(plane):
     from ratchet_api.crd import crd_yaml
 
     plane.kubectl("apply", "--server-side", "-f", "-", stdin=crd_yaml())
-    plane.kubectl("wait", "--for=condition=Established", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
+    plane.kubectl("wait", "--for=jsonpath={.status.acceptedNames.kind}=RLTrainingJob", "--timeout=30s", CRD)
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", CRD)
     return plane
 
 
@@ -41,10 +43,25 @@ async def world(api_server, tmp_path):
         it.kubeconfig.write_text(_kubeconfig(proxy.url, token.strip()))
         await stack.enter_async_context(it.kubelet)
         await it.kubelet.add_pool("a")
+        await _make_claim(api, namespace, tmp_path)
         yield it
         for operator in it.operators:
             await operator.stop(9)
         await api.delete(f"/api/v1/namespaces/{namespace}")
+        await api.delete(f"/api/v1/persistentvolumes/{namespace}")
+
+
+async def _make_claim(api, namespace: str, folder: Path) -> None:
+    """The claim `checkpoints`, bound: pods with an unbound one are not scheduled."""
+    common = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {**common, "capacity": {"storage": "1Gi"}, "hostPath": {"path": str(folder)},
+              "claimRef": {"namespace": namespace, "name": "checkpoints"}}  # fmt: skip
+    claim = {**common, "volumeName": namespace, "resources": {"requests": {"storage": "1Gi"}}}
+    for path, kind, name, spec in (
+        ("/api/v1/persistentvolumes", "PersistentVolume", namespace, volume),
+        (f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", "PersistentVolumeClaim", "checkpoints", claim),
+    ):
+        await api.create(path, {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
 def _install_rights(cluster, namespace: str) -> None:

@@ -70,8 +70,10 @@ class Operator:
         """Pid of the worker."""
         if not self.supervised:
             return self.pid
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
-        pids = children.read_text().split() if children.exists() else []
+        try:
+            pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        except OSError:  # the parent has ended
+            return None
         return int(pids[0]) if pids else None
 
     @property
@@ -101,9 +103,7 @@ class Operator:
         """Sends the signal and waits for the end; the exit code."""
         assert self.process is not None
         if self.process.returncode is None:
-            self.process.send_signal(number)
-            if self.supervised and number == signal.SIGKILL and (worker := self.worker):
-                os.kill(worker, signal.SIGKILL)
+            self.process.send_signal(number)  # a killed parent's worker notices and ends by itself
         return await self.process.wait()
 
 
@@ -141,6 +141,10 @@ class World:
         body["metadata"]["name"] = name
         body["spec"].update(spec)
         return await self.api.create(self.path("rltrainingjobs"), body)
+
+    async def edit(self, name: str = "sums", **spec: Any) -> None:
+        """Changes the job's spec."""
+        await self.api.patch(self.path("rltrainingjobs", name), {"spec": spec}, "application/merge-patch+json")
 
     async def job(self, name: str = "sums") -> Raw:
         return await self.api.get(self.path("rltrainingjobs", name))

@@ -54,6 +54,8 @@ class Kubelet:
         self.overlaps: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pods: dict[str, Raw] = {}
+        self._gathering = asyncio.Lock()
+        self._over: set[str] = set()  # uids of pods whose end has been written
         self.on_pod: Callable[[str, Raw], None] = lambda kind, pod: None
 
     async def __aenter__(self) -> Kubelet:
@@ -177,6 +179,8 @@ class Kubelet:
                 it.gang.hear(pod)
             if "deletionTimestamp" in pod["metadata"] and "deletionTimestamp" not in (known or pod)["metadata"]:
                 self._spawn(self._stop(it))
+        elif uid in self._over and "deletionTimestamp" in pod["metadata"]:
+            self._spawn(self.api.delete(self._path(pod), uid=uid, grace=0))
         elif (
             pod["spec"].get("nodeName") in self.nodes
             and pod["status"].get("phase") == "Pending"
@@ -198,13 +202,11 @@ class Kubelet:
         }
         if others - {jobset}:
             self.overlaps.append(f"{meta['name']} started beside {others - {jobset}}")
-        if jobset not in self.gangs:
-            self.gangs[jobset] = Gang(
-                pod,
-                await self._job_file(pod),
-                self.storage.setdefault(name, Storage()),
-                self.pace.setdefault(name, Pace()),
-            )
+        async with self._gathering:  # the members of a gang start at the same time
+            if jobset not in self.gangs:
+                job_file = await self._job_file(pod)
+                storage, pace = self.storage.setdefault(name, Storage()), self.pace.setdefault(name, Pace())
+                self.gangs[jobset] = Gang(pod, job_file, storage, pace)
         gang = self.gangs[jobset]
         number = next(self._addresses)
         address = f"127.99.{number // 250}.{number % 250 + 1}"
@@ -279,6 +281,10 @@ class Kubelet:
             "containerStatuses": [self._container(pod, {"terminated": ended}, ready=False)],
         }
         await self._status(pod, status | ({"reason": reason} if reason else {}))
+        uid = pod["metadata"]["uid"]
+        self._over.add(uid)
+        if "deletionTimestamp" in self._pods.get(uid, pod)["metadata"]:  # asked for in between
+            await self.api.delete(self._path(pod), uid=uid, grace=0)
 
     def _container(self, pod: Raw, state: Raw, *, ready: bool) -> Raw:
         container = pod["spec"]["containers"][0]

@@ -24,6 +24,7 @@ class Storage:
 
     step: int = 0
     stage: int = 0
+    start_step: int = 0
     boundary: Raw | None = None
 
 
@@ -57,7 +58,7 @@ class Gang:
         self.finish = False
         self.storage, self.pace = storage, pace
         self.step, self.stage = storage.step, storage.stage
-        self.start_step = storage.boundary["step"] if storage.boundary else 0
+        self.start_step = storage.start_step
         self.phase, self.boundary, self.draining = "start", storage.boundary, False
         self.revision = 0
         self.steps_run: list[int] = []
@@ -141,8 +142,9 @@ class Gang:
                 self._told(phase="done")
                 self.end(Exit.DONE, "done")
                 return
-            self.stage, self.start_step = self.stage + 1, self.step
-            self.storage.stage = self.stage
+            self.storage.stage = self.stage = self.stage + 1
+            self.storage.start_step = self.start_step = self.step
+            self.storage.boundary = self.boundary = None
             self._told(phase="generate")
 
     async def _allowed(self) -> bool:

@@ -1,0 +1,169 @@
+"""Whole lives of a job on a real control plane: stages, preemptions, failures, what is written and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from running_operator import until
+from scripted_trainer import Pace
+
+from ratchet_api.protocol import Exit
+
+
+def conditions(status):
+    return {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
+
+
+async def test_a_job_runs_through_its_stages_to_the_end(world):
+    await (await world.operator()).leads()
+    await world.apply()
+    status = await world.completed()
+    assert [(s["name"], s["startStep"], s["endStep"]) for s in status["stages"]] == [
+        ("warm-up", 0, 10),
+        ("reason", 10, 30),
+    ]
+    assert status["attempt"]["number"] == 1
+    assert conditions(status)["Completed"][0] == "True"
+    (gang,) = world.kubelet.gangs.values()
+    assert gang.steps_run == list(range(1, 31)), "every step once"
+    repeated = [pair for pair, count in Counter(await world.events()).items() if count > 1]
+    assert not repeated, "each transition is told once"
+
+
+async def test_nothing_is_written_while_nothing_happens(world):
+    """Also not by the periodic list, and neither on a running job nor on a finished one."""
+    operator = await (await world.operator(RATCHET_RESYNC_SECONDS="0.3")).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    await world.apply()
+    await world.running(step=5)
+    await quiet(world, operator)
+    world.kubelet.pace["sums"].stop_at = None
+    await world.completed()
+    await quiet(world, operator)
+
+
+async def quiet(world, operator):
+    """No write during several periodic lists, once things have settled."""
+    before = -1
+    while before != len(world.proxy.writes):
+        before = len(world.proxy.writes)
+        await lists(world, 4)
+    await lists(world, 6)
+    assert world.proxy.writes[before:] == []
+
+
+async def lists(world, count):
+    """Waits for so many further periodic lists."""
+    seen = asyncio.Queue()
+
+    async def look(request):
+        seen.put_nowait(request)
+
+    fault = world.proxy.fault("GET", "/rltrainingjobs$", look, times=count)
+    await until("the periodic list", lambda: fault.hits == count)
+
+
+async def test_a_preemption_with_notice_costs_no_step(world):
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=6)
+    await world.apply()
+    status = await world.running(step=6)
+    spare = await world.kubelet.add_pool("b")
+    node = next(name for name in world.kubelet.nodes if name not in spare)
+    world.kubelet.pace["sums"].stop_at = None
+    await world.kubelet.shut_down(node)
+    status = await world.completed()
+    assert (status["counters"]["preemptions"], status["counters"].get("failures", 0)) == (1, 0)
+    assert status["counters"].get("stepsLost", 0) == 0
+    assert status["attempts"][0]["verdict"] == "Preempted"
+    assert status["attempt"]["number"] == 2
+    assert world.kubelet.overlaps == []
+    first, second = world.kubelet.gangs.values()
+    assert first.steps_run + second.steps_run == list(range(1, 31)), "every step once, in order"
+
+
+async def test_a_node_that_vanishes_is_told_from_a_failure(world):
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=6)
+    await world.apply()
+    await world.running(step=6)
+    spare = await world.kubelet.add_pool("b")
+    world.kubelet.pace["sums"].stop_at = None
+    for node in [name for name in world.kubelet.nodes if name not in spare]:
+        await world.kubelet.remove_node(node)
+    status = await world.completed()
+    assert (status["counters"]["preemptions"], status["counters"].get("failures", 0)) == (1, 0)
+    assert status["attempts"][0]["verdict"] == "NodeLost"
+    assert world.kubelet.overlaps == []
+
+
+async def test_a_failing_trainer_spends_the_budget_and_fails_the_job(world):
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=0)
+    await world.apply(restart={"failureLimit": 0})
+    await until("pods run", lambda: len(world.kubelet.running) == 2)
+    for gang in world.kubelet.gangs.values():
+        gang.end(Exit.CONFIGURATION_INVALID, "no such task: chain_summ")
+    status = await world.until("the job is Failed", lambda s: s.get("phase") == "Failed")
+    assert "chain_summ" in next(c["message"] for c in status["conditions"] if c["type"] == "Failed")
+    assert status["attempt"]["number"] == 1
+
+
+async def test_stages_go_on_where_http_is_blocked(world):
+    """A boundary in the termination message does what /progress cannot."""
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(serve=False, boundary_wait=1.5)
+    await world.apply()
+    status = await world.completed()
+    assert [s["endStep"] for s in status["stages"]] == [10, 30]
+    assert {a["verdict"] for a in status["attempts"]} <= {"Drained", "Completed"}
+    assert status["counters"].get("failures", 0) == 0
+
+
+async def test_an_answer_of_another_attempt_is_dropped(world):
+    operator = await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=5, lie={"attempt": 7, "step": 4000})
+    await world.apply()
+    await until("a mismatch is counted", lambda: operator.metric('ratchet_progress_answers_total{result="mismatch"}'))
+    assert "progress" not in await world.status()
+
+
+async def test_suspended_and_resumed(world):
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    await world.apply()
+    await world.running(step=5)
+    await world.edit(suspend=True)
+    await world.until("it is Suspended", lambda s: s.get("phase") == "Suspended")
+    await until("no pod is left", lambda: not world.kubelet.running)
+    world.kubelet.pace["sums"].stop_at = None
+    await world.edit(suspend=False)
+    status = await world.completed()
+    assert status["counters"].get("stepsLost", 0) == 0
+    assert status["counters"].get("failures", 0) == 0
+
+
+async def test_the_series_of_a_deleted_job_go(world):
+    operator = await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    await world.apply()
+    await world.running(step=5)
+    assert operator.metric('ratchet_step{job_name="sums"') == 5
+    await world.api.delete(world.path("rltrainingjobs", "sums"))
+    await until("its series are gone", lambda: 'job_name="sums"' not in operator.get("/metrics")[1])
+
+
+async def test_one_replica_stays_small(world):
+    """Parent and worker together, with one job running."""
+    operator = await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    await world.apply()
+    await world.running(step=5)
+    assert sum(resident(pid) for pid in (operator.pid, operator.worker)) < 120 * 1024
+
+
+def resident(pid):
+    """Resident KiB of a process."""
+    with open(f"/proc/{pid}/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
