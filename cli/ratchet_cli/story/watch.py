@@ -6,6 +6,7 @@ Gathers; shows and decides nothing. Each watcher is a thread that ends with the 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -58,8 +59,9 @@ class Watcher:
     def _follow(self, kind: str, resource: str, selector: str) -> None:
         command = [str(self._cluster.bin / "kubectl"), "get", resource, "--namespace", self._namespace, "--watch"]
         command += ["--field-selector", selector, "--output", "json"]
+        environment = {**os.environ, **self._cluster.env()}
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self._cluster.env()
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
         self._processes.append(process)
         threading.Thread(target=self._read, args=(kind, process), daemon=True).start()
