@@ -112,9 +112,9 @@ def settings() -> kopf.OperatorSettings:
     it = kopf.OperatorSettings()
     it.scanning.disabled = True
     it.posting.enabled = False
-    it.watching.label_selectors[kopf.Selector("", "v1", "pods")] = LABEL_JOB
-    it.watching.label_selectors[kopf.Selector("jobset.x-k8s.io", "v1alpha2", "jobsets")] = LABEL_JOB
-    it.watching.label_selectors[kopf.Selector("", "v1", "nodes")] = NODE_LABEL
+    it.watching.label_selectors["", "v1", "pods"] = LABEL_JOB
+    it.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = LABEL_JOB
+    it.watching.label_selectors["", "v1", "nodes"] = NODE_LABEL
     it.watching.server_timeout = 300
     it.watching.client_timeout = 310
     it.watching.connect_timeout = 10
