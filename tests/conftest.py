@@ -21,7 +21,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """
     one = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        yield one.up(nodes=False)
+        yield one.up(nodes=False, replace_after=3)
     finally:
         one.down(purge=True)
 

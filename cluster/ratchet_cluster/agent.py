@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 
 from ratchet_cluster import addresses, control, faults, kubelet, pools, sandbox
-from ratchet_cluster.api import UNREACHABLE, ApiError
+from ratchet_cluster.api import UNREACHABLE, ApiError, insist
 from ratchet_cluster.node import DEAD, STOPPING, UP, Node
 from ratchet_cluster.plane import Plane
 from ratchet_cluster.pod import Pod, Surroundings
@@ -95,8 +95,8 @@ class Agent:
 
     async def _join(self, node: Node) -> None:
         """A machine starts. Pods that the API server already binds to its name are taken up, or said to have ended."""
-        await node.register()
-        found = await self.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node.name}")
+        await insist(node.register)
+        found = await insist(lambda: self.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node.name}"))
         for pod in found["items"]:
             self._seen(pod)
 

@@ -10,13 +10,15 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -30,6 +32,20 @@ class ApiError(Exception):
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
         self.status, self.reason = status, reason
+
+
+async def insist(work: Callable[[], Awaitable[T]], pause: float = 0.3) -> T:
+    """Does it until the API server has answered; an answer that will not change by asking again is raised."""
+    while True:
+        try:
+            return await work()
+        except ApiError as error:
+            if error.status < 500 and error.status not in (409, 429):
+                raise
+            log.info("asked again in %.1f s: %s", pause, error)
+        except UNREACHABLE as error:
+            log.info("asked again in %.1f s: %r", pause, error)
+        await asyncio.sleep(pause)
 
 
 class Api:

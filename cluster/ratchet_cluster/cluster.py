@@ -165,6 +165,8 @@ class Cluster:
             await self._start_afresh(programs, wanted, progress)
         else:
             progress("the control plane is running; completing what is missing")
+            if self._state["pools"] != wanted["pools"]:
+                progress("it keeps the pools that it was started with; to change them: down, then up")
             await self._complete()
         async with self.plane.api() as api:
             await self._make_storage(api)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from ratchet_cluster.api import insist
 from ratchet_cluster.node import DEAD, UP, Node
 from ratchet_cluster.pod import Pod
 
@@ -42,14 +43,14 @@ async def graceful(site: Site, nodes: Iterable[Node]) -> None:
     for pod in pods:
         own = float(pod.object["spec"].get("terminationGracePeriodSeconds", 30))
         pod.terminate(min(own, NOTICE), override=SHUTDOWN, disruption=("TerminationByKubelet", MESSAGE))
-    await asyncio.gather(*(node.shut_down() for node in nodes))
+    await asyncio.gather(*(insist(node.shut_down) for node in nodes))
     await asyncio.gather(*(pod.finished.wait() for pod in pods))
     await asyncio.sleep(UNTIL_DELETED)
     for node in nodes:
         node.die()
     for pod in pods:
         await site.forget(pod)
-    await asyncio.gather(*(node.remove() for node in nodes))
+    await asyncio.gather(*(insist(node.remove) for node in nodes))
     await _replace(site, nodes)
 
 
@@ -63,9 +64,9 @@ async def abrupt(site: Site, nodes: Iterable[Node]) -> None:
         pod.abandon()
     for pod in pods:
         await site.forget(pod)
-    while any(await asyncio.gather(*(node.is_ready() for node in nodes))):
+    while any(await asyncio.gather(*(insist(node.is_ready) for node in nodes))):
         await asyncio.sleep(0.2)
-    await asyncio.gather(*(node.remove() for node in nodes))
+    await asyncio.gather(*(insist(node.remove) for node in nodes))
     await _replace(site, nodes)
 
 

@@ -12,9 +12,15 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ratchet_api import protocol
 from ratchet_cluster.sandbox import Mount
 
 VARIABLE = "RATCHET_PATH_MAP"
+FILES = {  # what the trainer opens without being told
+    protocol.ENV_JOB_FILE: protocol.JOB_FILE,
+    protocol.ENV_WORD_FILE: protocol.WORD_FILE,
+    "RATCHET_TERMINATION_LOG": "/dev/termination-log",
+}
 _END = r"(?=$|[/:,;=\s\"'])"
 _START = r"(?:(?<=^)|(?<=[:,;=\s\"'(\[]))"
 
@@ -51,5 +57,6 @@ def rewrite(text: str, mapping: Mapping[str, str]) -> str:
 
 
 def rewritten_environment(env: Mapping[str, str], mapping: Mapping[str, str]) -> dict[str, str]:
-    """The environment with its values rewritten and the table added."""
-    return {name: rewrite(value, mapping) for name, value in env.items()} | {VARIABLE: json.dumps(dict(mapping))}
+    """The environment with its values rewritten, the table and the places of the trainer's own files added."""
+    own = {name: rewrite(path, mapping) for name, path in FILES.items() if rewrite(path, mapping) != path}
+    return own | {name: rewrite(value, mapping) for name, value in env.items()} | {VARIABLE: json.dumps(dict(mapping))}

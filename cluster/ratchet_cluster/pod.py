@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 RETRY = 1.0  # seconds until a missing config map or claim is looked for again
 NO_IMAGE = ("invalid.example/", ".invalid/")  # image names that nobody can pull, to play a typing error
+# What the programs of the checkout need, also where a pod mounts something above it.
+NEEDED = tuple({Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parents[2]})
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -229,6 +231,7 @@ class Pod:
         )
         if self.around.way != sandbox.NONE:
             mounts.append(sandbox.Mount(str(self.hosts), "/etc/hosts"))
+            mounts += sandbox.kept(mounts, [own, *NEEDED])
         command = environment.command_line(container.spec, env)
         workdir = container.spec.get("workingDir") or str(own)
         if self.around.way == sandbox.NONE:

@@ -44,23 +44,25 @@ class Mount:
     read_only: bool = False
 
 
-@functools.cache
 def ability() -> str:
-    """What this user may do here: `ROOT`, `USER` or `NONE`; found by trying in a child process."""
+    """The farthest that this user may separate pods here: `ROOT`, `USER` or `NONE`."""
     if os.environ.get(FORCE) == NONE:
         return NONE
-    for way in (ROOT, USER):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                _separate(way, "ratchet-probe")
-                _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV)
-                os._exit(0)
-            except OSError:
-                os._exit(1)
-        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
-            return way
-    return NONE
+    return next((way for way in (ROOT, USER) if possible(way)), NONE)
+
+
+@functools.cache
+def possible(way: str) -> bool:
+    """Whether this user may use namespaces in this way; found by trying in a child process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _separate(way, "ratchet-probe")
+            _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV)
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def entrance(way: str, mounts: Sequence[Mount], scratch: Path, hostname: str, workdir: str) -> Callable[[], None]:
@@ -85,6 +87,13 @@ def entrance(way: str, mounts: Sequence[Mount], scratch: Path, hostname: str, wo
     return enter
 
 
+def kept(mounts: Sequence[Mount], places: Sequence[Path]) -> list[Mount]:
+    """Mounts that bring back those of `places` which `mounts` would cover, such as a checkout below /tmp."""
+    covered = [mount.target.rstrip("/") + "/" for mount in mounts]
+    needed = [str(place) for place in places if any(f"{place}/".startswith(target) for target in covered)]
+    return [Mount(place, place) for place in needed if not any(mount.target == place for mount in mounts)]
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Folders of the machine that have to be mirrored so that missing mount points below them can be made."""
@@ -93,7 +102,7 @@ class _Plan:
 
 
 def _plan(targets: Sequence[str]) -> _Plan:
-    mirrored: set[str] = set()
+    mirrored = {"/"}
     for target in targets:
         place = os.path.realpath(target)
         if os.path.exists(place):
@@ -124,15 +133,11 @@ def _separate(way: str, hostname: str) -> None:
 
 
 def _arrange(mounts: Sequence[Mount], plan: _Plan, scratch: str) -> None:
-    root = ""
-    if plan.mirrored:
-        root = scratch
-        _mount("tmpfs", root, "tmpfs", MS_NOSUID, "mode=755")
-        _mirror("/", root, plan.mirrored)
+    _mount("tmpfs", scratch, "tmpfs", MS_NOSUID, "mode=755")
+    _mirror("/", scratch, plan.mirrored)
     for mount in sorted(mounts, key=lambda one: one.target.count("/")):
-        _bind(mount, root)
-    if root:
-        os.chroot(root)
+        _bind(mount, scratch)  # sources are still seen where they are: nothing covers the old root
+    os.chroot(scratch)
 
 
 def _mirror(folder: str, root: str, mirrored: frozenset[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from ratchet_cli.cluster import cluster as command
-from ratchet_cluster import pools, processes
+from ratchet_cluster import pools, processes, sandbox
 from ratchet_cluster.cluster import Cluster, ClusterError
 
 SMALL = [pools.make("pool-a", "tpu-v6e-slice", "1x1")]
@@ -72,6 +73,30 @@ def test_a_cluster_lives_through_what_can_happen_to_it(own: Cluster, wait_until)
     assert (own.folder / "volumes/checkpoints/kept").exists(), "checkpoints survive"
     assert not own.kubeconfig.exists()
     own.down()
+
+
+def test_without_namespaces_pods_find_their_files_under_other_names(own: Cluster, monkeypatch) -> None:
+    monkeypatch.setenv(sandbox.FORCE, sandbox.NONE)
+    own.up([pools.make("cpus", hosts=1)])
+    script = 'cat /etc/ratchet/job/job.json; echo "$WHERE"; echo -n said > /dev/termination-log; test ! -e /etc/ratchet'
+    container = {
+        "name": "main", "image": "i", "command": ["bash", "-c", script],
+        "env": [{"name": "WHERE", "value": "/etc/ratchet/job/job.json"}],
+        "volumeMounts": [{"name": "job", "mountPath": "/etc/ratchet/job"}],
+    }  # fmt: skip
+    volumes = [{"name": "job", "configMap": {"name": "job"}}]
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes},
+    }  # fmt: skip
+    own.kubectl("create", "configmap", "job", "--from-literal=job.json={}")
+    own.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+    own.kubectl("wait", "pod", "p", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=30s")
+    content, where = own.kubectl("logs", "p").strip().split("}")
+    assert content == "{"
+    assert Path(where).is_relative_to(own.folder)
+    message = own.kubectl("get", "pod", "p", "-o", "jsonpath={.status.containerStatuses[0].state.terminated.message}")
+    assert message == "said"
 
 
 def test_what_was_half_started_is_ended_by_down(own: Cluster) -> None:

@@ -40,6 +40,8 @@ def test_the_environment_carries_the_table() -> None:
     env = paths.rewritten_environment({"DIR": "/checkpoints"}, MAPPING)
     assert env["DIR"] == "/state/ck"
     assert json.loads(env[paths.VARIABLE]) == MAPPING
+    assert env["RATCHET_JOB_FILE"] == "/state/job/job.json"
+    assert "RATCHET_TERMINATION_LOG" not in env
 
 
 def test_the_table_lists_deeper_paths_first() -> None:
@@ -120,14 +122,22 @@ def test_sub_paths_are_made_and_expanded(tmp_path: Path) -> None:
     assert (tmp_path / "a/x").is_dir()
 
 
-@pytest.mark.skipif(sandbox.ability() == sandbox.NONE, reason="this machine allows no mount namespaces")
-def test_mounts_are_the_process_s_own_and_leave_no_trace_on_the_machine(tmp_path: Path) -> None:
+def test_what_a_mount_would_cover_is_brought_back() -> None:
+    mounts = [sandbox.Mount("/v", "/tmp"), sandbox.Mount("/w", "/tmp/checkout/data")]
+    places = [Path("/tmp/checkout"), Path("/tmpfiles"), Path("/home/me")]
+    assert sandbox.kept(mounts, places) == [sandbox.Mount("/tmp/checkout", "/tmp/checkout")]
+
+
+@pytest.mark.parametrize("way", [sandbox.ROOT, sandbox.USER])
+def test_mounts_are_the_process_s_own_and_leave_no_trace_on_the_machine(tmp_path: Path, way: str) -> None:
+    if not sandbox.possible(way):
+        pytest.skip(f"this machine does not allow it to this user: {way}")
     (tmp_path / "volume").mkdir()
     (tmp_path / "root").mkdir()
     (tmp_path / "hosts").write_text("127.9.9.9 peer\n")
     place = "/ratchet-test-mount-point/deep/data"
     enter = sandbox.entrance(
-        sandbox.ability(),
+        way,
         [
             sandbox.Mount(str(tmp_path / "volume"), place),
             sandbox.Mount(str(tmp_path / "volume"), "/ratchet-test-mount-point/fixed", read_only=True),
