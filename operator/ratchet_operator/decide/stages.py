@@ -55,12 +55,14 @@ def say_word(draft: Draft, spec: Spec) -> None:
     leader = next((p for p in pods if p.is_leader and p.running and p.deletion is None), None)
     if leader is None or leader.jobset_uid != attempt.job_set_uid:
         return
-    # The ConfigMap of the attempt holds the stages that had begun when it was made.
-    added = [r.index for r in status.stages if (r.start_time or "") > (attempt.start_time or "")]
+    # The ConfigMap of the attempt holds the stages that had begun before it was made; the first one always had.
+    added = [r.index for r in status.stages if r.index and (r.start_time or "") >= (attempt.start_time or "")]
     text = word(draft.world.uid, attempt.number, spec, status.stage.index, over(status), added)
     if len(text.encode()) > WORD_LIMIT:
         # The trainer leaves with 75 after a minute without a word, and the next attempt's ConfigMap holds everything.
-        draft.event("Warning", "WordTooLong", f"stage {status.stage.name} needs another attempt: its word is too long")
+        if status.stage != draft.world.status.stage:
+            message = f"stage {status.stage.name} begins with another attempt: the word for it is too long"
+            draft.event("Normal", "WordTooLong", message)
         return
     if leader.word != text:
         body: Raw = {"metadata": {"annotations": {ANNOTATION_WORD: text}}}

@@ -1,0 +1,76 @@
+"""The ladder of placements: tried in order, kept while it works, begun again at the top after a restart."""
+
+from __future__ import annotations
+
+from plan_story import Story
+
+SPOT = {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "capacity": "Spot"}
+LADDER = [{**SPOT, "waitSeconds": 60}, {**SPOT, "name": "on-demand", "capacity": "OnDemand", "waitSeconds": 60}]
+
+
+def waiting(story: Story) -> Story:
+    """Pods that find no node."""
+    story.settle()
+    story.make_pods()
+    story.settle()
+    return story
+
+
+def test_the_next_placement_is_tried_when_the_first_has_no_room():
+    story = waiting(Story(placements=LADDER))
+    assert story.condition("Placed")["reason"] == "WaitingForCapacity"
+    story.later(59).settle()
+    assert story.attempt["placement"] == "spot"
+    story.later(2).settle()
+    assert (story.attempt["number"], story.attempt["placement"]) == (2, "on-demand")
+    record = story.record(1)
+    assert (record["verdict"], record["chargedTo"]) == ("Unschedulable", "nothing")
+    assert story.counters["disturbancesWithoutProgress"] == 0
+
+
+def test_the_ladder_goes_round():
+    story = waiting(Story(placements=LADDER))
+    for placement in ("on-demand", "spot", "on-demand"):
+        story.later(61).settle()
+        assert story.attempt["placement"] == placement
+        waiting(story)
+
+
+def test_a_single_placement_is_waited_for():
+    story = waiting(Story(placements=LADDER[:1]))
+    story.later(100_000).settle()
+    assert story.attempt["number"] == 1
+
+
+def test_a_job_that_runs_stays_and_goes_back_to_the_top_after_a_restart():
+    story = waiting(Story(placements=LADDER))
+    story.later(61).settle()
+    story.up()
+    story.later(3600)
+    assert story.decide().empty
+    story.shut_down("pool-a-0", "pool-a-1")
+    story.settle()
+    story.leave(story.pod(0), 75).leave(story.pod(1), 75)
+    story.settle()
+    assert story.attempt["placement"] == "spot"
+
+
+def test_soon_after_a_vain_try_the_working_placement_is_kept():
+    story = waiting(Story(placements=LADDER))
+    story.later(61).settle()
+    story.up()
+    story.shut_down("pool-a-0", "pool-a-1")
+    story.settle()
+    story.leave(story.pod(0), 75).leave(story.pod(1), 75)
+    story.settle()
+    assert story.attempt["placement"] == "on-demand"
+
+
+def test_a_gang_that_found_only_some_nodes_moves_as_a_whole():
+    story = waiting(Story(placements=LADDER))
+    keep = story.pods.pop()
+    story.place()
+    story.pods.append(keep)
+    story.later(61)
+    plan = story.decide()
+    assert sorted(d.kind for d in plan.delete) == ["JobSet", "Pod", "Pod"]
