@@ -141,7 +141,7 @@ async def run(config: Config) -> int:
         log.error("%s", problem)
         return EXIT_CONFIGURATION if isinstance(problem, ValueError) else EXIT_AGAIN
     clock = Clock()
-    kube = Kube(configuration, clock)
+    kube = Kube(configuration, clock, f"ratchet-operator/{config.identity}")
     lease = Lease(kube, clock, config.namespace, config.identity, config.terms)
     kube.may_write = lease.may_write
 
@@ -187,7 +187,6 @@ async def run(config: Config) -> int:
     if renewing.done():  # whoever holds the Lease now works: not one write more
         log.error("stopping: %s", renewing.result())
         return EXIT_AGAIN
-    watches.stop()
     await queue.close(LAST_PASSES_SECONDS)
     renewing.cancel()
     await lease.release()

@@ -34,7 +34,11 @@ async def apply(kube: Kube, events: Events, job: Raw, plan: Plan) -> tuple[Raw, 
     """
     if plan.status is not None and plan.status_first:
         job = await _write_status(kube, events, job, plan.status)
-    conflicts = tuple([taken for body in plan.create if (taken := await _create(kube, events, job, body))])
+    conflicts: tuple[str, ...] = ()
+    for body in plan.create:
+        if taken := await _create(kube, events, job, body):
+            conflicts = (taken,)
+            break  # what comes later in the list needs what comes before it
     await _all(_delete(kube, job, deletion) for deletion in plan.delete)
     await _all(_patch(kube, patch) for patch in plan.patch)
     if plan.status is not None and not plan.status_first:

@@ -47,13 +47,9 @@ class Watches:
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._configuration, self._namespaces = configuration, namespaces
         self._on_key, self._on_node = on_key, on_node
-        self._stop = threading.Event()
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="kopf", daemon=True).start()
-
-    def stop(self) -> None:
-        self._stop.set()
 
     def _run(self) -> None:
         reason = "the watches ended"
@@ -65,7 +61,6 @@ class Watches:
                     standalone=True,
                     clusterwide=not self._namespaces,
                     namespaces=self._namespaces,
-                    stop_flag=self._stop,
                 )
             )
         except Exception as problem:  # whatever it is, the process ends with it and is started again

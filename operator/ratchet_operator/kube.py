@@ -90,13 +90,11 @@ class Kube:
     `Fenced`. Every method raises `Refused` or `Unreachable`.
     """
 
-    def __init__(
-        self, configuration: Configuration, clock: Clock, may_write: Callable[[], float] = lambda: TIMEOUT_SECONDS
-    ):
+    def __init__(self, configuration: Configuration, clock: Clock, user_agent: str):
         self.clock = clock
-        self.may_write = may_write
+        self.may_write: Callable[[], float] = lambda: TIMEOUT_SECONDS
         self._client = ApiClient(configuration)
-        self._client.user_agent = "ratchet-operator"
+        self._client.user_agent = user_agent
         self._dynamic = DynamicClient(self._client)
         self._resources = {
             kind: Resource(

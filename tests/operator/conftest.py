@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import os
+import ssl
 import subprocess
 import sys
 import uuid
@@ -38,7 +39,10 @@ async def world(api_server, tmp_path):
     token = await asyncio.to_thread(api_server.kubectl, "create", "token", "ratchet", "-n", namespace)
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(api_server.plane.api())
-        proxy = await stack.enter_async_context(FaultProxy(api_server.plane.server, api._tls))
+        tls = ssl.create_default_context(
+            cafile=str(api_server.plane.pki / "ca.crt")
+        )  # no client certificate
+        proxy = await stack.enter_async_context(FaultProxy(api_server.plane.server, tls))
         it = World(api, proxy, namespace, tmp_path)
         it.kubeconfig.write_text(_kubeconfig(proxy.url, token.strip()))
         await stack.enter_async_context(it.kubelet)

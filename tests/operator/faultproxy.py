@@ -105,7 +105,7 @@ class FaultProxy:
     def __init__(self, server: str, tls: Any):
         self._server, self._tls = server, tls
         self.faults: list[Fault] = []
-        self.writes: list[tuple[str, str, int]] = []  # method, path, status; without Leases
+        self.writes: list[tuple[str, str, int, str]] = []  # method, path, status, user agent; without Leases
         self.requests = 0
         self.lose_event: Callable[[Raw], bool] = lambda event: False
         self.blocked = asyncio.Event()
@@ -175,7 +175,7 @@ class FaultProxy:
         ) as response:
             content = await response.read()
         if request.is_write:
-            self.writes.append((request.method, request.path, response.status))
+            self.writes.append((request.method, request.path, response.status, incoming.headers["User-Agent"]))
         return response.status, _headers(response.headers), content
 
     async def _watch(self, incoming: web.Request, request: Request) -> web.StreamResponse:

@@ -166,13 +166,15 @@ class World:
             raise AssertionError(f"{error}\nstatus: {json.dumps(await self.status(name), indent=1)}\n{logs}") from None
 
     async def running(self, attempt: int = 1, step: int = 1, name: str = "sums") -> Raw:
-        """The status once this attempt has made a step that the operator knows of."""
-        return await self.until(
-            f"attempt {attempt} runs",
-            lambda s: s.get("attempt", {}).get("number") == attempt and s.get("progress", {}).get("step", 0) >= step
-            and s.get("phase") == "Running",
+        """The status once this attempt is Running and has made this step (status itself shows steps every 10 s)."""
+        status = await self.until(
+            f"attempt {attempt} is Running",
+            lambda s: s.get("phase") == "Running" and s["attempt"]["number"] == attempt and "progress" in s,
             name,
-        )  # fmt: skip
+        )
+        gang = self.kubelet.gangs[status["attempt"]["jobSetUID"]]
+        await until(f"attempt {attempt} makes step {step}", lambda: gang.step >= step)
+        return status
 
     async def completed(self, name: str = "sums", seconds: float = 30.0) -> Raw:
         return await self.until("the job is Completed", lambda s: s.get("phase") == "Completed", name, seconds)

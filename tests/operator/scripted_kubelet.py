@@ -54,7 +54,6 @@ class Kubelet:
         self.overlaps: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pods: dict[str, Raw] = {}
-        self._gathering = asyncio.Lock()
         self._over: set[str] = set()  # uids of pods whose end has been written
         self.on_pod: Callable[[str, Raw], None] = lambda kind, pod: None
 
@@ -190,10 +189,13 @@ class Kubelet:
 
     async def _start(self, pod: Raw) -> None:
         await self.hold_start.wait()
-        meta = self._pods.get(pod["metadata"]["uid"], pod)["metadata"]
-        if "deletionTimestamp" in meta:  # never ran: the kubelet only confirms
-            await self.api.delete(self._path(pod), uid=meta["uid"], grace=0)
-            return
+        job_file = None
+        while job_file is None:  # a kubelet, too, waits for a ConfigMap that is not there
+            meta = self._pods.get(pod["metadata"]["uid"], pod)["metadata"]
+            if "deletionTimestamp" in meta:  # never ran: the kubelet only confirms
+                await self.api.delete(self._path(pod), uid=meta["uid"], grace=0)
+                return
+            job_file = await self._job_file(pod)
         name, jobset = meta["labels"][LABEL_JOB], meta["labels"][LABEL_JOBSET_UID]
         others = {
             r.pod["metadata"]["labels"][LABEL_JOBSET_UID]
@@ -202,11 +204,9 @@ class Kubelet:
         }
         if others - {jobset}:
             self.overlaps.append(f"{meta['name']} started beside {others - {jobset}}")
-        async with self._gathering:  # the members of a gang start at the same time
-            if jobset not in self.gangs:
-                job_file = await self._job_file(pod)
-                storage, pace = self.storage.setdefault(name, Storage()), self.pace.setdefault(name, Pace())
-                self.gangs[jobset] = Gang(pod, job_file, storage, pace)
+        if jobset not in self.gangs:
+            storage, pace = self.storage.setdefault(name, Storage()), self.pace.setdefault(name, Pace())
+            self.gangs[jobset] = Gang(pod, job_file, storage, pace)
         gang = self.gangs[jobset]
         number = next(self._addresses)
         address = f"127.99.{number // 250}.{number % 250 + 1}"
@@ -230,9 +230,15 @@ class Kubelet:
         }
         await self._status(pod, status)
 
-    async def _job_file(self, pod: Raw) -> Raw:
+    async def _job_file(self, pod: Raw) -> Raw | None:
         name = next(v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v)
-        found = await self.api.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
+        try:
+            found = await self.api.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            await asyncio.sleep(0.1)
+            return None
         return json.loads(found["data"]["job.json"])
 
     async def _until_end(self, pod: Raw, gang: Gang) -> None:

@@ -26,7 +26,7 @@ class Replica:
 
     def __init__(self, world, configuration, identity):
         clock = Clock()
-        self.kube = Kube(configuration, clock)
+        self.kube = Kube(configuration, clock, identity)
         self.lease = Lease(self.kube, clock, world.namespace, identity, SHORT)
         self.kube.may_write = self.lease.may_write
 
