@@ -12,9 +12,11 @@ from typing import Any
 from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.protocol import REPLICATED_JOB
-from ratchet_api.validate import placement_shape
+from ratchet_api.validate import placement_shape, processes
 from ratchet_operator.build.names import jobset_name, labels, owner
-from ratchet_operator.build.pod import pod_template
+from ratchet_operator.build.pod import AFFINITY_PODS, NODE_POOL, pod_template, sliced
+
+EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
 def jobset(
@@ -22,7 +24,7 @@ def jobset(
 ) -> dict[str, Any]:
     """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows."""
     meta, shape = job["metadata"], placement_shape(placement)
-    own = labels(job, number)
+    own, huge = labels(job, number), sliced(placement) and processes(placement) > AFFINITY_PODS
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
@@ -30,6 +32,7 @@ def jobset(
             "name": jobset_name(meta["name"], number),
             "namespace": meta["namespace"],
             "labels": own,
+            **({"annotations": {EXCLUSIVE: NODE_POOL}} if huge else {}),
             "ownerReferences": [owner(job)],
         },
         "spec": {

@@ -27,7 +27,6 @@ GKE = "cloud.google.com"
 NODE_POOL = f"{GKE}/gke-nodepool"
 JOB_KEY = "jobset.sigs.k8s.io/job-key"
 JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
-EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
 def pod_template(
@@ -35,9 +34,6 @@ def pod_template(
 ) -> dict[str, Any]:
     """The pod template of one attempt."""
     template, shape = spec.pod_template, placement_shape(placement)
-    annotations = dict(template.annotations)
-    if _sliced(placement) and processes(placement) > AFFINITY_PODS:
-        annotations[EXCLUSIVE] = NODE_POOL
     resources = {kind: dict(amounts) for kind, amounts in template.resources.manifest().items()}
     if shape.chips_per_node:
         for kind in ("requests", "limits"):
@@ -46,7 +42,7 @@ def pod_template(
     return {
         "metadata": {
             "labels": {**template.labels, **labels(job, number)},
-            **({"annotations": annotations} if annotations else {}),
+            **({"annotations": dict(template.annotations)} if template.annotations else {}),
         },
         "spec": {
             "restartPolicy": "Never",
@@ -163,7 +159,7 @@ def affinity(placement: Placement) -> dict[str, Any]:
         rules["nodeAffinity"] = {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [spot]}]}
         }
-    if _sliced(placement) and processes(placement) <= AFFINITY_PODS:
+    if sliced(placement) and processes(placement) <= AFFINITY_PODS:
         anyone = {"matchExpressions": [{"key": JOBSET_NAME, "operator": "Exists"}]}  # the API forbids JOB_KEY here
         together = {"labelSelector": anyone, "matchLabelKeys": [JOB_KEY], "topologyKey": NODE_POOL}
         apart = {
@@ -210,7 +206,7 @@ def _claims(spec: Spec) -> list[tuple[str, str, str, dict[str, bool]]]:
     return list(found.values())
 
 
-def _sliced(placement: Placement) -> bool:
+def sliced(placement: Placement) -> bool:
     """Whether a slice spans several hosts, which must then share one node pool."""
     return placement.accelerator is not None and placement_shape(placement).hosts > 1
 

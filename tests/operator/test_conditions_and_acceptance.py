@@ -1,0 +1,141 @@
+"""What a user reads: conditions that are always all there, and what a job is refused for."""
+
+from __future__ import annotations
+
+import pytest
+from plan_story import Story, job
+
+from ratchet_api.job import parse_spec
+from ratchet_api.status import CONDITIONS, PHASES
+from ratchet_operator.decide import acceptance, conditions
+from ratchet_operator.decide.views import read_status
+from ratchet_operator.snapshot import Values
+
+
+def test_all_conditions_are_there_from_the_first_pass():
+    story = Story()
+    plan = story.decide()
+    assert tuple(c["type"] for c in plan.status["conditions"]) == CONDITIONS
+    assert plan.status["observedGeneration"] == 1
+
+
+def test_the_phase_follows_a_life():
+    story = Story()
+    seen = [story.decide().status["phase"]]
+    story.settle()
+    story.up()
+    seen.append(story.status["phase"])
+    story.shut_down("pool-a-0", "pool-a-1")
+    story.settle()
+    seen.append(story.status["phase"])
+    story.leave(story.pod(0), 75).leave(story.pod(1), 75)
+    story.settle()
+    seen.append(story.status["phase"])
+    story.up("pool-b")
+    seen.append(story.status["phase"])
+    assert seen == ["Placing", "Running", "Recovering", "Recovering", "Running"]
+    assert set(seen) <= set(PHASES)
+
+
+def test_the_time_of_a_transition_moves_only_with_the_status():
+    story = Story()
+    story.settle()
+    created = story.condition("Running")["lastTransitionTime"]
+    story.later(30).up()
+    assert story.condition("Running")["lastTransitionTime"] == "2026-01-02T03:04:35Z"
+    story.later(30)
+    story.leave(story.pod(0), 1)
+    story.decide()
+    assert story.condition("Accepted")["lastTransitionTime"] == created
+
+
+def test_every_reason_is_documented():
+    for kind in CONDITIONS:
+        assert conditions.REASONS[kind]
+        assert all(meaning for meaning in conditions.REASONS[kind].values())
+
+
+REFUSED = [
+    # a change of the spec, the path that is named, a word of the way out
+    ({"checkpoint": {"directory": "/checkpoints/sums"}}, "spec.checkpoint.claimName", "PersistentVolumeClaim"),
+    ({"checkpoint": {"directory": "/etc/sums", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
+    ({"checkpoint": {"directory": "/", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
+    (
+        {"podTemplate": {"serviceAccountName": "admin"}},
+        "spec.podTemplate.serviceAccountName",
+        "trainer.serviceAccounts",
+    ),
+    ({"podTemplate": {"env": [{"name": "NPROC", "value": "8"}]}}, "spec.podTemplate.env[0].name", "requests.cpu"),
+    ({"podTemplate": {"env": [{"name": "RATCHET_ATTEMPT"}]}}, "spec.podTemplate.env[0].name", "set by Ratchet"),
+    ({"podTemplate": {"labels": {"ratchet.dev/attempt": "9"}}}, "spec.podTemplate.labels", "domain of yours"),
+    ({"podTemplate": {"annotations": {"ratchet.dev/word": "{}"}}}, "spec.podTemplate.annotations", "domain of yours"),
+    (
+        {"placements": [{"name": "p", "accelerator": "tpu-v6e-slice", "topology": "3x3"}]},
+        "spec.placements[0].topology",
+        "there is",
+    ),
+    (
+        {"datasets": [{"name": "sums", "jsonl": {"path": "data.jsonl", "claimName": "c"}}]},
+        "spec.datasets[0].jsonl.path",
+        "/FOLDER/FILE",
+    ),
+    (
+        {"datasets": [{"name": "sums", "jsonl": {"path": "/usr/data.jsonl", "claimName": "c"}}]},
+        "spec.datasets[0].jsonl.path",
+        "/data",
+    ),
+    (
+        {"datasets": [{"name": "sums", "jsonl": {"path": "/checkpoints/data.jsonl", "claimName": "other"}}]},
+        "spec.datasets[0].jsonl.claimName",
+        "another folder",
+    ),
+    (
+        {"stages": [{"name": "s", "sft": {"dataset": "sums", "batchSize": 33}, "advance": {"steps": 1}}]},
+        "spec.stages[0].sft.batchSize",
+        "multiple of 2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "path", "way_out"), REFUSED, ids=[f"{i}-{r[1]}" for i, r in enumerate(REFUSED)])
+def test_a_job_that_cannot_run_is_refused_with_path_and_way_out(change, path, way_out):
+    story = Story(**change)
+    story.settle()
+    accepted = story.condition("Accepted")
+    assert (accepted["status"], accepted["reason"]) == ("False", "Invalid")
+    assert path in accepted["message"]
+    assert way_out in accepted["message"]
+    assert story.jobsets == []
+    assert story.status["phase"] == "Pending"
+    assert story.events == ["NotAccepted"], "told once"
+
+
+def test_a_corrected_spec_is_accepted():
+    story = Story(podTemplate={"serviceAccountName": "admin"})
+    story.settle()
+    story.values = Values(service_accounts=("admin",))
+    story.settle()
+    assert story.condition("Accepted")["status"] == "True"
+    pod = story.jobsets[0]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "admin"
+
+
+def test_the_example_is_accepted():
+    assert acceptance.problems(parse_spec(job()["spec"]), Values()) == ()
+
+
+def test_a_spec_that_becomes_wrong_keeps_its_attempt_but_gets_no_other():
+    story = Story().begin()
+    story.job["spec"]["podTemplate"] = {"serviceAccountName": "admin"}
+    story.settle()
+    assert story.condition("Running")["status"] == "True"
+    story.leave(story.pod(0), 69).leave(story.pod(1), 69)
+    story.settle()
+    assert story.attempt["number"] == 1
+    assert story.condition("Placed")["reason"] == "NotAccepted"
+
+
+def test_status_of_a_newer_version_is_read_without_what_is_unknown():
+    story = Story().begin()
+    newer = {**story.status, "lineage": 3, "attempt": {**story.attempt, "rung": {"name": "x"}}}
+    assert read_status(newer) == read_status(story.status)
