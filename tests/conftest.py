@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -21,7 +22,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """
     one = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
-        yield one.up(nodes=False, replace_after=3)
+        yield one.up(nodes=False, replace_after=3, owner=os.getpid())
     finally:
         one.down(purge=True)
 

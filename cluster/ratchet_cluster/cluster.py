@@ -55,11 +55,13 @@ class Cluster:
         *,
         nodes: bool = True,
         replace_after: float = faults.UNTIL_REPLACED,
+        owner: int | None = None,
     ) -> Cluster:
         """Brings everything up that is not up, and returns when the nodes are Ready.
 
         A running cluster keeps its pools. `nodes=False` leaves out the node agents: objects can be created, no pod
-        runs. `replace_after`: seconds until a preempted pool has machines again.
+        runs. `replace_after`: seconds until a preempted pool has machines again. `owner`: a process id; when that
+        process has gone, the cluster goes down by itself.
         Raises `BuildError`, `PlaneError`, `PoolError` or `ClusterError`.
         """
         programs = build.ensure_binaries(progress)
@@ -67,6 +69,9 @@ class Cluster:
             wanted = {"pools": [asdict(pool) for pool in pools], "replaceAfterSeconds": replace_after}
             node_pools.by_name(list(pools))
             _run(lambda: self._up(programs, wanted, progress, nodes))
+            if owner and "guard" not in processes.running(self.folder):
+                command = [sys.executable, "-m", "ratchet_cluster.guard", str(self.folder), str(owner)]
+                processes.start(self.folder, "guard", command)
         return self
 
     def down(self, purge: bool = False) -> None:

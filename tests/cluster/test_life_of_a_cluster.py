@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,14 @@ def test_a_cluster_lives_through_what_can_happen_to_it(own: Cluster, wait_until)
     assert (own.folder / "volumes/checkpoints/kept").exists(), "checkpoints survive"
     assert not own.kubeconfig.exists()
     own.down()
+
+
+def test_a_cluster_goes_with_the_process_that_it_was_started_for(own: Cluster, wait_until) -> None:
+    with subprocess.Popen(["sleep", "600"]) as owner:
+        own.up(SMALL, nodes=False, owner=owner.pid)
+        assert "guard" in own.status()["processes"]
+        owner.kill()
+    wait_until(lambda: processes.belonging({processes.DIR: str(own.folder)}) == {})
 
 
 def test_without_namespaces_pods_find_their_files_under_other_names(own: Cluster, monkeypatch) -> None:
