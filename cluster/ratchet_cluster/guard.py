@@ -1,6 +1,6 @@
 """Takes a cluster down when the process that it was started for has gone, however that ended.
 
-Run as `python -m ratchet_cluster.guard FOLDER PID` by `cluster.py`. It only waits; the rest is loaded when it is needed.
+Run as `python -m ratchet_cluster.guard FOLDER PID` by `cluster.py`. It only waits; the rest is loaded when needed.
 """
 
 from __future__ import annotations
