@@ -47,6 +47,7 @@ def start(environment: Environment, cache: Path) -> None:
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         _bind_gloo(environment.address)
+        _share_compiled_programs()
     if not environment.leader:
         _await_coordinator(host.strip("[]"), int(port))
     try:
@@ -80,6 +81,18 @@ def _bind_gloo(address: str) -> None:
         make, functools.partial
     ):
         _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=address)
+
+
+def _share_compiled_programs() -> None:
+    # JAX lets process 0 alone write the cache. On CPUs the key holds a fingerprint of the topology that differs from
+    # process to process, so the others would compile anew at every start; the kinds of the devices tell enough.
+    import jax
+    from jax._src import cache_key
+
+    kinds = getattr(cache_key, "_hash_devices", None)
+    if kinds is not None and hasattr(cache_key, "_hash_accelerator_config"):
+        cache_key._hash_accelerator_config = kinds
+        jax.config.update("jax_share_binary_between_hosts", True)  # what one has compiled, the others need not
 
 
 def _await_coordinator(host: str, port: int) -> None:
