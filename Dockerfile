@@ -15,12 +15,12 @@ FROM python:${PYTHON}-slim AS operator
 RUN --mount=from=source,source=/src,target=/src,rw pip install --no-cache-dir '/src[operator]'
 USER 10001
 ENV TZ=UTC PYTHONUNBUFFERED=1
-ENTRYPOINT []
-CMD ["ratchet", "operator"]
+ENTRYPOINT ["ratchet"]
+CMD ["operator"]
 
 FROM python:${PYTHON}-slim AS trainer
 RUN --mount=from=source,source=/src,target=/src,rw pip install --no-cache-dir '/src[tpu]'
 USER 10001
 ENV TZ=UTC PYTHONUNBUFFERED=1
-ENTRYPOINT []
-CMD ["ratchet", "trainer"]
+ENTRYPOINT ["ratchet"]
+CMD ["trainer"]

@@ -95,7 +95,7 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
     cluster = Cluster(story.folder / "cluster")
     try:
         board.say("1  a real control plane, with nodes that look like GKE TPU nodes", bold=True)
-        cluster.up(progress=board.say)
+        cluster.up(progress=board.say, owner=None if keep else os.getpid())
         board.say("2  the operator, installed by helm from this checkout's chart", bold=True)
         operator_chart.install(cluster, "replicaCount=1")
         board.say(

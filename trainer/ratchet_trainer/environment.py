@@ -26,6 +26,9 @@ ENV_COMPILATION_CACHE = "RATCHET_COMPILATION_CACHE"
 ENV_UNTIL_STEP = "RATCHET_UNTIL_STEP"
 """The gang leaves with 75 once this step is committed; for `ratchet train --until-step`."""
 
+ENV_PATH_MAP = "RATCHET_PATH_MAP"
+"""JSON, pod path -> real path, deepest first: set where a machine forbids mount namespaces."""
+
 EXACT_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 """Settings that results may depend on, besides NPROC. They must stand before Python starts."""
 
@@ -109,7 +112,19 @@ def read_job_file(path: Path) -> dict[str, Any]:
     missing = [k for k in ("v", "namespace", "name", "jobUID", "spec", "mayEnter") if k not in data]
     if missing:
         raise ConfigurationInvalid(f"{path}: lacks {', '.join(missing)}")
+    _map_paths(data["spec"], json.loads(os.environ.get(ENV_PATH_MAP, "{}")))
     return data
+
+
+def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
+    """Puts real paths in the place of a pod's, on a machine where the pod's could not be mounted."""
+    holders = [(spec["checkpoint"], "directory")]
+    holders += [(dataset["jsonl"], "path") for dataset in spec["datasets"] if "jsonl" in dataset]
+    for holder, key in holders:
+        for mounted, real in mapping.items():
+            if holder[key] == mounted or holder[key].startswith(mounted.rstrip("/") + "/"):
+                holder[key] = real + holder[key][len(mounted) :]
+                break
 
 
 def exact_environment(spec: Mapping[str, Any]) -> dict[str, str]:
