@@ -1,0 +1,222 @@
+"""The golden cases: how each snapshot in `cases/` came about, and how the files are written.
+
+`python tests/operator/golden_cases.py` writes them anew; read the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from plan_story import Story
+
+from ratchet_operator.decide import decide
+from ratchet_operator.snapshot import Snapshot
+
+CASES = Path(__file__).parent / "cases"
+WARM_UP = {"name": "warm-up", "index": 0, "startStep": 0}
+REASON = {"name": "reason", "index": 1, "startStep": 10}
+
+
+def running() -> Story:
+    """An attempt in its first stage, step 6."""
+    story = Story().begin()
+    story.later(12.5).report(
+        step=6, targetStep=10, stage=WARM_UP, reward=0.25, checkpoint={"step": 6, "path": "steps/6"}
+    )
+    story.settle()
+    story.later(1)
+    return story
+
+
+def applied() -> Story:
+    """A job was just applied. Status authorises attempt 1 first; then its ConfigMap and its JobSet are created."""
+    return Story()
+
+
+def jobset_seen() -> Story:
+    """The JobSet of attempt 1 is there: its uid is written down, which makes the attempt's token whole."""
+    story = Story()
+    story.decide()
+    story.later(0.02).make_pods()
+    return story
+
+
+def all_pods_run() -> Story:
+    """Both pods run: the recovery clock stops here, the image's digest is pinned, the leader gets its word."""
+    story = Story()
+    story.settle()
+    story.make_pods()
+    story.place()
+    story.later(0.4).run()
+    return story
+
+
+def spot_notice() -> Story:
+    """GKE takes a spot slice. Both nodes say that they are shutting down; no pod has ended yet.
+
+    Evidence is written first. The kubelets end their own pods within the notice, so only the JobSet is deleted.
+    """
+    return running().shut_down("pool-a-0", "pool-a-1")
+
+
+def one_node_of_two_goes() -> Story:
+    """Only one node gave notice. The other pod is given what is left of the window, so that both commit one step."""
+    return running().shut_down("pool-a-1")
+
+
+def drained() -> Story:
+    """Both pods left with 75 and told their last committed step: attempt 2 is authorised and created at once."""
+    story = running().shut_down("pool-a-0", "pool-a-1")
+    story.settle()
+    story.later(1.2)
+    return story.leave(story.pod(0), 75, step=7).leave(story.pod(1), 75, step=7)
+
+
+def survivor_of_a_lost_node() -> Story:
+    """A node lost power. All that is seen is that the other pod left with 69: PeerLost for now, and nothing charged."""
+    story = running()
+    return story.leave(story.pod(0), 69, message="connection to process 1 was reset")
+
+
+def lost_node_is_gone() -> Story:
+    """Seconds later its Node is deleted. The verdict becomes NodeLost, the pod on it can no longer write: attempt 2."""
+    story = survivor_of_a_lost_node()
+    story.settle()
+    story.later(4)
+    story.nodes["pool-a-1"] = None
+    return story
+
+
+def old_pod_may_still_write() -> Story:
+    """The node does not answer, and its Node object is still there: attempt 2 is authorised but not created."""
+    story = survivor_of_a_lost_node()
+    story.settle()
+    story.later(4)
+    story.nodes["pool-a-1"]["status"]["conditions"][0] |= {"status": "Unknown", "reason": "NodeStatusUnknown"}
+    return story
+
+
+def stage_ends() -> Story:
+    """The trainer reports the boundary at step 10. Status records it first; then the word lets the next stage begin."""
+    story = running()
+    boundary = {"stage": 0, "step": 10, "rule": "steps"}
+    return story.report(step=10, phase="boundary", stage=WARM_UP, boundary=boundary, checkpoint={"step": 10})
+
+
+def last_stage_ends() -> Story:
+    """The last stage is recorded as done, and only then the trainer is told to finish."""
+    story = stage_ends()
+    story.settle()
+    boundary = {"stage": 1, "step": 40, "rule": "accuracy atLeast 0.9"}
+    return story.later(30).report(step=40, phase="boundary", stage=REASON, boundary=boundary, checkpoint={"step": 40})
+
+
+def completed() -> Story:
+    """Both pods exited with 0 after the word to finish. The JobSet stays, so that logs can be read."""
+    story = last_stage_ends()
+    story.settle()
+    story.later(1)
+    return story.leave(story.pod(0), 0, step=40).leave(story.pod(1), 0, step=40)
+
+
+def application_failure() -> Story:
+    """The user's reward function raised. The failure budget pays, the JobSet stays for its log."""
+    story = running()
+    return story.leave(story.pod(1), 70, message="KeyError: 'answer' in rewards/mine.py line 12")
+
+
+def budget_is_spent() -> Story:
+    """failureLimit 0, one failure, and two minutes later no evidence that would excuse it: the job is Failed."""
+    story = application_failure()
+    story.job["spec"]["restart"] = {"failureLimit": 0}
+    story.settle()
+    story.leave(story.pod(0), 69).jobset_failed()
+    story.settle()
+    return story.later(121)
+
+
+def suspended() -> Story:
+    """spec.suspend became true: the gang gets its whole grace to commit one common step."""
+    story = running()
+    story.job["spec"]["suspend"] = True
+    return story
+
+
+def refused() -> Story:
+    """A service account that the operator's values do not allow: nothing is created, and the message says the way out."""
+    return Story(podTemplate={"serviceAccountName": "cluster-admin"})
+
+
+def applied_again() -> Story:
+    """The job was deleted and applied again while its pods still run: the new one waits for them."""
+    story = running()
+    del story.job["status"]
+    story.job["metadata"]["uid"] = "new-uid"
+    story.progress = None
+    story.jobsets.clear()
+    return story
+
+
+def status_lost() -> Story:
+    """Somebody wiped the status of a running job: the attempt is taken up again, with an event."""
+    story = running()
+    del story.job["status"]
+    return story
+
+
+ALL: dict[str, Callable[[], Story]] = {
+    f.__name__.replace("_", "-"): f
+    for f in (
+        applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, drained, survivor_of_a_lost_node,
+        lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, completed, application_failure,
+        budget_is_spent, suspended, refused, applied_again, status_lost,
+    )
+}  # fmt: skip
+
+
+class Dumper(yaml.SafeDumper):
+    """Block style, but small mappings in one line: conditions and references read like a table."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        node = super().represent_mapping(tag, mapping, flow_style)
+        values = list(mapping.values())
+        node.flow_style = (
+            all(not isinstance(value, (dict, list)) for value in values)
+            and len(values) > 1
+            and sum(len(f"{k}: {v}, ") for k, v in mapping.items()) < 100
+        )
+        return node
+
+
+def text(data: Any, comment: str) -> str:
+    lines = [f"# {line.strip()}".rstrip() for line in comment.strip().splitlines()]
+    return "\n".join(lines) + "\n" + yaml.dump(data, Dumper=Dumper, sort_keys=False, width=118, allow_unicode=True)
+
+
+def plain(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as its file has it: without what is empty."""
+    data = {key: value for key, value in asdict(snapshot).items() if value not in (None, (), [], {})}
+    data["values"] = {key: list(value) if isinstance(value, tuple) else value for key, value in data["values"].items()}
+    return data
+
+
+def main() -> None:
+    shutil.rmtree(CASES, ignore_errors=True)
+    for name, make in ALL.items():
+        snapshot, comment = make().snapshot(), make.__doc__ or ""
+        folder = CASES / name
+        folder.mkdir(parents=True)
+        (folder / "snapshot.yaml").write_text(text(plain(snapshot), comment), encoding="utf-8")
+        (folder / "plan.yaml").write_text(text(decide(snapshot).to_dict(), comment), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
