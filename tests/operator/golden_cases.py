@@ -148,7 +148,7 @@ def suspended() -> Story:
 
 
 def refused() -> Story:
-    """A service account that the operator's values do not allow: nothing is created, and the message says the way out."""
+    """A service account that the operator's values do not allow: nothing is created; the message says the way out."""
     return Story(podTemplate={"serviceAccountName": "cluster-admin"})
 
 
@@ -191,14 +191,14 @@ class Dumper(yaml.SafeDumper):
         node.flow_style = (
             all(not isinstance(value, (dict, list)) for value in values)
             and len(values) > 1
-            and sum(len(f"{k}: {v}, ") for k, v in mapping.items()) < 100
+            and sum(len(f"{k}: {v}, ") for k, v in mapping.items()) < 152
         )
         return node
 
 
 def text(data: Any, comment: str) -> str:
     lines = [f"# {line.strip()}".rstrip() for line in comment.strip().splitlines()]
-    return "\n".join(lines) + "\n" + yaml.dump(data, Dumper=Dumper, sort_keys=False, width=118, allow_unicode=True)
+    return "\n".join(lines) + "\n" + yaml.dump(data, Dumper=Dumper, sort_keys=False, width=158, allow_unicode=True)
 
 
 def plain(snapshot: Snapshot) -> dict[str, Any]:
