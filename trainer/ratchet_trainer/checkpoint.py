@@ -51,7 +51,7 @@ class Content:
 
 
 def with_retries(what: str, operation: Callable[[], Any]) -> Any:
-    """Runs an operation on the storage, and again after each of BACK_OFF_SECONDS when it fails. Raises StorageUnavailable."""
+    """Runs an operation on the storage, again after each of BACK_OFF_SECONDS. Raises StorageUnavailable."""
     for wait in (*BACK_OFF_SECONDS, None):
         try:
             return operation()

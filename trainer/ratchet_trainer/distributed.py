@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ratchet_trainer.environment import Environment
 from ratchet_trainer.errors import PeerLost
-from ratchet_trainer.peers import CONNECT_SECONDS, SILENCE_SECONDS
+from ratchet_trainer.peers import CONNECT_SECONDS, SILENCE_SECONDS, patience
 
 XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
@@ -48,6 +48,7 @@ def start(environment: Environment, cache: Path) -> None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         _bind_gloo(environment.address)
         _share_compiled_programs()
+    v6 = ":" in environment.address
     if not environment.leader:
         _await_coordinator(host.strip("[]"), int(port))
     try:
@@ -55,7 +56,7 @@ def start(environment: Environment, cache: Path) -> None:
             environment.coordinator,
             num_processes=environment.processes,
             process_id=environment.process,
-            coordinator_bind_address=f"{environment.address}:{port}",
+            coordinator_bind_address=f"[{environment.address}]:{port}" if v6 else f"{environment.address}:{port}",
             heartbeat_timeout_seconds=SILENCE_SECONDS,
             initialization_timeout=int(CONNECT_SECONDS),
             # Everything is said above; JAX's own look for Kubernetes would want an API token, which pods do not have.
@@ -97,7 +98,7 @@ def _share_compiled_programs() -> None:
 
 def _await_coordinator(host: str, port: int) -> None:
     # A client that calls before the coordinator listens backs off for a whole second.
-    deadline = time.monotonic() + CONNECT_SECONDS
+    deadline, pauses = time.monotonic() + CONNECT_SECONDS, patience()
     while True:
         try:
             socket.create_connection((host, port), timeout=5.0).close()
@@ -105,4 +106,4 @@ def _await_coordinator(host: str, port: int) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise PeerLost(f"JAX's coordinator at {host}:{port}: {error}") from error
-            time.sleep(0.01 if host.startswith("127.") else 0.1)
+            time.sleep(next(pauses))

@@ -123,6 +123,8 @@ class Journal:
             if self._create(seq, body):
                 self.read()
                 self.mine = next(c for c in self.claims if c.seq == seq)
+                for left_over in self.folder.glob(".*.tmp"):  # of writers that died; whoever still lives is fenced
+                    left_over.unlink(missing_ok=True)
                 return
             self.read()  # somebody was quicker: a last commit of the old owner, or another claim
 
@@ -198,15 +200,15 @@ class Journal:
                 os.fsync(file.fileno())
             try:
                 os.link(temporary, self.folder / f"{seq:010d}.json")
-            except FileExistsError:
-                return False
+            except (FileExistsError, FileNotFoundError):
+                return False  # taken; or a new owner has just swept our temporary file away
             except OSError as error:
                 # NFS may have made the link and lost the answer: the link count tells.
                 if error.errno in (errno.EIO, errno.ETIMEDOUT) and os.stat(temporary).st_nlink == 2:
                     return True
                 raise
         finally:
-            os.unlink(temporary)
+            Path(temporary).unlink(missing_ok=True)
         sync_folder(self.folder)
         return True
 

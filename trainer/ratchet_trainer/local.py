@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import http.client
 import json
 import os
@@ -106,6 +107,7 @@ class Folder:
             "weightsSha256": proof["weightsSha256"],
             "stateSha256": proof["stateSha256"],
             "metricsSha256": control["metricsDigest"],
+            "streamSha256": hashlib.sha256((self.path / "metrics.jsonl").read_bytes()).hexdigest(),
             "exactSince": proof["identity"].get("exactSince"),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,

@@ -13,6 +13,7 @@ import json
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from ratchet_trainer.environment import Environment
@@ -94,7 +95,8 @@ class Peers:
     def _listen(self, place: tuple[str, int]) -> None:
         expected = (self.processes - 1) * len(LINES)
         deadline = time.monotonic() + CONNECT_SECONDS
-        with socket.create_server(place, backlog=expected + 16) as server:
+        family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
+        with socket.create_server(place, family=family, backlog=expected + 16) as server:
             while sum(map(len, self._lines.values())) < expected:
                 server.settimeout(max(0.01, deadline - time.monotonic()))
                 try:
@@ -126,6 +128,7 @@ class Peers:
         deadline = time.monotonic() + CONNECT_SECONDS
         for name in LINES:
             hello = json.dumps({"owner": self._identity, "process": self.process, "line": name}).encode()
+            pauses = patience()
             while True:
                 try:
                     connection = socket.create_connection(place, timeout=5.0)
@@ -139,7 +142,7 @@ class Peers:
                     reason = str(error)
                 if time.monotonic() > deadline:
                     raise PeerLost(f"process 0 at {place[0]}:{place[1]}: {reason}")
-                time.sleep(0.01 if place[0].startswith("127.") else 0.1)
+                time.sleep(next(pauses))
 
     def _keep(self, name: str, process: int, connection: socket.socket) -> None:
         connection.settimeout(None)
@@ -156,6 +159,14 @@ class Peers:
         if (old := self._lines[name].pop(process, None)) is not None:
             old.close()
         self._lines[name][process] = connection
+
+
+def patience() -> Iterator[float]:
+    """Seconds between calls to somebody who may not be there yet: soon at first, then ever more rarely."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(0.5, 1.2 * pause)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -157,6 +158,7 @@ def serve(progress: Progress, address: str, metrics: Callable[[], bytes], port: 
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         connections = threading.BoundedSemaphore(2 * HELD_AT_MOST)
 
         def process_request(self, request: Any, client_address: Any) -> None:

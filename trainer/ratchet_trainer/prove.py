@@ -22,7 +22,9 @@ from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
 from ratchet_trainer.local import TRAINER, Folder, Gang, train, verdict
 
-HASHES = ("weightsSha256", "stateSha256", "metricsSha256")
+HASHES = ("weightsSha256", "stateSha256", "metricsSha256", "streamSha256")
+"""What must be equal: the weights, the whole state (optimiser and curriculum included), the running hash of the metric
+stream, and the stream itself, in which each step must stand once."""
 MOMENTS = ("step", "start", "restore", "compile", "boundary")
 ATTEMPTS_PER_KILL = 5
 
@@ -139,7 +141,7 @@ def prove(
     listener: Callable[[str, dict[str, Any]], None] = lambda run, document: None,
     command: Sequence[str] = TRAINER,
 ) -> dict[str, Any]:
-    """Runs both and returns the verdict: `{equal, <hash>: [undisturbed, killed], recoveries, ...}`. Raises ProofFailed."""
+    """Runs both; returns `{equal, <hash>: [undisturbed, killed], recoveries, ...}`. Raises ProofFailed."""
     say(f"undisturbed run in {directory / 'undisturbed'}")
     cache = directory / "cache"  # shared: compiled once, and whether bits depend on that is not what is proved here
     calm = Folder(directory / "undisturbed", name, job, cache)
