@@ -51,11 +51,12 @@ class Folder:
     """The working folder of one job."""
 
     def __init__(self, path: Path, name: str, job: RLTrainingJob, cache: Path | None = None):
-        """`cache` is the compilation cache; by default it is in the folder."""
+        """`cache` is the compilation cache; by default RATCHET_COMPILATION_CACHE, else it is in the folder."""
         self.path = path.absolute()
         self.local = self.path / "local"
         self.name = name
-        self.cache = cache.absolute() if cache else self.path / "cache"
+        shared = os.environ.get(environment.ENV_COMPILATION_CACHE)
+        self.cache = (cache or (Path(shared) if shared else self.path / "cache")).absolute()
         # `directory` is replaced by the folder; a claim belongs to it no longer.
         plain = job.spec.manifest()
         plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | {
