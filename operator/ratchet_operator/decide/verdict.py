@@ -247,7 +247,8 @@ def _own_ends(pod: Pod, world: World, attempt: AttemptStatus, *, finishing: bool
         yield from _no_start(pod, world, attempt)
         return
     code, message = pod.exit.code, pod.exit.message
-    said = f": {message['message']}" if message.get("message") else ""
+    words = str(message.get("message") or "").strip().splitlines()  # the first line says it, the rest is a traceback
+    said = f": {words[0]}" if words else ""
     where = f" on node {pod.node}" if pod.node else ""
     evidence = f"pod {pod.name}{where} left with exit code {code}{said}"
     window = NOTICE_SECONDS if _committed(pod.exit) else None
