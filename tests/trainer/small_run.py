@@ -5,6 +5,7 @@ Started by the tests as a program. What it does besides is said by the file `sma
 `raise: "NAME:STEP"` raises that error there, on every process;
 `largest: "BYTES:STEP"` from that step on no file may grow beyond so many bytes, like a full disk;
 `word: S` waits so many seconds for a word.
+At its end each process says in `compiled-N.json` how often it asked the compilation cache and found what it wanted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SETTINGS = json.loads((LOCAL / "small.json").read_text()) if (LOCAL / "small.jso
 HOLD, HOLD_STEP = SETTINGS.get("hold", ":0").split(":")
 RAISE, RAISE_STEP = SETTINGS.get("raise", ":0").split(":")
 LARGEST, LARGEST_STEP = map(int, SETTINGS.get("largest", "0:0").split(":"))
+COUNTED = ("compile_requests_use_cache", "cache_hits")
 
 
 def maybe_hold(runtime, phase: str, step: int) -> None:
@@ -52,14 +54,16 @@ def run(runtime) -> None:
 
     from ratchet_trainer.runtime import Drain, Saved
 
+    events: list[str] = []
+    jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     spec = jax.sharding.PartitionSpec
     replicated = jax.sharding.NamedSharding(runtime.mesh, spec())
     shared = jax.sharding.NamedSharding(runtime.mesh, spec("data"))
     saved = runtime.restore(lambda path: replicated)
     maybe_hold(runtime, "restore", saved.step if saved else 0)
     if saved is None:
-        arrays = {f"params/{i}": jnp.full((64, 8), i, jnp.float32) for i in range(3)} | {
-            "optimiser/mu": jnp.zeros((100,), jnp.bfloat16)
+        arrays = {f"params/{i}": np.full((64, 8), i, np.float32) for i in range(3)} | {
+            "optimiser/mu": np.zeros((100,), jnp.bfloat16)
         }
         arrays = {path: jax.device_put(leaf, replicated) for path, leaf in arrays.items()}
         stage = {"name": runtime.job.spec.stages[0].name, "index": 0, "startStep": 0, "done": False}
@@ -107,6 +111,8 @@ def run(runtime) -> None:
                 runtime.step_done(step, end, shown, record, {"tokensPerSecond": 100.0})
             word = runtime.boundary(stage["index"], step, f"steps {end}")
             if word.finish:
+                compiled = {name: events.count(f"/jax/compilation_cache/{name}") for name in COUNTED}
+                (LOCAL / f"compiled-{runtime.process}.json").write_text(json.dumps(compiled))
                 return
             index = stage["index"] + 1
             name = runtime.job.spec.stages[index].name

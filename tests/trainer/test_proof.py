@@ -74,6 +74,15 @@ def test_training_stops_at_a_step_and_goes_on_as_if_it_had_not(tmp_path: Path) -
     assert (parts.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
 
 
+def test_a_warm_start_compiles_nothing_on_any_process(tmp_path: Path) -> None:
+    for name in ("cold", "warm"):
+        folder = Folder(tmp_path / name, "small", job(steps=2), cache=tmp_path / "cache")
+        assert train(folder, 2, command=SMALL_RUN)[0] == Exit.DONE
+    for process in (0, 1):
+        counted = json.loads((folder.local / f"compiled-{process}.json").read_text())
+        assert 0 < counted["compile_requests_use_cache"] == counted["cache_hits"], f"process {process}"
+
+
 def test_an_interrupted_run_drains(tmp_path: Path) -> None:
     folder, stop = Folder(tmp_path, "small", job(steps=100_000)), threading.Event()
     code, message = train(
