@@ -93,6 +93,8 @@ def test_every_part_of_a_recovery_is_kept():
     story = Story().begin()
     story.report(step=12, checkpoint={"step": 12}).settle()
     story.shut_down("pool-a-0", "pool-a-1")
+    for name in ("pool-a-0", "pool-a-1"):
+        story.nodes[name]["status"]["conditions"][0]["lastTransitionTime"] = story.now  # to the millisecond
     story.later(0.2).settle()  # detect
     story.later(1.1)  # drain
     story.leave(story.pod(0), 75, step=12).leave(story.pod(1), 75, step=12)
@@ -110,6 +112,23 @@ def test_every_part_of_a_recovery_is_kept():
     before = story.record(1)
     story.later(5).report(step=14, phase="update", parts=seconds).settle()
     assert story.record(1) == before, "written once"
+
+
+def test_whole_seconds_are_read_as_their_middle():
+    """Kubernetes cuts the stamps of conditions to whole seconds, which alone would make half a second of `detect`."""
+    story = Story().begin()
+    story.later(0.4).shut_down("pool-a-0", "pool-a-1")
+    story.later(0.2).settle()
+    assert story.record(1)["recovery"]["detect"] == "0.1"
+
+
+def test_a_restarted_operator_still_knows_the_last_step():
+    story = Story().begin()
+    story.later(1).report(step=7, checkpoint={"step": 6}).settle()
+    story.progress = None
+    story.leave(story.pod(0), 69).leave(story.pod(1), 69)
+    story.settle()
+    assert story.record(1)["endStep"] == 7
 
 
 def test_a_kubelet_whose_clock_is_ahead_makes_no_negative_times():

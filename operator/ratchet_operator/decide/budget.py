@@ -66,6 +66,8 @@ def judge(draft: Draft, record: AttemptRecord, sign: Sign) -> None:
             notice=ANNOUNCED.get(sign.verdict, "none"),
         )
     )
+    if draft.attempt is not None and draft.attempt.number == record.number:
+        draft.revise_attempt(verdict=sign.verdict, evidence=sign.evidence[:1024])
     ending = "ended" if before is None else f"is now judged {sign.verdict}, not {record.verdict}"
     cost = "" if charge == NOTHING else f" (charged to {charge})"
     draft.event(

@@ -54,11 +54,18 @@ def end_step(draft: Draft) -> int | None:
     """The last step that the present attempt reported, or said that it had committed when it left."""
     attempt = draft.attempt
     assert attempt is not None
-    answer = draft.world.progress_of(attempt.number, attempt.job_set_uid) or {}
-    known = [
-        step for step in (answer.get("step"), last_words(draft.world.own_pods(attempt.number))) if step is not None
-    ]
-    return max(known, default=None)
+    answer = draft.world.progress_of(attempt.number, attempt.job_set_uid)
+    reported = answer.get("step") if answer is not None else _shown_by(draft)
+    words = last_words(draft.world.own_pods(attempt.number))
+    return max((step for step in (reported, words) if step is not None), default=None)
+
+
+def _shown_by(draft: Draft) -> int | None:
+    """What status still knows of the present attempt's reports, when a restarted operator has heard none itself."""
+    attempt, shown = draft.attempt, draft.status.progress
+    if attempt is None or shown is None or attempt.running_time is None or shown.updated_at is None:
+        return None
+    return shown.step if stamps.seconds(shown.updated_at) > stamps.seconds(attempt.running_time) else None
 
 
 def _progress(draft: Draft, answer: Raw, spec: Spec) -> None:
@@ -111,7 +118,8 @@ def _restored(draft: Draft, answer: Raw) -> None:
     if origin > (attempt.start_step or 0):
         draft.revise_attempt(start_step=origin)
         draft.count(disturbances_without_progress=0)  # the one before had committed more than it could tell
-    committed(draft, origin)
+    if origin:
+        committed(draft, origin)
     for record in open_records:
         lost = max(0, (record.end_step or 0) - origin)
         draft.put_record(revised(record, steps_lost=lost))
@@ -144,7 +152,10 @@ def milestones(draft: Draft) -> None:
 
 def detected(sign: str | None, now: str) -> RecoveryParts:
     """The first part of a recovery, from the sign's own stamp (which may be a kubelet's, so never negative) to now."""
-    return revised(RecoveryParts(), detect=_span(sign, now) if sign is not None else "0")
+    if sign is None:
+        return revised(RecoveryParts(), detect="0")
+    # Conditions are stamped in whole seconds: what they tell of happened half a second later on average.
+    return revised(RecoveryParts(), detect=_span(sign if "." in sign else stamps.after(sign, 0.5), now))
 
 
 def _recovered(draft: Draft, answer: Raw) -> None:
