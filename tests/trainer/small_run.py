@@ -66,7 +66,7 @@ def run(runtime) -> None:
             "optimiser/mu": np.zeros((100,), jnp.bfloat16)
         }
         arrays = {path: jax.device_put(leaf, replicated) for path, leaf in arrays.items()}
-        stage = {"name": runtime.job.spec.stages[0].name, "index": 0, "startStep": 0, "done": False}
+        stage = {"name": runtime.job.spec.stages[0].name, "index": 0, "start_step": 0, "done": False}
         saved = Saved(0, arrays, {"stage": stage, "metricsDigest": ""})
     step, arrays, control = saved.step, saved.arrays, saved.control
     committed, lines = step, []
@@ -86,7 +86,7 @@ def run(runtime) -> None:
     try:
         while True:
             stage = control["stage"]
-            end = stage["startStep"] + runtime.job.spec.stages[stage["index"]].advance.steps
+            end = stage["start_step"] + runtime.job.spec.stages[stage["index"]].advance.steps
             while step < end:
                 rows = np.arange(8, dtype=np.float32) + step
                 batch = jax.make_array_from_callback((8,), shared, lambda index, rows=rows: rows[index])
@@ -106,7 +106,7 @@ def run(runtime) -> None:
                     commit({"stage": stage["index"], "step": step, "rule": f"steps {end}"})
                 elif step - committed >= runtime.job.spec.checkpoint.every_steps or runtime.commit_requested:
                     commit()
-                shown = {k: stage[k] for k in ("name", "index", "startStep")}
+                shown = {"name": stage["name"], "index": stage["index"], "startStep": stage["start_step"]}
                 record = {"train/reward": 0.5, "train/accuracy": step / 100}
                 runtime.step_done(step, end, shown, record, {"tokensPerSecond": 100.0})
             word = runtime.boundary(stage["index"], step, f"steps {end}")
@@ -116,7 +116,7 @@ def run(runtime) -> None:
                 return
             index = stage["index"] + 1
             name = runtime.job.spec.stages[index].name
-            control = control | {"stage": {"name": name, "index": index, "startStep": step, "done": False}}
+            control = control | {"stage": {"name": name, "index": index, "start_step": step, "done": False}}
     except Drain:
         if step > committed:
             commit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -124,3 +125,25 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert ended.returncode == os.EX_DATAERR
     assert "missing.jsonl" in ended.stderr
     assert json.loads(result.read_text())["step"] == 0
+
+
+def test_a_killed_command_leaves_no_process_behind(tmp_path: Path) -> None:
+    driver = (
+        "import sys; from pathlib import Path; import yaml; from ratchet_api.job import RLTrainingJob;"
+        "from ratchet_trainer.local import Folder, train;"
+        "job = RLTrainingJob.model_validate(yaml.safe_load(sys.argv[1]));"
+        "train(Folder(Path(sys.argv[2]), 'small', job), 2, command=sys.argv[3:],"
+        " listener=lambda d: d['step'] == 2 and print('going', flush=True))"
+    )
+    spec = yaml.safe_dump({"spec": job(steps=100_000).spec.manifest()})
+    command = [sys.executable, "-c", driver, spec, str(tmp_path / "work"), *SMALL_RUN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "going\n"
+        children = [int(pid) for pid in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
+        assert len(children) == 2
+        handles = [os.pidfd_open(child) for child in children]
+        parent.kill()
+    for handle in handles:
+        assert select.select([handle], [], [], 60)[0], "it runs on"
+        os.close(handle)
+    assert Folder(tmp_path / "work", "small", job()).result()["step"] >= 2, "it drained"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ratchet_api.protocol import PORT, Exit
-from ratchet_trainer.environment import Environment, exact_environment, read_environment, read_job_file
+from ratchet_trainer.environment import ENV_PARENT, Environment, exact_environment, read_environment, read_job_file
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
 from ratchet_trainer.preemption import Watchdog
 
@@ -34,6 +35,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
     watchdog = Watchdog(Path(os.environ.get("RATCHET_TERMINATION_LOG", "/dev/termination-log")))
     watchdog.install()  # before anything slow: an earlier signal ends Python with 143, which counts as drained
     _configure_logging()
+    _end_with_parent(watchdog)
     try:
         environment = read_environment()
         job = read_job_file(environment.job_file)
@@ -158,6 +160,18 @@ def _reexecute_if_needed(job: dict[str, Any]) -> None:
     log.info("starting again with %s", " ".join(f"{k}={v}" for k, v in wrong.items()))
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wrong | {_REEXECUTED: "1"})
+
+
+def _end_with_parent(watchdog: Watchdog) -> None:
+    # A killed `ratchet train` leaves no process behind. Linux only; elsewhere there is no such signal.
+    parent = os.environ.get(ENV_PARENT)
+    if parent and sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        if os.getppid() != int(parent):
+            watchdog.request()  # it ended before the signal was asked for
 
 
 def _configure_logging() -> None:

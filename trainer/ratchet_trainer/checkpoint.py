@@ -196,11 +196,8 @@ class Checkpoints:
             if data is None or hashlib.sha256(data).hexdigest() != expected:
                 log.warning("step %d: %s does not have its digest", commit.step, name)
                 return None
-        try:
-            arrays = _orbax(write=False).restore((folder / "arrays").absolute(), list(proof["leaves"]))
-        except Exception as error:
-            # A damaged file fails in as many ways as it has bytes; whatever it is, this step cannot be trusted.
-            log.warning("step %d: the arrays cannot be read: %s", commit.step, str(error)[:500])
+        arrays = self._read_arrays(commit, list(proof["leaves"]))
+        if arrays is None:
             return None
         found = digests.leaf_digests(arrays)
         if found != proof["leaves"]:
@@ -210,6 +207,17 @@ class Checkpoints:
             )
             return None
         return Content(commit.step, arrays, json.loads(control), lines.splitlines(keepends=True), sha256=found)
+
+    def _read_arrays(self, commit: Commit, leaves: list[str]) -> dict[str, np.ndarray] | None:
+        for last in (False, True):
+            try:
+                return _orbax(write=False).restore((self.directory / commit.path / "arrays").absolute(), leaves)
+            except Exception as error:
+                # A damaged file fails in as many ways as it has bytes; what fails twice cannot be trusted.
+                log.warning("step %d: the arrays cannot be read: %s", commit.step, str(error)[:500])
+                if not last:
+                    time.sleep(BACK_OFF_SECONDS[0])
+        return None
 
     def resume_stream(self, proof: Mapping[str, Any], lines: list[bytes]) -> None:
         """Cuts the metric stream to the restored step: lines of steps that are done again are not in it twice."""

@@ -29,6 +29,9 @@ ENV_UNTIL_STEP = "RATCHET_UNTIL_STEP"
 ENV_PATH_MAP = "RATCHET_PATH_MAP"
 """JSON, pod path -> real path, deepest first: set where a machine forbids mount namespaces."""
 
+ENV_PARENT = "RATCHET_PARENT"
+"""Process id of the `ratchet train` that this process must not outlive."""
+
 EXACT_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 """Settings that results may depend on, besides NPROC. They must stand before Python starts."""
 

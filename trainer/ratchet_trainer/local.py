@@ -11,7 +11,6 @@ gets. The processes are the same as in a pod; each has a loopback address of its
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import http.client
@@ -180,6 +179,7 @@ class Gang:
                 protocol.ENV_WORD_FILE: str(folder.local / "word"),
                 environment.ENV_COMPILATION_CACHE: str(folder.cache),
                 environment.ENV_UNTIL_STEP: str(until_step or ""),
+                environment.ENV_PARENT: str(os.getpid()),
             }
         )
         gang = cls(folder, attempt, addresses, [], time.monotonic())
@@ -201,7 +201,6 @@ class Gang:
                         stdout=log,
                         stderr=log,
                         start_new_session=True,  # Ctrl-C is for `ratchet train`, which ends its gang gracefully
-                        preexec_fn=_die_with_parent,
                     )
                 )
         threading.Thread(target=gang._follow, name="progress", daemon=True).start()
@@ -353,12 +352,6 @@ def _free(address: str, port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere a killed parent leaves its gang behind
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

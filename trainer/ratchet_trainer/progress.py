@@ -95,7 +95,12 @@ class Progress:
         self._parts_done = True
         parts = {k: round(self.phase_seconds[k], 3) for k in ("start", "restore", "compile")}
         parts["step"] = round(max(0.0, time.monotonic() - self._started - sum(parts.values())), 3)
-        log.info("first step done %.0f ms after the start of the process: %s", 1e3 * sum(parts.values()), parts)
+        log.info(
+            "first step done %.0f ms after the start of the process (%.0f ms of CPU): %s",
+            1e3 * sum(parts.values()),
+            1e3 * time.process_time(),
+            parts,
+        )
         return parts
 
     def answer(self, after: str | None) -> bytes:

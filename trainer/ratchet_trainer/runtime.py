@@ -54,15 +54,13 @@ class Drain(Exception):
 class Saved:
     """One complete state, as it is committed and restored.
 
-    `control["stage"]["index"]` is the index of the stage that the state belongs to.
+    `control["stage"]` says which stage the state belongs to: {index, name, start_step, ...}.
     """
 
     step: int
     arrays: dict[str, jax.Array]  # flat path -> global array; the policy's parameters begin with "params/"
     control: dict[str, Any]  # plain JSON: the rest of the state; integers, strings, lists; floats as float.hex()
-    lines: list[bytes] = field(
-        default_factory=list
-    )  # canonical metric lines (with their line feed) since the last commit
+    lines: list[bytes] = field(default_factory=list)  # canonical metric lines since the last commit
 
 
 @dataclass
@@ -220,8 +218,12 @@ class Runtime:
             with_retries("resuming metrics.jsonl", lambda: self._checkpoints.resume_stream(proof, content.lines))
         arrays = _on_devices(content.arrays, shardings)
         self._watchdog.standing.step = commit.step
+        stage = content.control["stage"]
         self.progress.update(
-            step=commit.step, exactSince=self._exact_since, checkpoint=self._shown(commit.step, commit.path)
+            step=commit.step,
+            stage={"name": stage["name"], "index": stage["index"], "startStep": stage["start_step"]},
+            exactSince=self._exact_since,
+            checkpoint=self._shown(commit.step, commit.path),
         )
         log.info("restored step %d from %s", commit.step, commit.path)
         return Saved(commit.step, arrays, dict(content.control))
