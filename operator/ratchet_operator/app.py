@@ -168,7 +168,7 @@ async def run(config: Config) -> int:
     nodes = Nodes(lambda key: queue.add(key), watched=config.watch_nodes)
     progress = Progress(clock, lambda key, urgent: news(key, urgent))
     reconciler = Reconciler(kube, clock, events, nodes, progress, config.values, lambda: lease.fence)
-    queue = heart.queue = Queue(reconciler)
+    queue = heart.queue = Queue(reconciler, reconciler.is_news)
 
     def news(key: Key, urgent: bool) -> None:
         if urgent:

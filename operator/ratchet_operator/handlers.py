@@ -25,7 +25,7 @@ from ratchet_api import job as api
 from ratchet_api.protocol import LABEL_JOB
 from ratchet_operator import metrics
 from ratchet_operator.observe import NODE_LABEL
-from ratchet_operator.queue import Key
+from ratchet_operator.queue import Key, Version
 
 Raw = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Watches:
         self,
         configuration: Configuration,
         namespaces: Sequence[str],
-        on_key: Callable[[Key], None],
+        on_key: Callable[[Key, Version], None],
         on_node: Callable[[Raw, bool], None] | None,
     ):
         self._loop = asyncio.get_running_loop()
@@ -81,16 +81,16 @@ class Watches:
             return await connection(self._configuration)
 
         @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=registry)
-        async def job(namespace: str, name: str, **_: Any) -> None:
+        async def job(namespace: str, name: str, meta: Any, **_: Any) -> None:
             metrics.WATCH_LAST_EVENT.labels(api.PLURAL).set_to_current_time()
-            call(on_key, (namespace, name))
+            call(on_key, (namespace, name), (meta["uid"], meta["resourceVersion"]))
 
         @kopf.on.event("", "v1", "pods", registry=registry)
         @kopf.on.event("jobset.x-k8s.io", "v1alpha2", "jobsets", registry=registry)
-        async def child(namespace: str, labels: Any, resource: Any, **_: Any) -> None:
+        async def child(namespace: str, labels: Any, meta: Any, resource: Any, **_: Any) -> None:
             metrics.WATCH_LAST_EVENT.labels(resource.plural).set_to_current_time()
             if name := labels.get(LABEL_JOB):
-                call(on_key, (namespace, name))
+                call(on_key, (namespace, name), (meta["uid"], meta["resourceVersion"]))
 
         if on_node is not None:
 

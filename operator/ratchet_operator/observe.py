@@ -14,7 +14,7 @@ from typing import Any
 from ratchet_api import job as api
 from ratchet_api.protocol import LABEL_JOB
 from ratchet_operator.kube import Kube, Refused
-from ratchet_operator.queue import Key
+from ratchet_operator.queue import Key, Version
 
 Raw = dict[str, Any]
 
@@ -136,6 +136,6 @@ def _well(pod: Raw) -> bool:
     return not any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
-def fingerprint(job: Raw, jobsets: Iterable[Raw], pods: Iterable[Raw]) -> frozenset[tuple[str, str]]:
+def fingerprint(job: Raw, jobsets: Iterable[Raw], pods: Iterable[Raw]) -> frozenset[Version]:
     """uid and resourceVersion of everything: equal means that nothing has happened in between."""
     return frozenset((o["metadata"]["uid"], o["metadata"]["resourceVersion"]) for o in (job, *jobsets, *pods))

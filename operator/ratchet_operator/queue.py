@@ -19,6 +19,9 @@ from ratchet_operator import metrics
 Key = tuple[str, str]
 """Namespace and name of a job."""
 
+Version = tuple[str, str]
+"""uid and resourceVersion of one object."""
+
 BACKOFF_FIRST = 0.1
 BACKOFF_MOST = 60.0
 STUCK_SECONDS = 120.0
@@ -33,14 +36,24 @@ class Again:
 
 
 class Queue:
-    """Keys in, at most `workers` passes at a time out."""
+    """Keys in, at most `workers` passes at a time out.
 
-    def __init__(self, work: Callable[[Key], Awaitable[Again]], workers: int = 16):
+    `is_news` says whether the last pass over a job has neither seen nor written the version that a watch tells of: the
+    echo of our own write is no reason to look again.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Key], Awaitable[Again]],
+        is_news: Callable[[Key, Version], bool] = lambda key, version: True,
+        workers: int = 16,
+    ):
         self._work = work
+        self._is_news = is_news
         self._workers = workers
         self._ready: dict[Key, None] = {}  # insertion order is the order of turns
         self._running: dict[Key, float] = {}  # key -> monotonic start
-        self._dirty: set[Key] = set()
+        self._dirty: dict[Key, set[Version | None]] = {}
         self._due: dict[Key, float] = {}  # earliest time of a later turn
         self._heap: list[tuple[float, int, Key]] = []
         self._failures: dict[Key, int] = {}
@@ -50,10 +63,15 @@ class Queue:
         self.beat = time.monotonic()
         """When the dispatching loop last came round with no pass stuck: the operator's heartbeat."""
 
-    def add(self, key: Key) -> None:
-        """Asks for a pass as soon as it is this job's turn; a failing job is not tried more than once a second."""
+    def add(self, key: Key, version: Version | None = None) -> None:
+        """Asks for a pass as soon as it is this job's turn, because of one object's version or for another reason.
+
+        A failing job is not tried more than once a second.
+        """
         if key in self._running:
-            self._dirty.add(key)
+            self._dirty.setdefault(key, set()).add(version)
+        elif version is not None and not self._is_news(key, version):
+            return
         elif key in self._failures and self._due.get(key, 0.0) > time.monotonic():
             self.add_after(key, min(1.0, self._backoff(key)))
         elif key not in self._ready:
@@ -120,15 +138,14 @@ class Queue:
             again = await self._work(key)
         finally:
             del self._running[key]
+            heard = self._dirty.pop(key, set())
             self._wake.set()
         if again.failed:
             self._failures[key] = self._failures.get(key, 0) + 1
-            self._dirty.discard(key)
             self.add_after(key, max(self._backoff(key), again.after or 0.0))
             return
         self._failures.pop(key, None)
         if again.after is not None:
             self.add_after(key, again.after)
-        if key in self._dirty:
-            self._dirty.discard(key)
-            self.add(key)
+        for version in heard:
+            self.add(key, version)

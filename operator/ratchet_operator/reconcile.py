@@ -24,7 +24,7 @@ from ratchet_operator.kube import Fenced, Kube, Refused, Unreachable
 from ratchet_operator.observe import NODE_LABEL, Nodes, fingerprint, observe
 from ratchet_operator.plan import Event
 from ratchet_operator.progress import Leader, Progress
-from ratchet_operator.queue import Again, Key
+from ratchet_operator.queue import Again, Key, Version
 from ratchet_operator.snapshot import Snapshot, Values
 
 Raw = dict[str, Any]
@@ -50,14 +50,20 @@ class Reconciler:
         self._progress, self._values, self._fence = progress, values, fence
         self._flush = Flush()
         self._conflicts: dict[Key, tuple[str, ...]] = {}
-        self._seen: dict[Key, frozenset[tuple[str, str]]] = {}
+        self._seen: dict[Key, frozenset[Version]] = {}
 
     async def __call__(self, key: Key) -> Again:
         started = time.monotonic()
         result, again = await self._guarded(key)
+        if again.failed:
+            self._seen.pop(key, None)
         metrics.RECONCILES.labels(result).inc()
         metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
         return again
+
+    def is_news(self, key: Key, version: Version) -> bool:
+        """Whether the last whole pass over the job has neither seen nor written this version."""
+        return version not in self._seen.get(key, ())
 
     def progress_wait(self, key: Key) -> float:
         """Seconds until news of this job's progress is worth a pass."""
@@ -146,7 +152,7 @@ class Reconciler:
 
     async def resync(self, namespaces: Iterable[str | None], *, nodes: bool) -> list[Key]:
         """Lists everything once, a page at a time, names and versions only; returns the jobs that changed unseen."""
-        listed: dict[Key, set[tuple[str, str]]] = {}
+        listed: dict[Key, set[Version]] = {}
         for namespace in namespaces:
             for kind, labels in ((api.KIND, ""), ("JobSet", LABEL_JOB), ("Pod", LABEL_JOB)):
                 for item in await self._kube.list(kind, namespace, labels, metadata_only=True):

@@ -46,8 +46,8 @@ async def work():
 
 
 @contextlib.asynccontextmanager
-async def running(work, workers=16):
-    queue = Queue(work, workers)
+async def running(work, workers=16, **more):
+    queue = Queue(work, workers=workers, **more)
     task = asyncio.create_task(queue.run())
     try:
         yield queue
@@ -110,6 +110,24 @@ async def test_an_event_wakes_a_job_that_backs_off(work):
         await settled(queue)
         queue.add(A)
         assert await work.next() == A  # not after 1000 s
+
+
+async def test_the_echo_of_a_write_is_no_reason_to_look_again(work):
+    seen = {("uid", "7")}
+    async with running(work, is_news=lambda key, version: version not in seen) as queue:
+        work.go.clear()
+        queue.add(A, ("uid", "6"))
+        await work.next()
+        queue.add(A, ("uid", "7"))  # during the pass that writes it
+        work.go.set()
+        await settled(queue)
+        queue.add(A, ("uid", "7"))  # after it
+        await settled(queue)
+        assert work.passes[A] == 1
+        queue.add(A, ("uid", "8"))
+        await work.next()
+        await settled(queue)
+    assert work.passes[A] == 2
 
 
 async def test_the_earliest_wish_to_look_again_counts(work):
