@@ -31,17 +31,21 @@ def api_server(plane):
     return plane
 
 
+@pytest.fixture
+def chart_values():
+    """Values of the chart beyond the defaults; a test that wants others parametrizes this."""
+    return ()
+
+
 @pytest_asyncio.fixture
-async def world(api_server, tmp_path):
+async def world(api_server, tmp_path, chart_values):
     """A namespace with a pool of two hosts, and the operator's service account with exactly the chart's rights."""
     namespace = f"t-{uuid.uuid4().hex[:8]}"
-    await asyncio.to_thread(_install_rights, api_server, namespace)
+    await asyncio.to_thread(_install_rights, api_server, namespace, chart_values)
     token = await asyncio.to_thread(api_server.kubectl, "create", "token", "ratchet", "-n", namespace)
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(api_server.plane.api())
-        tls = ssl.create_default_context(
-            cafile=str(api_server.plane.pki / "ca.crt")
-        )  # no client certificate
+        tls = ssl.create_default_context(cafile=str(api_server.plane.pki / "ca.crt"))  # no client certificate
         proxy = await stack.enter_async_context(FaultProxy(api_server.plane.server, tls))
         it = World(api, proxy, namespace, tmp_path)
         it.kubeconfig.write_text(_kubeconfig(proxy.url, token.strip()))
@@ -68,11 +72,11 @@ async def _make_claim(api, namespace: str, folder: Path) -> None:
         await api.create(path, {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
-def _install_rights(cluster, namespace: str) -> None:
+def _install_rights(cluster, namespace: str, values=()) -> None:
     done = subprocess.run(
         [cluster.bin / "helm", "template", "ratchet", ROOT / "helm/ratchet", "--namespace", namespace,
          "--set", f"watchNamespaces={{{namespace}}}", "--set", "crds.install=false",
-         "--set", "fullnameOverride=ratchet"],
+         "--set", "fullnameOverride=ratchet", *(part for value in values for part in ("--set", value))],
         capture_output=True, text=True, check=True, env={**os.environ, **cluster.env()},
     )  # fmt: skip
     objects = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] != "Deployment"]
