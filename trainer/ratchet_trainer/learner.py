@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 
 from ratchet_trainer import optimiser
 from ratchet_trainer.data.tokenizer import PAD
@@ -93,7 +94,7 @@ class Learner:
         self._init = jax.jit(partial(_init, policy), out_shardings=everywhere)
         self._judge = jax.jit(partial(_judge, policy), out_shardings=by_rows(mesh))
         self._update = jax.jit(
-            partial(_update, policy), static_argnames="objective", donate_argnums=(0, 1), out_shardings=everywhere
+            partial(_update, policy, mesh), static_argnames="objective", donate_argnums=(0, 1), out_shardings=everywhere
         )
 
     @property
@@ -198,18 +199,34 @@ def _judge(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -
     return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
 
 
-def _update(policy, params, state, rows, micro, behaviour, temperature, settings, numbers, objective):
-    real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
+def _update(policy, mesh, params, state, rows, micro, behaviour, temperature, settings, numbers, objective):
+    def of_my_rows(params, rows, micro, behaviour):
+        real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
+        others = {"old_gap": micro.old, "sampler_gap": behaviour}
 
-    def loss(p):
-        log_probs, _ = policy.judge(p, rows.prompts, rows.responses, temperature)
-        value, metrics = objective.loss(log_probs, micro, settings)
-        for name, other in (("old_gap", micro.old), ("sampler_gap", behaviour)):
-            if other is not None:
-                gap = jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other))
-                metrics = metrics | {name: jnp.max(jnp.where(real, gap, 0.0))}
-        return value, metrics
+        def loss(p):
+            log_probs, _ = policy.judge(p, rows.prompts, rows.responses, temperature)
+            value, sums = objective.loss(log_probs, micro, settings)
+            gaps = {
+                name: jnp.max(jnp.where(real, jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
+                for name, other in others.items()
+                if other is not None
+            }
+            return value, (sums | {"loss": value}, gaps)
 
-    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, (sums, gaps)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        # Two collectives a step, whatever the number of leaves: each costs a wait for the slowest process.
+        flat, unravel = ravel_pytree((gradient, sums))
+        largest, unravel_gaps = ravel_pytree(gaps)
+        return *unravel(jax.lax.psum(flat, "data")), unravel_gaps(jax.lax.pmax(largest, "data"))
+
+    gradient, sums, gaps = jax.shard_map(
+        of_my_rows,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *(PartitionSpec("data"),) * 3),
+        out_specs=PartitionSpec(),
+        axis_names={"data"},
+        check_vma=False,
+    )(params, rows, micro, behaviour)
     params, state, norm = optimiser.step(gradient, state, params, numbers)
-    return params, state, metrics | {"loss": value, "gradient_norm": norm}
+    return params, state, sums | gaps | {"gradient_norm": norm}

@@ -14,13 +14,14 @@ import importlib.util
 import re
 import sys
 import types
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ratchet_api.canonical import sha256
 from ratchet_api.datasets import ReasoningGym
-from ratchet_trainer.data.items import Item
+from ratchet_trainer.data.items import Item, Source
 from ratchet_trainer.errors import ConfigurationInvalid
 
 HELD_OUT_BASE = 2**40
@@ -60,24 +61,24 @@ class ReasoningGymItems:
             )
         return Item(entry["question"], entry["answer"])
 
-    def held_out(self, count: int) -> tuple[list[tuple[int, Item]], int]:
-        """`count` items with different questions of which none occurs in training, and how many were left out.
+    def held_out(self, count: int, training: Iterable[Source]) -> tuple[list[tuple[int, Item]], int]:
+        """`count` items with different questions that occur in no training set, and how many were left out.
 
-        Reads the whole training set. Raises ConfigurationInvalid if the task has not enough questions.
+        Reads the training sets whole. Raises ConfigurationInvalid if the task has not enough questions.
         """
-        seen = {self._generate(i).question for i in range(self.size)}
+        seen = {source.item(i).question for source in training for i in range(source.size)}
         found: list[tuple[int, Item]] = []
         tried = 50 * count
         for index in range(HELD_OUT_BASE, HELD_OUT_BASE + tried):
-            item = self.item(index)
+            item = self._generate(index)
             if item.question not in seen:
                 seen.add(item.question)
                 found.append((index, item))
                 if len(found) == count:
                     return found, index + 1 - HELD_OUT_BASE - count
         raise ConfigurationInvalid(
-            f"data set {self.name}: {count} held-out items were asked for, but of {tried} candidates only {len(found)} do "
-            f"not occur in its {self.size} training items; make reasoningGym.size smaller or the task's config wider"
+            f"data set {self.name}: {count} held-out items were asked for, but of {tried} candidates only {len(found)} "
+            f"differ from the training items; make reasoningGym.size smaller or the task's config wider"
         )
 
 

@@ -8,4 +8,4 @@ from __future__ import annotations
 from ratchet_trainer.data.tokenizer import VOCABULARY
 from ratchet_trainer.model.decoder import Architecture
 
-PRESETS = {"tiny": Architecture(vocabulary=VOCABULARY, width=64, layers=2, heads=2, hidden=176)}
+PRESETS = {"tiny": Architecture(vocabulary=VOCABULARY, width=64, layers=2, heads=8, hidden=176)}

@@ -57,7 +57,7 @@ class Sampler:
             partial(_decode, policy),
             static_argnames="count",
             donate_argnums=1,
-            out_shardings=(rows, (everywhere,) * 4),
+            out_shardings=(rows, everywhere),
         )
 
     def prepare(self, params: Params, prompts: int, prompt_slots: int, samples: int, slots: int) -> None:
@@ -93,15 +93,17 @@ class Sampler:
         state = self._start(
             params, seed, place(prompts, rows), place(row_words, rows), samples.astype(np.uint32), slots=slots
         )
-        chunks = []
+        chunks, ended = [], np.zeros((len(row_words), len(samples)), bool)
         for at in range(0, slots, CHUNK):
             count = min(CHUNK, slots - at)
-            state, (*chunk, all_done) = self._decode(params, state, np.int32(at), np.float32(temperature), count=count)
-            chunks.append([np.asarray(x) for x in chunk])
+            state, chunk = self._decode(params, state, np.int32(at), np.float32(temperature), count=count)
+            chunks.append(np.asarray(chunk))
+            ended |= (chunks[-1][0] == END).any(-1)
             safe_point()
-            if all_done:
+            if ended.all():
                 break
-        tokens, log_probs, entropy = (np.concatenate(parts, -1) for parts in zip(*chunks, strict=True))
+        tokens, log_probs, entropy = np.concatenate(chunks, -1)
+        tokens = tokens.astype(np.int32)
         missing = [(0, 0), (0, 0), (0, slots - tokens.shape[-1])]
         return Sampled(
             np.pad(tokens, missing, constant_values=PAD), np.pad(log_probs, missing), np.pad(entropy, missing)
@@ -123,8 +125,11 @@ def _start(
 
 def _decode(
     policy: Policy, params: Params, state: Decoding, at: jax.Array, temperature: jax.Array, count: int
-) -> tuple[Decoding, tuple[jax.Array, ...]]:
-    """`count` more tokens from response position `at`; also tokens, log-probs, entropy [P, G, count], and all(done)."""
+) -> tuple[Decoding, jax.Array]:
+    """`count` more tokens from response position `at`; tokens, log-probs and entropy as float32[3, P, G, count].
+
+    One array, because every process gets it whole and each collective costs a wait (token numbers are exact below 2^24).
+    """
     model = policy.decoder(params)
 
     def one(carry, t):
@@ -139,5 +144,5 @@ def _decode(
         return (own, out[0], done | (out[0] == END)), out
 
     (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), at + jnp.arange(count))
-    tokens, log_probs, entropy = (jnp.moveaxis(x, 0, -1) for x in outs)
-    return Decoding(state.prompt, own, state.keys, token, done), (tokens, log_probs, entropy, jnp.all(done))
+    made = jnp.stack([jnp.moveaxis(x.astype(jnp.float32), 0, -1) for x in outs])
+    return Decoding(state.prompt, own, state.keys, token, done), made

@@ -1,0 +1,89 @@
+"""Fixtures of the trainer's tests: a runtime in memory, and small jobs."""
+
+from __future__ import annotations
+
+import os
+
+# Before JAX is imported: bits depend on the size of XLA's thread pool.
+os.environ.setdefault("NPROC", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from ratchet_api.job import parse_spec
+from ratchet_trainer.runtime import Drain, Saved
+from ratchet_trainer.word import Word
+
+
+class MemoryRuntime:
+    """One process that keeps its commits in memory and is told to go at chosen safe points.
+
+    A second one made with the first one's `commits` is a restart. It plays the operator: every stage may be entered.
+    """
+
+    process = 0
+    processes = 1
+
+    def __init__(self, spec: dict[str, Any], commits: list | None = None, drain_at: int | None = None):
+        self.job = SimpleNamespace(spec=parse_spec(spec), may_enter=len(spec["stages"]) - 1)
+        axes = ("data", "fsdp", "tensor")
+        self.mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+        self.commits: list[tuple[int, dict, dict, list[bytes], dict | None]] = [] if commits is None else commits
+        self.drain_at, self.safe_points = drain_at, 0
+        self.steps: list[tuple[int, dict, dict]] = []
+        self.boundaries: list[tuple[int, int, str]] = []
+        self.phases: list[str] = []
+        self.commit_requested = False
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def enter(self, phase: str) -> None:
+        self.phases.append(phase)
+
+    def safe_point(self) -> None:
+        self.safe_points += 1
+        if self.drain_at is not None and self.safe_points >= self.drain_at:
+            raise Drain
+
+    def restore(self, shardings: Callable[[str], Any]) -> Saved | None:
+        if not self.commits:
+            return None
+        step, arrays, control, _, _ = self.commits[-1]
+        placed = {path: jax.device_put(leaf, shardings(path)) for path, leaf in arrays.items()}
+        return Saved(step, placed, control)
+
+    def commit(self, saved: Saved, boundary: dict | None = None, wait: bool = False) -> None:
+        assert not self.commits or saved.step > self.commits[-1][0], "a step is committed once"
+        arrays = {path: np.array(leaf) for path, leaf in saved.arrays.items()}
+        self.commits.append((saved.step, arrays, saved.control, list(saved.lines), boundary))
+        self.commit_requested = False
+
+    def wait_for_commits(self) -> None:
+        """A commit is durable at once."""
+
+    def step_done(self, step: int, target: int, stage: dict, record: dict, timing: dict) -> None:
+        self.steps.append((step, record, timing))
+
+    def boundary(self, index: int, step: int, rule: str) -> Word:
+        self.boundaries.append((index, step, rule))
+        return Word(self.job.may_enter, finish=index == len(self.job.spec.stages) - 1)
+
+    @property
+    def stream(self) -> bytes:
+        """The committed metric lines."""
+        return b"".join(line for _, _, _, lines, _ in self.commits for line in lines)
+
+
+@pytest.fixture
+def memory_runtime() -> type[MemoryRuntime]:
+    return MemoryRuntime
