@@ -48,7 +48,7 @@ class World(Story):
             case "exit" if pod is not None and pod["status"]["phase"] == "Running":
                 self.leave(pod, code, **({"step": self.step} if code == 75 else {}))
                 self.committed = self.step if code == 75 else self.committed
-            case "notice" if pod is not None and "nodeName" in pod["spec"]:
+            case "notice" if pod is not None and self.nodes.get(pod["spec"].get("nodeName")):
                 self.shut_down(pod["spec"]["nodeName"])
             case "node gone" if pod is not None and "nodeName" in pod["spec"]:
                 self.nodes[pod["spec"]["nodeName"]] = None
@@ -103,7 +103,7 @@ def position(status) -> tuple:
     return stage.get("index", 0), status.get("progress", {}).get("step", 0), status.get("checkpoint", {}).get("step", 0)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MOMENTS)
 def test_every_life_keeps_the_promises(moments):
     world = World()
@@ -119,7 +119,8 @@ def test_every_life_keeps_the_promises(moments):
         live = [p for p in world.pods if p["status"]["phase"] in ("Pending", "Running") and "nodeName" in p["spec"]]
         for body in plan.create:
             if body["kind"] == "JobSet":
-                assert plan.status is None or plan.status_first, "authorised before it is made"
+                written = plan.status if plan.status_first else before
+                assert written["attempt"]["jobSet"] == body["metadata"]["name"], "authorised before it is made"
                 assert body["metadata"]["name"] not in known, "no attempt that was once known is made again"
                 for pod in live:
                     there = world.nodes.get(pod["spec"]["nodeName"])
@@ -140,7 +141,7 @@ def test_every_life_keeps_the_promises(moments):
     world.settle(8)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(MOMENTS)
 def test_passes_come_to_rest(moments):
     """After anything at all, a few passes without news end in an empty plan; and the empty plan stays empty."""
