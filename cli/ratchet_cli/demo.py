@@ -108,7 +108,7 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
         checkpoints = cluster.folder / "volumes" / "checkpoints" / name
         figures = proof.figures(job, story.strikes)
         board.say("4  the same job again, undisturbed, without Kubernetes", bold=True)
-        twin = proof.undisturbed(manifest, story.folder / "undisturbed", board.say)
+        twin = proof.undisturbed(manifest, story.folder / "undisturbed", checkpoints / "cache", board.say)
         figures |= {"weightsSha256": proof.weights(checkpoints), "undisturbedSha256": twin["weightsSha256"]}
         board.say("5  accuracy on 256 held-out items of the last stage", bold=True)
         figures["accuracy"] = proof.accuracy(manifest, checkpoints)

@@ -6,6 +6,7 @@ Every figure is read from what the run left behind; the trainer computes hashes 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -40,21 +41,22 @@ def figures(job: dict[str, Any], strikes: list[dict[str, Any]]) -> dict[str, Any
     }
 
 
-def undisturbed(manifest: Path, workdir: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Trains the manifest without Kubernetes and without disturbance; the JSON of `ratchet train`."""
+def undisturbed(manifest: Path, workdir: Path, cache: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Trains the manifest without Kubernetes and without disturbance; the JSON of `ratchet train`.
+
+    It starts at step 0 with nothing of the other run but its compiled programs (`cache`), which saves their compilation.
+    """
     out = workdir.with_suffix(".json")
     command = [sys.executable, "-m", "ratchet_cli.main", "train", str(manifest), "--workdir", str(workdir)]
-    with subprocess.Popen(
-        [*command, "--json", str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
-        assert run.stdout is not None
-        lines = []
-        for line in run.stdout:
-            lines.append(line.rstrip())
-    if run.returncode:
+    command += ["--json", str(out)]
+    environment = {**os.environ, "RATCHET_COMPILATION_CACHE": str(cache)}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode:
         raise RuntimeError("the undisturbed run failed:\n" + "\n".join(lines[-20:]))
-    for line in lines[-2:]:
-        say("  " + line)
+    say("  " + lines[-1])
     found: dict[str, Any] = json.loads(out.read_text())
     return found
 
