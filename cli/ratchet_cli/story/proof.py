@@ -44,7 +44,7 @@ def figures(job: dict[str, Any], strikes: list[dict[str, Any]]) -> dict[str, Any
 def undisturbed(manifest: Path, workdir: Path, cache: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Trains the manifest without Kubernetes and without disturbance; the JSON of `ratchet train`.
 
-    It starts at step 0 with nothing of the other run but its compiled programs (`cache`), which saves their compilation.
+    It starts at step 0 with nothing of the other run but its compiled programs (`cache`), which saves time.
     """
     out = workdir.with_suffix(".json")
     command = [sys.executable, "-m", "ratchet_cli.main", "train", str(manifest), "--workdir", str(workdir)]
