@@ -17,7 +17,7 @@ from ratchet_operator.build.names import config_map_name, jobset_name
 from ratchet_operator.decide import budget, fencing, gang, placement, report, stages, stamps
 from ratchet_operator.decide.draft import Draft, revised
 from ratchet_operator.decide.verdict import MAY_START, OWN_GRACE_SECONDS, START_PATIENCE_SECONDS, Sign, strongest
-from ratchet_operator.decide.views import World
+from ratchet_operator.decide.world import World
 from ratchet_operator.plan import Delete
 
 SUSPENDED = "spec.suspend is true"

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 from ratchet_api.base import ApiModel
 from ratchet_api.status import HISTORY, AttemptRecord, AttemptStatus, Counters, Status
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.views import World
+from ratchet_operator.decide.world import World
 from ratchet_operator.plan import Delete, Event, Patch, Plan, Raw
 
 FLUSHED = ("progress", "checkpoint")

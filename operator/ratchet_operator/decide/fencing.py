@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from ratchet_operator.decide.budget import FAILURES, TERMINAL
 from ratchet_operator.decide.draft import Draft
-from ratchet_operator.decide.views import JobSet, Node, Pod, World
+from ratchet_operator.decide.views import JobSet, Node, Pod
+from ratchet_operator.decide.world import World
 from ratchet_operator.plan import Delete
 
 LOSS_GRACE_SECONDS = 2

@@ -22,7 +22,7 @@ from ratchet_operator.decide import (
     verdict,
 )
 from ratchet_operator.decide.draft import Draft, revised
-from ratchet_operator.decide.views import World
+from ratchet_operator.decide.world import World
 from ratchet_operator.plan import Plan
 from ratchet_operator.snapshot import Snapshot
 

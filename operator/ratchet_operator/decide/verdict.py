@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.status import AttemptStatus
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.views import Exit, Node, Pod, World
+from ratchet_operator.decide.views import Exit, Node, Pod
+from ratchet_operator.decide.world import World
 
 STRENGTH = (
     "Completed",

@@ -1,0 +1,124 @@
+"""A snapshot, read: the job, its status as types, and which pod, node, JobSet or report belongs to what.
+
+Decides identity: what is this job's own, which Node is the one that a pod was bound to, whose a report is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ratchet_api.job import Spec, parse_spec
+from ratchet_api.status import Status
+from ratchet_api.validate import Problem, problems
+from ratchet_operator.decide import stamps
+from ratchet_operator.decide.views import JobSet, Node, Pod
+from ratchet_operator.snapshot import Raw, Snapshot
+
+
+@dataclass(frozen=True)
+class World:
+    """A snapshot, read."""
+
+    snapshot: Snapshot
+    now: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: Spec | None
+    """The typed spec; None if it cannot be read, which `problems` then explains."""
+    problems: tuple[Problem, ...]
+    status: Status
+    pods: tuple[Pod, ...]
+    jobsets: tuple[JobSet, ...]
+
+    @classmethod
+    def read(cls, snapshot: Snapshot) -> World:
+        """Raises ValueError if the status holds what no version of this operator writes."""
+        job = snapshot.job
+        meta = job["metadata"]
+        spec: Spec | None = None
+        found: tuple[Problem, ...] = ()
+        try:
+            spec = parse_spec(job["spec"])
+        except ValidationError:
+            found = tuple(problems({key: value for key, value in job.items() if key != "status"}))
+        return cls(
+            snapshot=snapshot,
+            now=snapshot.now,
+            namespace=meta["namespace"],
+            name=meta["name"],
+            uid=meta["uid"],
+            generation=meta.get("generation", 1),
+            spec=spec,
+            problems=found,
+            status=read_status(job.get("status") or {}),
+            pods=tuple(sorted((Pod(p) for p in snapshot.pods), key=lambda p: p.name)),
+            jobsets=tuple(sorted((JobSet(j) for j in snapshot.jobsets), key=lambda j: j.name)),
+        )
+
+    @property
+    def deleting(self) -> bool:
+        return "deletionTimestamp" in self.snapshot.job["metadata"]
+
+    def passed(self, stamp: str) -> bool:
+        """Whether that moment has come."""
+        return stamps.seconds(self.now) >= stamps.seconds(stamp)
+
+    def node_of(self, pod: Pod) -> Node | None:
+        """The node that the pod is bound to; None for an unbound pod.
+
+        Nodes are compared by identity, not name: GKE gives a replacement the name of the machine that was taken. A Node
+        that was created after the pod was bound is therefore another one, and the pod's own node is absent.
+        """
+        if pod.node is None:
+            return None
+        if pod.node not in self.snapshot.nodes:
+            return Node(pod.node)
+        raw = self.snapshot.nodes[pod.node]
+        if raw is None:
+            return Node(pod.node, absent=True)
+        created = raw["metadata"].get("creationTimestamp")
+        if created and pod.bound_at and stamps.seconds(created) > stamps.seconds(pod.bound_at):
+            return Node(pod.node, absent=True)
+        return Node(pod.node, raw)
+
+    def own_pods(self, attempt: int) -> tuple[Pod, ...]:
+        """This job's pods of one attempt."""
+        return tuple(p for p in self.pods if p.attempt == attempt and p.job_uid == self.uid)
+
+    def own_jobset(self, attempt: int) -> JobSet | None:
+        """This job's JobSet of one attempt."""
+        return next((j for j in self.jobsets if j.attempt == attempt and j.owned_by(self.uid)), None)
+
+    def progress_of(self, attempt: int, jobset_uid: str | None) -> Raw | None:
+        """The last answer of `/progress`, if it is of this attempt and no other."""
+        answer = self.snapshot.progress
+        if answer is None or jobset_uid is None:
+            return None
+        identity = (answer.get("jobUID"), answer.get("attempt"), answer.get("jobSetUID"))
+        return answer if identity == (self.uid, attempt, jobset_uid) else None
+
+
+def read_status(data: Raw) -> Status:
+    """The typed status. Fields that only a newer operator knows are left out. Raises ValueError otherwise."""
+    try:
+        return Status.model_validate(data)
+    except ValidationError as error:
+        unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
+        if not unknown:
+            raise
+    data = json.loads(json.dumps(data))
+    for location in unknown:
+        _remove(data, location)
+    return Status.model_validate(data)
+
+
+def _remove(data: Any, location: tuple[int | str, ...]) -> None:
+    for part in location[:-1]:
+        data = data[part]
+    del data[location[-1]]
