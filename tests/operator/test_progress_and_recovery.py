@@ -1,4 +1,4 @@
-"""What reaches status from the trainer's reports: progress, checkpoint, steps lost, and where a recovery's seconds went."""
+"""What reaches status from the trainer's reports: progress, checkpoint, steps lost, the parts of a recovery.
 
 from __future__ import annotations
 
