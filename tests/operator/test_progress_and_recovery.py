@@ -1,4 +1,4 @@
-"""What reaches status from the trainer's reports: progress, checkpoint, steps lost, the parts of a recovery.
+"""What reaches status from the trainer's reports: progress, checkpoint, steps lost, the parts of a recovery."""
 
 from __future__ import annotations
 
