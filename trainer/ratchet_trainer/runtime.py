@@ -330,6 +330,8 @@ class Runtime:
         self._watchdog.standing.boundary = None
         if word.finish:
             self.enter("done")
+            spent = self.progress.phase_seconds.items()
+            log.info("seconds by phase: %s", "  ".join(f"{phase} {s:.1f}" for phase, s in spent if s >= 0.05))
         return replace(word, stages={i: self._stages[i] for i in word.stages if i < len(self._stages)})
 
     def _await_word(self, stage_index: int) -> Word | None:
