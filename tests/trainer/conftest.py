@@ -39,6 +39,7 @@ class MemoryRuntime:
         self.steps: list[tuple[int, dict, dict]] = []
         self.boundaries: list[tuple[int, int, str]] = []
         self.phases: list[str] = []
+        self.drained: tuple[str, int] | None = None  # the phase, and how many steps had been made
         self.commit_requested = False
 
     def broadcast(self, value: Any) -> Any:
@@ -53,6 +54,7 @@ class MemoryRuntime:
     def safe_point(self) -> None:
         self.safe_points += 1
         if self.drain_at is not None and self.safe_points >= self.drain_at:
+            self.drained = self.phases[-1], len(self.steps)
             raise Drain
 
     def restore(self, shardings: Callable[[str], Any]) -> Saved | None:
@@ -84,6 +86,7 @@ class MemoryRuntime:
         return b"".join(line for _, _, _, lines, _ in self.commits for line in lines)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def memory_runtime() -> type[MemoryRuntime]:
+    """The class: call it with a spec, and with an earlier one's commits for a restart."""
     return MemoryRuntime

@@ -19,11 +19,9 @@ from ratchet_trainer.data.items import Item, open_source
 from ratchet_trainer.data.reasoning_gym_items import ReasoningGymItems
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
 from ratchet_trainer.keys import Purpose
-from ratchet_trainer.model.policy import Policy
-from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.rollout.requests import Engine, Shape
-from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.types import Draw, Request
+from ratchet_trainer.stage import machine
 from ratchet_trainer.state import flat_paths
 
 log = logging.getLogger(__name__)
@@ -77,18 +75,19 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     users = [s for s in (stage.rl or stage.sft for stage in spec.stages) if s is not None and s.dataset == dataset]
     if not users:
         raise ConfigurationInvalid(f"no stage uses data set {dataset}, so its lengths are unknown")
-    policy = Policy(PRESETS[spec.model.preset])
+    axes = ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh(
+        (1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes), devices=jax.local_devices()[:1]
+    )
+    one = machine(spec.model.preset, mesh)
+    policy = one.policy
     wanted = flat_paths({"params": policy.abstract})
     arrays = {path: np.asarray(saved.arrays[path]) for path in wanted if path in saved.arrays}
     if any(path not in arrays or arrays[path].shape != shape.shape for path, shape in wanted.items()):
         raise CheckpointUnreadable(f"the arrays of step {saved.step} are not those of model preset {spec.model.preset}")
     params = jax.tree.unflatten(jax.tree.structure(policy.abstract), [arrays[path] for path in wanted])
-    axes = ("data", "fsdp", "tensor")
-    mesh = jax.make_mesh(
-        (1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes), devices=jax.local_devices()[:1]
-    )
     shape = Shape(PROMPTS, users[-1].max_prompt_tokens, users[-1].max_response_tokens)
-    engine = Engine(Alone(), Sampler(policy, mesh), source, spec.seed, shape, temperature=1.0)
+    engine = Engine(Alone(), one.sampler, source, spec.seed, shape, temperature=1.0)
     requests = [Request(Draw(index, index), Purpose.EVAL, n=1, tag=saved.step) for index in source.items]
     rollouts = engine.sample(requests, params, saved.step)
     return sum(r.outcome.accuracy for r in rollouts) / len(rollouts)

@@ -45,11 +45,13 @@ def row_words(purpose: int, ordinals: list[int], tags: list[int]) -> np.ndarray:
 def row_keys(seed: jax.Array, rows: jax.Array, samples: jax.Array) -> jax.Array:
     """Raw keys uint32[P, G, 2] of every sample, from `seed_words`, `row_words` [P, 5] and sample numbers uint32[G]."""
 
+    def fold(raw: jax.Array, word: jax.Array) -> tuple[jax.Array, None]:
+        key = jax.random.wrap_key_data(raw, impl="threefry2x32")
+        return jax.random.key_data(jax.random.fold_in(key, word)), None
+
     def key(row: jax.Array, sample: jax.Array) -> jax.Array:
-        folded = jax.random.wrap_key_data(seed, impl="threefry2x32")
-        for word in (*row, sample):
-            folded = jax.random.fold_in(folded, word)
-        return jax.random.key_data(folded)
+        # A scan, because a hash is long to compile and there are six words.
+        return jax.lax.scan(fold, seed, jnp.append(row, sample))[0]
 
     return jax.vmap(lambda row: jax.vmap(lambda s: key(row, s))(samples))(rows)
 

@@ -36,7 +36,7 @@ def numbers(settings: Optimiser, updates: int) -> dict[str, float]:
 
 def step(gradient: Params, state: Any, params: Params, settings: dict[str, jax.Array]) -> tuple[Params, Any, jax.Array]:
     """New parameters, new state and the gradient's norm before the limit. Matrices decay, vectors do not."""
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     gradient, _ = optax.clip_by_global_norm(settings["clip_norm"]).update(gradient, optax.EmptyState())
     direction, state = optax.scale_by_adam().update(gradient, state, params)
 

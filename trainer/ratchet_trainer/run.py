@@ -26,7 +26,7 @@ from ratchet_trainer.model.sharding import replicated
 from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.slots import Context
-from ratchet_trainer.stage import Machine, Stage, open_stage
+from ratchet_trainer.stage import Stage, machine, open_stage
 from ratchet_trainer.state import StageState, State, chain, metric_line
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Run:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.machine = Machine(runtime.job.spec, runtime.mesh)
+        self.machine = machine(runtime.job.spec.model.preset, runtime.mesh)
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.stage: Stage
         self.state: State
@@ -240,14 +240,14 @@ class Run:
 
     def begin(self) -> State:
         """The newest committed state, or the one that follows from the seed alone."""
-        runtime, machine = self.runtime, self.machine
-        saved = runtime.restore(lambda path: replicated(machine.mesh))
+        runtime, learner = self.runtime, self.machine.learner
+        saved = runtime.restore(lambda path: replicated(runtime.mesh))
         if saved is None:
             self.open(0)
             runtime.enter("compile")
-            params, moments = machine.learner.init(keys.seed_words(runtime.job.spec.seed))
+            params, moments = learner.init(keys.seed_words(runtime.job.spec.seed))
             return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
-        state = State.restored(saved.arrays, saved.control, machine.template)
+        state = State.restored(saved.arrays, saved.control, self.machine.template)
         if state.stage.done is None:
             self.open(state.stage.index)
             if self.stage.hash != state.stage.spec_hash:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
@@ -32,9 +32,9 @@ from ratchet_trainer.slots import DataFacts
 class Machine:
     """The policy and its programs, shared by all stages of a job, on one mesh."""
 
-    def __init__(self, spec: Spec, mesh: Mesh):
+    def __init__(self, preset: str, mesh: Mesh):
         self.mesh = mesh
-        self.policy = Policy(PRESETS[spec.model.preset])
+        self.policy = Policy(PRESETS[preset])
         self.sampler = Sampler(self.policy, mesh)
         self.learner = Learner(self.policy, mesh)
 
@@ -44,6 +44,12 @@ class Machine:
         state = jax.eval_shape(optimiser.init, self.policy.abstract)
         params, state = shapes((self.policy.abstract, state), replicated(self.mesh))
         return params, state
+
+
+@lru_cache(2)
+def machine(preset: str, mesh: Mesh) -> Machine:
+    """The machine of a model on a mesh; asked again, the same with what it has compiled."""
+    return Machine(preset, mesh)
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,16 @@ class Stage:
         return Layout.of(rows, group, self.machine.learner.parts, slots(s.max_prompt_tokens), s.max_response_tokens)
 
     def prepare(self) -> None:
-        """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
+        """Makes ready what the stage's steps run. *Collective.* Process 0 compiles, the others then find it in the cache,
+        which lies with the checkpoints; on hosts that share cores this saves all but one compilation."""
+        if self.team.process == 0:
+            self._compile()
+        self.team.gather(None)
+        if self.team.process != 0:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compiles, or takes from the cache; compilations go side by side."""
         params, state = self.machine.template
         numbers = optimiser.numbers(self.settings.optimiser, 0)
         objective = sft.CrossEntropy() if self.spec.rl is None else self.method.objective

@@ -1,0 +1,119 @@
+"""A rollout follows from its key and the weights alone: not from its neighbours, its slot or the call it is made in."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from ratchet_trainer import keys
+from ratchet_trainer.data.items import Item
+from ratchet_trainer.evaluate import Alone
+from ratchet_trainer.keys import Purpose
+from ratchet_trainer.model.decoder import Architecture
+from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.rollout.requests import Engine, Shape
+from ratchet_trainer.rollout.sampler import CHUNK, Sampler
+from ratchet_trainer.rollout.types import Draw, Request, Rollout
+
+SMALL = Architecture(vocabulary=259, width=32, layers=1, heads=4, hidden=32)
+
+
+class Squares:
+    name, digest, size = "squares", "00", 1000
+
+    def item(self, index: int) -> Item:
+        return Item(f"{index} squared?", str(index * index))
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    axes = ("data", "fsdp", "tensor")
+    return Sampler(Policy(SMALL), jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3))
+
+
+@pytest.fixture(scope="module")
+def params(sampler: Sampler):
+    return jax.jit(Policy(SMALL).init)(keys.seed_words(1))
+
+
+def engine(sampler: Sampler, seed: int = 3, prompts: int = 4, response: int = CHUNK + 4) -> Engine:
+    return Engine(Alone(), sampler, Squares(), seed, Shape(prompts, 24, response), 1.0)
+
+
+def train(ordinal: int, item: int, **changes) -> Request:
+    return Request(Draw(ordinal, item), **{"purpose": Purpose.TRAIN, "n": 2, **changes})
+
+
+def said(rollouts: list[Rollout]) -> dict[tuple[int, int], tuple]:
+    return {
+        (r.request.draw.ordinal, r.sample): (r.response, r.behaviour_logp.tobytes(), r.entropy.tobytes())
+        for r in rollouts
+    }
+
+
+def test_neighbours_slot_and_call_do_not_matter(sampler, params) -> None:
+    requests = [train(ordinal, 10 + ordinal) for ordinal in range(6)]  # two calls, the second with dummies
+    together = said(engine(sampler).sample(requests, params, 0))
+    backwards = said(engine(sampler).sample(requests[::-1], params, 0))
+    alone = said(engine(sampler).sample([train(4, 14)], params, 0))
+    assert together == backwards
+    assert alone == {key: value for key, value in together.items() if key[0] == 4}
+
+
+def test_each_word_of_the_key_makes_another_response(sampler, params) -> None:
+    def response(seed: int = 3, **changes) -> tuple[int, ...]:
+        request = train(**{"ordinal": 7, "item": 1, "n": 1, **changes})
+        return engine(sampler, seed).sample([request], params, 0)[0].response
+
+    answers = [
+        response(),
+        response(seed=4),
+        response(seed=3 + 2**32),
+        response(ordinal=8),
+        response(ordinal=7 + 2**32),
+        response(purpose=Purpose.EVAL),
+        response(tag=1),
+        response(tag=2**40),
+        response(first=1),
+    ]
+    assert len(set(answers)) == len(answers)
+    assert response() == answers[0]
+
+
+def test_samples_are_numbered_from_first(sampler, params) -> None:
+    four = said(engine(sampler).sample([train(0, 5, n=4)], params, 0))
+    rest = said(engine(sampler).sample([train(0, 5, n=2, first=2)], params, 0))
+    assert {key: four[key][0] for key in rest} == {key: value[0] for key, value in rest.items()}
+
+
+def test_rollouts_come_in_request_order_with_prompt_and_judgement(sampler, params) -> None:
+    requests = [train(9, 3), train(2, 4, n=1), train(5, 6)]
+    rollouts = engine(sampler).sample(requests, params, version=12)
+    assert [(r.request, r.sample) for r in rollouts] == [
+        (requests[0], 0),
+        (requests[0], 1),
+        (requests[1], 0),
+        (requests[2], 0),
+        (requests[2], 1),
+    ]
+    assert [r.prompt.answer for r in rollouts] == ["9", "9", "16", "36", "36"]
+    assert {r.version for r in rollouts} == {12}
+    for r in rollouts:
+        assert len(r.response) == len(r.behaviour_logp) == len(r.entropy) <= CHUNK + 4
+        assert (r.finish == "end") == (r.response[-1] == 257)
+
+
+def test_the_key_is_folded_in_the_documented_order() -> None:
+    expected = jax.random.wrap_key_data(np.array([0, 42], np.uint32), impl="threefry2x32")
+    for word in (Purpose.HINT, 1, 5, 0, 9, 3):  # purpose, ordinal high, low, tag high, low, sample
+        expected = jax.random.fold_in(expected, np.uint32(word))
+    rows = keys.row_words(Purpose.HINT, [2**32 + 5], [9])
+    found = keys.row_keys(keys.seed_words(42), rows, np.array([3], np.uint32))
+    np.testing.assert_array_equal(found[0, 0], jax.random.key_data(expected))
+
+
+@pytest.mark.parametrize("number", [-1, 2**64])
+def test_numbers_beyond_64_bits_are_refused(number: int) -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        keys.words(number)
