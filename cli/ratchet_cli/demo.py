@@ -151,8 +151,9 @@ def follow(story: Story, cluster: Cluster, name: str, spec: Spec) -> dict[str, A
                 if job.get("status", {}).get("finishedTime"):
                     drain_events(watcher, story.board)
                     return job
-            attempt = job.get("status", {}).get("attempt", {}).get("number")
-            if attempt and (unrecovered(story) or len(story.strikes) < len(schedule)):
+            status = job.get("status", {})
+            attempt = status.get("attempt", {}).get("number")
+            if attempt and (unrecovered(story) or len(story.strikes) < len(schedule)) and recorded(story, status):
                 disturb(story, cluster, schedule, leader, attempt)
     raise DemoError(f"{name} had not ended after {story.timeout} s: {last_words(job)}")
 
@@ -162,6 +163,14 @@ def drain_events(watcher: Watcher, board: Board) -> None:
     while (seen := watcher.next(timeout=0.5)) is not None:
         if seen.kind == "event":
             board.event(seen.data)
+
+
+def recorded(story: Story, status: dict[str, Any]) -> bool:
+    """Whether status holds all parts of the last recovery; the next strike waits for them."""
+    if not story.strikes or unrecovered(story):
+        return True
+    records = {record["number"]: record for record in status.get("attempts", [])}
+    return "total" in records.get(story.strikes[-1]["attempt"], {}).get("recovery", {})
 
 
 def unrecovered(story: Story) -> bool:

@@ -38,6 +38,12 @@ class Optimiser(ApiModel):
     warmup_updates: Whole = whole(
         "Updates over which the rate rises linearly from its first fraction to the peak.", ge=0, le=1_000_000, default=0
     )
+    decay_updates: Whole = whole(
+        "Updates after the warm-up over which the rate falls linearly to a tenth of the peak; 0 keeps it constant.",
+        ge=0,
+        le=100_000_000,
+        default=0,
+    )
     weight_decay: Decimal = Field(default="0", description="Decoupled weight decay, a decimal string.")
     clip_norm: PositiveDecimal = Field(default="1.0", description="Largest global norm of a gradient.")
 

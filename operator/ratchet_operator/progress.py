@@ -29,7 +29,7 @@ HELD_MOST = 500
 """Long polls held at once; further jobs are asked now and then."""
 HOLD_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
-RETRY_FIRST, RETRY_MOST = 0.1, 5.0
+RETRY_FIRST, RETRY_MOST = 0.1, 1.0
 PACE_SECONDS = 0.2
 
 

@@ -1,7 +1,7 @@
 """The optimiser: AdamW behind a gradient norm limit, as optax has them; rates outside its state.
 
-Decides how a gradient becomes new parameters. The learning rate is a function of the updates made in this stage, computed
-on the host: inside the optax state a reset optimiser would restart the warm-up at rate 0.
+Decides how a gradient becomes new parameters. The learning rate is a function of the updates made in this stage,
+computed on the host: inside the optax state a reset optimiser would restart the warm-up at rate 0.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ import optax
 from ratchet_api.stages import Optimiser
 from ratchet_trainer.model.policy import Params
 
+FLOOR = 0.1
+"""What is left of the peak rate after the decay."""
+
 
 def learning_rate(settings: Optimiser, updates: int) -> float:
-    """The rate of the update that follows `updates` updates of this stage: linear warm-up, then constant."""
-    return float(settings.learning_rate) * min(1.0, (updates + 1) / (settings.warmup_updates + 1))
+    """The rate of the update that follows `updates` updates of this stage: linear warm-up, then linear decay if any."""
+    rise = min(1.0, (updates + 1) / (settings.warmup_updates + 1))
+    fallen = (
+        min(1.0, max(0, updates - settings.warmup_updates) / settings.decay_updates) if settings.decay_updates else 0.0
+    )
+    return float(settings.learning_rate) * rise * (1.0 - (1.0 - FLOOR) * fallen)
 
 
 def init(params: Params) -> Any:
