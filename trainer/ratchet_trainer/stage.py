@@ -99,16 +99,7 @@ class Stage:
         return Layout.of(rows, group, self.machine.learner.parts, slots(s.max_prompt_tokens), s.max_response_tokens)
 
     def prepare(self) -> None:
-        """Makes ready what the stage's steps run. *Collective.* Process 0 compiles, the others then find it in the cache,
-        which lies with the checkpoints; on hosts that share cores this saves all but one compilation."""
-        if self.team.process == 0:
-            self._compile()
-        self.team.gather(None)
-        if self.team.process != 0:
-            self._compile()
-
-    def _compile(self) -> None:
-        """Compiles, or takes from the cache; compilations go side by side."""
+        """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         params, state = self.machine.template
         numbers = optimiser.numbers(self.settings.optimiser, 0)
         objective = sft.CrossEntropy() if self.spec.rl is None else self.method.objective
