@@ -27,7 +27,8 @@ def params(policy: Policy):
 
 @pytest.fixture(scope="module")
 def full_forward(policy: Policy, params):
-    """Logits at every position of some tokens, without any cache: the oracle. Causal, so what follows does not matter."""
+    """Logits at every position of some tokens, without any cache: the oracle. Causal, so what follows does not
+    matter."""
 
     @jax.jit
     def logits(ids):

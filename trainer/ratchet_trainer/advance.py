@@ -1,8 +1,8 @@
 """The advance rule: when a stage is over, decided from training state alone.
 
 Decides whether the step just made ends its stage, and by which rule. Whether the next stage may begin is the operator's
-word. A rule looks at the latest `window` values of a metric in this stage, is false until there are that many and while one
-of them is NaN; means are float64, left to right.
+word. A rule looks at the latest `window` values of a metric in this stage, is false until there are that many and while
+one of them is NaN; means are float64, left to right.
 """
 
 from __future__ import annotations

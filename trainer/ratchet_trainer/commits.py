@@ -1,7 +1,7 @@
 """When a state is committed, and what may be reported before it is.
 
-Decides the rhythm: every `everySteps` steps, at each boundary, and what stands when the process is told to go. A save runs
-beside the next steps, but at most `everySteps` steps are reported above the last one that is durable.
+Decides the rhythm: every `everySteps` steps, at each boundary, and what stands when the process is told to go. A save
+runs beside the next steps, but at most `everySteps` steps are reported above the last one that is durable.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Commits:
         return self.runtime.job.spec.checkpoint.every_steps
 
     def step_made(self, state: State, target: int, metrics: Mapping[str, float], timing: dict[str, Any]) -> State:
-        """Reports a complete step and commits it if it is due. Returns the state without the lines that are on their way."""
+        """Reports a complete step and commits it if it is due. Returns the state without the lines that are on their
+        way."""
         if state.step - self.durable > self.every:
             self._settle()
         stage = {"name": state.stage.name, "index": state.stage.index, "startStep": state.stage.start_step}

@@ -94,7 +94,8 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
 
 
 def held_out(spec: Spec, dataset: str, count: int) -> HeldOut:
-    """`count` items of a data set whose questions occur in none of the job's data sets; duplicates are counted in the log.
+    """`count` items of a data set whose questions occur in none of the job's data sets; duplicates are counted in the
+    log.
 
     Raises ConfigurationInvalid if there are none.
     """

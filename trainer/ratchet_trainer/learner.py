@@ -1,7 +1,7 @@
 """The learner: the compiled programs that change weights, and how a step's rows become their fixed shapes.
 
-Decides layout (which rows share a prompt's keys and values, what fills up a batch) and the order loss, gradient, update.
-What the loss is, the objective slot says; how a gradient is applied, `optimiser`.
+Decides layout (which rows share a prompt's keys and values, what fills up a batch) and the order loss, gradient,
+update. What the loss is, the objective slot says; how a gradient is applied, `optimiser`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Row:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Rows:
-    """A mini-batch at a fixed shape: P prompts with G responses int32[P, G, T] of `length` [P, G] tokens (0 = dummy)."""
+    """A mini-batch at a fixed shape: P prompts with G responses int32[P, G, T] of `length` [P, G] tokens (0 =
+    dummy)."""
 
     prompts: Prompts
     responses: jax.Array
@@ -115,8 +116,8 @@ class Learner:
         sampled: bool,
         old: bool,
     ) -> None:
-        """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`: rows
-        say what the sampler said of them; `old`: several updates share rollouts, so `log_probs` is needed too."""
+        """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`:
+        rows say what the sampler said of them; `old`: several updates share rollouts, so `log_probs` is needed too."""
         rows = by_rows(self.mesh)
         floats = shapes(layout.per_token([]), rows)
         laid_out = shapes(layout.rows([]), rows)
@@ -156,8 +157,8 @@ class Learner:
     ) -> tuple[Params, Any, dict[str, float]]:
         """One optimiser call on a mini-batch. advantages: float64[R, T].
 
-        Returns new parameters, new optimiser state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| / max(1, |old|),
-        `sampler_gap` likewise against behaviour, and the objective's. Raises NonFinite.
+        Returns new parameters, new optimiser state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| /
+        max(1, |old|), `sampler_gap` likewise against behaviour, and the objective's. Raises NonFinite.
         """
         sharding = by_rows(self.mesh)
         lengths = np.array([len(row.response) for row in rows])
@@ -180,8 +181,8 @@ class Learner:
         for name in ("loss", "gradient_norm"):
             if not np.isfinite(found[name]):
                 raise NonFinite(
-                    f"{name} is {found[name]}; weights of the step before are kept. Lower the learning rate, or look at "
-                    f"the data of this step"
+                    f"{name} is {found[name]}; weights of the step before are kept. Lower the learning rate, or "
+                    f"look at the data of this step"
                 )
         return params, state, found
 

@@ -1,11 +1,11 @@
 """The training loop: select prompts, generate, verify, expand, reward, credit, update, observe, record, advance.
 
-Reads as the algorithm does. It decides the order of things and nothing else: which prompts, what they are worth and how the
-policy moves is said by the six slots of a method (`slots`, `methods`); what survives a preemption, by `state` and
+Reads as the algorithm does. It decides the order of things and nothing else: which prompts, what they are worth and how
+the policy moves is said by the six slots of a method (`slots`, `methods`); what survives a preemption, by `state` and
 `commits`; how processes agree, by the runtime.
 
-A step makes a complete state from a complete state. Leaving is possible at safe points: before the first update of a step
-the state before it stands, after that the step is finished first.
+A step makes a complete state from a complete state. Leaving is possible at safe points: before the first update of a
+step the state before it stands, after that the step is finished first.
 """
 
 from __future__ import annotations
@@ -252,8 +252,8 @@ class Run:
             self.open(state.stage.index)
             if self.stage.hash != state.stage.spec_hash:
                 raise ConfigurationInvalid(
-                    f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the middle "
-                    f"of; a stage that has begun cannot change. Restore it, or create another job"
+                    f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
+                    f"middle of; a stage that has begun cannot change. Restore it, or create another job"
                 )
         return state
 

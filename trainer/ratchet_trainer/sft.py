@@ -6,6 +6,7 @@ Decides the loss and the order of items. Slots are not asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np

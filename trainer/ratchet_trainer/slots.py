@@ -1,7 +1,7 @@
 """The six slots of a method: which questions an algorithm answers, and what it is given to answer them.
 
-Decides signatures only. Answers live in `selection`, `expansion`, `rewards`, `credit`, `objective` and `reference`; which
-method takes which answer is a row in `methods`; the order in which they are asked is `run`.
+Decides signatures only. Answers live in `selection`, `expansion`, `rewards`, `credit`, `objective` and `reference`;
+which method takes which answer is a row in `methods`; the order in which they are asked is `run`.
 
 Slots are deterministic functions of their arguments, so every process computes the same without a word. What they keep
 is plain JSON data (or arrays, for credit) inside `State`.
@@ -99,7 +99,8 @@ class Objective(Protocol):
         """The scalar to be minimised, as this micro's share of the sum, from log_probs [P, G, T] of the new policy."""
 
     def settings(self) -> dict[str, float]:
-        """The numbers that `loss` needs; they are arguments of the compiled program, so changing them compiles nothing."""
+        """The numbers that `loss` needs; they are arguments of the compiled program, so changing them compiles
+        nothing."""
 
 
 class Reference(Protocol):

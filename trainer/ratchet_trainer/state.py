@@ -1,7 +1,7 @@
 """State: the one value that decides the future of a run, and its form in a checkpoint.
 
-Decides what survives. A commit holds complete steps: params, optimiser, where the curriculum stands, what the slots keep,
-and the running digest of the metric stream. What is not here must not influence a later step.
+Decides what survives. A commit holds complete steps: params, optimiser, where the curriculum stands, what the slots
+keep, and the running digest of the metric stream. What is not here must not influence a later step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ NO_LINES = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True)
 class StageState:
-    """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first step
-    is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is the rule
-    that ended the stage: it is never looked at again, a restart included."""
+    """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first
+    step is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is
+    the rule that ended the stage: it is never looked at again, a restart included."""
 
     index: int
     name: str
@@ -84,8 +84,8 @@ class State:
             want = wanted[path].shape if path in wanted else None
             if have != want:
                 raise CheckpointUnreadable(
-                    f"array {path} is {have or 'absent'} in the checkpoint and {want or 'absent'} in this version's model; "
-                    f"resume with the image that wrote it"
+                    f"array {path} is {have or 'absent'} in the checkpoint and {want or 'absent'} in this version's "
+                    f"model; resume with the image that wrote it"
                 )
         tree = jax.tree_util.tree_map_with_path(
             lambda path, _: arrays[_name(path)], {"params": params, "optimiser": optimiser}

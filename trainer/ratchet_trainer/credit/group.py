@@ -1,7 +1,7 @@
 """Credit `group`: each token of a response earns how much better it was than its group (GRPO, arXiv 2402.03300, 4.1.2).
 
-Decides advantages and each group's fate. Statistics are float64 on the host, left to right, so that they are the same on
-every machine.
+Decides advantages and each group's fate. Statistics are float64 on the host, left to right, so that they are the same
+on every machine.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def prompt_of(source: Source, index: int, limit: int) -> Prompt:
 
 
 def answer_tokens(source: Source, index: int, answer: str, limit: int) -> tuple[int, ...]:
-    """An answer to be learned, END included, of at most `limit` tokens. Raises ConfigurationInvalid for a longer one."""
+    """An answer to be learned, END included, of at most `limit` tokens. Raises ConfigurationInvalid for a longer
+    one."""
     tokens = tuple(tokenizer.encode_answer(answer))
     if len(tokens) > limit:
         raise ConfigurationInvalid(

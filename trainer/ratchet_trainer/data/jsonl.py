@@ -25,7 +25,8 @@ class JsonlItems:
             content = path.read_bytes()
         except OSError as error:
             raise ConfigurationInvalid(
-                f"data set {name}: {path}: {error.strerror}; jsonl.path is as the trainer's pods see it (claimName mounts it)"
+                f"data set {name}: {path}: {error.strerror}; jsonl.path is as the trainer's pods see it "
+                f"(claimName mounts it)"
             ) from error
         self._items = [
             _item(line, f"{path}:{number}", spec) for number, line in enumerate(content.splitlines(), 1) if line.strip()

@@ -27,8 +27,8 @@ Params = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts at a fixed shape: `body` int32[P, C] is all but the last token, right-padded; `length` int32[P] counts its
-    real slots; `last` int32[P] is the last token."""
+    """Prompts at a fixed shape: `body` int32[P, C] is all but the last token, right-padded; `length` int32[P] counts
+    its real slots; `last` int32[P] is the last token."""
 
     body: jax.Array
     length: jax.Array

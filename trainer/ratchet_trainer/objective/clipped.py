@@ -1,5 +1,5 @@
-"""Objective `clipped`: the clipped ratio surrogate (PPO, arXiv 1707.06347, equation 7) on each token, averaged over each
-response and then over responses, as GRPO does (arXiv 2402.03300, equation 3)."""
+"""Objective `clipped`: the clipped ratio surrogate (PPO, arXiv 1707.06347, equation 7) on each token, averaged over
+each response and then over responses, as GRPO does (arXiv 2402.03300, equation 3)."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Team(Protocol):
 
 @dataclass(frozen=True)
 class Shape:
-    """Fixed sizes of one sampling call: prompts, and the longest prompt and response in tokens. One bucket a stage, from
-    the manifest's limits: a row's bits depend on the shapes it is computed in, so no neighbour may choose them."""
+    """Fixed sizes of one sampling call: prompts, and the longest prompt and response in tokens. One bucket a stage,
+    from the manifest's limits: a row's bits depend on the shapes it is computed in, so no neighbour may choose them."""
 
     prompts: int
     prompt_tokens: int
@@ -105,7 +105,8 @@ class Engine:
         ]
 
     def _calls(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        """Indices of requests that share a call: same samples and purpose, at most `shape.prompts`, in request order."""
+        """Indices of requests that share a call: same samples and purpose, at most `shape.prompts`, in request
+        order."""
         alike: dict[tuple[int, int, int], list[int]] = {}
         for i, r in enumerate(requests):
             alike.setdefault((r.n, r.first, r.purpose), []).append(i)

@@ -128,7 +128,8 @@ def _decode(
 ) -> tuple[Decoding, jax.Array]:
     """`count` more tokens from response position `at`; tokens, log-probs and entropy as float32[3, P, G, count].
 
-    One array, because every process gets it whole and each collective costs a wait (token numbers are exact below 2^24).
+    One array, because every process gets it whole and each collective costs a wait (token numbers are exact below
+    2^24).
     """
     model = policy.decoder(params)
 

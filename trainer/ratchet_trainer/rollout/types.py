@@ -1,7 +1,7 @@
 """The words in which slots ask for rollouts and get them back.
 
-Decides no behaviour. Slots yield *rounds* of requests and receive verified rollouts in request order; where rollouts are
-made is the engine's matter (`requests`).
+Decides no behaviour. Slots yield *rounds* of requests and receive verified rollouts in request order; where rollouts
+are made is the engine's matter (`requests`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ratchet_trainer.keys import Purpose
 
 @dataclass(frozen=True)
 class Draw:
-    """One visit of one prompt. `ordinal` counts visits over the whole run and is never reused; `item` is the item's id."""
+    """One visit of one prompt. `ordinal` counts visits over the whole run and is never reused; `item` is the item's
+    id."""
 
     ordinal: int
     item: int
@@ -57,8 +58,8 @@ class Outcome:
 class Rollout:
     """One response, judged.
 
-    `response` holds its tokens, END included where it came; `behaviour_logp` and `entropy` are float32 of that length, as
-    sampled; `version` is the step whose weights sampled it.
+    `response` holds its tokens, END included where it came; `behaviour_logp` and `entropy` are float32 of that length,
+    as sampled; `version` is the step whose weights sampled it.
     """
 
     request: Request
