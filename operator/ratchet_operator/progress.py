@@ -87,6 +87,16 @@ class Progress:
             await self._session.close()
 
     async def _poll(self, key: Key, leader: Leader) -> None:
+        """Asks until cancelled: nothing that a trainer answers may end it, because nobody would start it again."""
+        while True:
+            try:
+                await self._listen(key, leader)
+            except Exception:
+                log.exception("%s/%s: polling %s failed; it goes on", *key, leader.address)
+                metrics.PROGRESS_ANSWERS.labels("failed").inc()
+                await asyncio.sleep(RETRY_MOST)
+
+    async def _listen(self, key: Key, leader: Leader) -> None:
         revision: str | None = None
         urgency: tuple[Any, ...] | None = None
         steps: list[Any] = []
@@ -151,7 +161,7 @@ class Mismatch(Invalid):
 
 
 def parse(body: bytes, leader: Leader) -> Raw:
-    """The answer as plain data. Raises Invalid, or Mismatch when it is not this leader's."""
+    """The answer as plain data, a missing field as None. Raises Invalid, or Mismatch when it is not this leader's."""
     try:
         answer = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as problem:
@@ -164,7 +174,7 @@ def parse(body: bytes, leader: Leader) -> Raw:
     for field, (check, wanted) in FIELDS.items():
         if not check(answer.get(field)):
             raise Invalid(f"{field} is no {wanted}")
-    return {field: answer[field] for field in ("v", "jobUID", "attempt", "jobSetUID", *FIELDS) if field in answer}
+    return {field: answer.get(field) for field in ("v", "jobUID", "attempt", "jobSetUID", *FIELDS)}
 
 
 def _no_constant(name: str) -> Any:

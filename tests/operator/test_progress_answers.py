@@ -27,6 +27,11 @@ def test_a_good_answer_is_kept_whole_without_unknown_keys():
     assert parse(of(extra="ignored"), LEADER) == GOOD
 
 
+def test_a_field_that_the_answer_lacks_is_none():
+    said = {name: value for name, value in GOOD.items() if name not in ("step", "boundary")}
+    assert parse(json.dumps(said).encode(), LEADER) == {**GOOD, "step": None, "boundary": None}
+
+
 @pytest.mark.parametrize("changes", [{"jobUID": "other"}, {"attempt": 2}, {"jobSetUID": "old"}, {"attempt": "3"}])
 def test_another_identity_is_a_mismatch(changes):
     with pytest.raises(Mismatch):
