@@ -124,6 +124,34 @@ def test_an_unreadable_entry_does_not_count_and_its_place_stays_taken(tmp_path: 
     assert heir.commit(2, "again", "00").seq == 5
 
 
+def test_a_read_that_fails_once_forgets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = owner(tmp_path, claim())
+    journal.commit(1, "one", "00")
+    journal.commit(2, "two", "00")
+    read_bytes, failures = Path.read_bytes, [OSError("stale file handle")]
+
+    def flaky(path: Path) -> bytes:
+        if path.name == "0000000002.json" and failures:
+            raise failures.pop()
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", flaky)
+    again = Journal(tmp_path)
+    with pytest.raises(OSError, match="stale"):
+        again.read()
+    again.read()
+    assert [e.seq for e in again.entries] == [1, 2, 3]
+
+
+def test_a_writer_that_knows_of_its_heir_commits_nothing_behind_it(tmp_path: Path) -> None:
+    zombie = owner(tmp_path, claim(1))
+    owner(tmp_path, claim(2, "jobset-2"))
+    zombie.read()
+    with pytest.raises(Fenced) as caught:
+        zombie.commit(1, "one", "00")
+    assert caught.value.owner == {"jobUID": "uid-1", "attempt": 2}
+
+
 def test_an_entry_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     owner(tmp_path, claim(1))
     (tmp_path / "journal" / "0000000002.json").write_text('{"commit": {"v": 99}}')

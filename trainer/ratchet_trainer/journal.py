@@ -71,11 +71,12 @@ class Journal:
         for name in names:
             seq = int(name[:-5])
             if seq >= self._next:
-                self._next = seq + 1
                 entry = _parse(seq, (self.folder / name).read_bytes())
+                # Only now: if reading fails here, the next call begins at this entry, and those before are known.
+                self._next = seq + 1
                 if entry is not None:
                     found.append(entry)
-        self.entries += found
+                    self.entries.append(entry)
         return found
 
     @property
@@ -172,6 +173,12 @@ class Journal:
         """Makes a step exist. Raises Fenced if a newer claim stands in the way."""
         assert self.mine is not None, "claim first"
         lineage = self.mine.lineage
+        # A claim may be known already, from a read that failed after it: a place behind it must not be taken.
+        newer_claim = next((c for c in self.claims if c.seq > self.mine.seq), None)
+        if newer_claim is not None:
+            raise Fenced(
+                f"step {step} is not committed: a newer owner took journal entry {newer_claim.seq}", newer_claim.owner
+            )
         body = {"v": V, "lineage": lineage, "step": step, "path": path, "sha256": sha256}
         if boundary is not None:
             body["boundary"] = boundary
