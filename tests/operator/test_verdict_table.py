@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from plan_story import Story
 
 from ratchet_operator.decide import stamps
+from ratchet_operator.decide.views import Pod
 
 
 def _condition(pod, reason, kind="DisruptionTarget"):
@@ -283,3 +285,51 @@ def test_evidence_names_pod_node_and_code():
     assert story.record(1)["evidence"] == (
         "pod sums-a1-s-0-1 on node pool-a-1 left with exit code 70: ZeroDivisionError: division by zero"
     )
+
+
+GOOD = {"v": 1, "reason": "Drained", "message": "told to go", "step": 7, "owner": {"jobUID": "u", "attempt": 3}}
+
+
+def _said(text: str) -> dict:
+    ended = {"exitCode": 75, "message": text}
+    end = Pod({"status": {"containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}]}}).exit
+    assert end is not None
+    return end.message
+
+
+@pytest.mark.parametrize("v", [1, 0])
+def test_a_termination_message_of_the_protocol_is_kept(v):
+    good = {**GOOD, "v": v, "boundary": {"stage": 0, "step": 7, "rule": "steps"}}
+    said = {name: value for name, value in good.items() if name != "v"}
+    assert _said(json.dumps({**good, "more": 1})) == said
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"step": 10**20}, {"step": True}, {"step": -1}, {"step": "7"}, {"reason": 5}, {"message": ["x"]},
+        {"message": "\ud800"}, {"owner": {"jobUID": "u", "attempt": 10**30}},
+        {"owner": {"jobUID": "u", "attempt": True}},
+        {"owner": {"attempt": 3}}, {"owner": 5}, {"boundary": {"stage": 0, "step": 7, "rule": 5}},
+        {"boundary": {"stage": 0, "step": 10**20, "rule": "steps"}},
+        {"boundary": {"stage": True, "step": 7, "rule": "r"}},
+    ],
+)  # fmt: skip
+def test_a_field_that_is_no_such_thing_is_dropped(field):
+    (name,) = field
+    kept = {key: value for key, value in GOOD.items() if key not in ("v", name)}
+    assert _said(json.dumps({**GOOD, **field})) == kept
+    story = Story().begin()
+    story.leave(story.pod(0), 75, **{**GOOD, **field}).leave(story.pod(1), 75)
+    story.settle()
+    assert story.record(1)["verdict"] == "Drained"
+
+
+@pytest.mark.parametrize("v", [2, -1, True, "1", None, 10**30])
+def test_a_termination_message_of_another_version_is_dropped(v):
+    assert _said(json.dumps({**GOOD, "v": v})) == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nul", "[" * 3000, '{"v": 1, "step": ' + "9" * 4000])
+def test_a_termination_message_that_is_no_object_is_dropped(text):
+    assert _said(text) == {}

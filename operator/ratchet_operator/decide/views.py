@@ -8,16 +8,20 @@ and GKE's documentation of spot VMs and node disruption.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from ratchet_api.protocol import ANNOTATION_WORD, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_JOBSET_UID
+from ratchet_api.protocol import ANNOTATION_WORD, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_JOBSET_UID, V
 from ratchet_operator.decide import stamps
 from ratchet_operator.snapshot import Raw
 
 LABEL_JOB_INDEX = "jobset.sigs.k8s.io/job-index"
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 CONTAINER = "trainer"
+ATTEMPT_MOST = 1_000_000
+"""A claim of a higher attempt is not believed: the next number would be one more, and numbers only grow."""
 
 TAINT_TERMINATION = "cloud.google.com/impending-node-termination"
 TAINT_OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
@@ -149,14 +153,10 @@ class Pod:
             return None
         signal = terminated.get("signal") or 0
         text = terminated.get("message") or ""
-        try:
-            message = json.loads(text)
-        except ValueError:
-            message = None
         return Exit(
             code=128 + signal if signal else int(terminated.get("exitCode", 0)),
             reason=terminated.get("reason") or "",
-            message=message if isinstance(message, dict) else {},
+            message=_believed(text),
             text=text,
             finished=terminated.get("finishedAt"),
         )
@@ -248,6 +248,48 @@ class JobSet:
 
     def owned_by(self, uid: str) -> bool:
         return any(o.get("uid") == uid for o in self.raw["metadata"].get("ownerReferences") or ())
+
+
+def _believed(text: str) -> Raw:
+    """What of a termination message is what the protocol says: users' code runs in that process, so it is a claim."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(said, dict) or not _count(said.get("v"), V) or said["v"] < V - 1:
+        return {}
+    return {field: said[field] for field, check in MESSAGE.items() if field in said and check(said[field])}
+
+
+def _count(value: Any, most: int = 2**53 - 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value.encode(errors="replace").decode() == value  # half a surrogate is no text
+
+
+def _boundary(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _count(value.get("stage"))
+        and _count(value.get("step"))
+        and _text(value.get("rule"))
+    )
+
+
+def _owner(value: Any) -> bool:
+    return isinstance(value, dict) and _text(value.get("jobUID")) and _count(value.get("attempt"), ATTEMPT_MOST)
+
+
+MESSAGE: dict[str, Callable[[Any], bool]] = {
+    "reason": _text,
+    "message": _text,
+    "step": _count,
+    "boundary": _boundary,
+    "owner": _owner,
+}
+"""Field of a termination message -> whether its value is one that the trainer writes; all other fields are unread."""
 
 
 def _number(text: str | None) -> int | None:
