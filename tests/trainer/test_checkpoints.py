@@ -151,6 +151,33 @@ def test_only_the_newest_and_the_ends_of_stages_are_kept(tmp_path: Path) -> None
     assert sorted(c.step for c in opened(tmp_path, 3).candidates()) == [3, 7, 8]
 
 
+def test_a_writer_removes_no_folder_that_came_after_its_claim(tmp_path: Path) -> None:
+    checkpoints = opened(tmp_path, keep=1)
+    checkpoints.candidates()
+    heirs = tmp_path / "steps" / "1-a2-jobset2"
+    heirs.mkdir(parents=True)
+    for step in (1, 2):
+        checkpoints.write(content(step))
+    assert sorted(p.name for p in (tmp_path / "steps").iterdir()) == ["1-a2-jobset2", "2-a1-jobset1"]
+
+
+def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = opened(tmp_path)
+    failures, folders = [OSError("stale file handle")], []
+
+    def sync(folder: Path) -> None:
+        if failures and list(folder.glob("0000000002.json")):
+            raise failures.pop()
+
+    write_step = checkpoints._write_step
+    monkeypatch.setattr("ratchet_trainer.journal.sync_folder", sync)
+    monkeypatch.setattr(checkpoints, "_write_step", lambda *a: folders.append(a[0]) or write_step(*a))
+    assert checkpoints.write(content(1))[0].seq == 2
+    assert not failures
+    assert len(folders) == 1
+    assert [c.step for c in checkpoints.journal.candidates()] == [1]
+
+
 def test_replayed_steps_are_in_the_metric_stream_once(tmp_path: Path) -> None:
     written(tmp_path)
     next(f for f in files_of(tmp_path, 3) if f.name == "control.json").unlink()

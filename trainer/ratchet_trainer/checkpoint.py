@@ -83,6 +83,7 @@ class Checkpoints:
         self.keep = keep
         self.identity = identity
         self._alive: list[Commit] = []  # commits whose folders are there
+        self._prunable: set[str] | None = None  # folders that may go once no kept commit needs them
         self._streamed = 0  # bytes of metrics.jsonl that belong to committed steps
 
     # Writing
@@ -99,8 +100,14 @@ class Checkpoints:
             "stateSha256": digests.state_sha256(leaf_digests, content.control),
         }
         path = f"steps/{content.step}-{self.tag}"
+        known = len(self.journal.entries)
 
         def attempt() -> Commit:
+            self.journal.read()
+            for entry in self.journal.entries[known:]:
+                if isinstance(entry, Commit) and entry.path == path:
+                    return entry  # journalled by the try before, which failed only after that: its folder counts now
+            self._prunable = (self._there() if self._prunable is None else self._prunable) | {path}
             proof = self._write_step(self.directory / path, content, leaf_digests, hashes)
             return self.journal.commit(content.step, path, proof, boundary)
 
@@ -149,24 +156,32 @@ class Checkpoints:
                 file.write(b"".join(content.timings))
 
     def _prune(self) -> None:
-        # Only called after an append of our own, so the directory is ours: folders of no kept commit are left-overs.
+        # Of what was there after the claim or is our own, never of what is there now: a writer that slept since its
+        # append may have an heir by now, whose folders it does not know.
+        assert self._prunable is not None, "a step was written"
         newest = sorted(self._alive, key=lambda c: (c.step, c.seq), reverse=True)[: self.keep]
         self._alive = [
             c for c in self._alive if c in newest or c.boundary is not None or c.lineage != newest[0].lineage
         ]
         kept = {c.path for c in self._alive}
-        for name in os.listdir(self.directory / "steps"):
-            if f"steps/{name}" not in kept:
-                shutil.rmtree(self.directory / "steps" / name, ignore_errors=True)
+        for path in self._prunable - kept:
+            shutil.rmtree(self.directory / path, ignore_errors=True)
+            if not (self.directory / path).exists():
+                self._prunable.discard(path)
+
+    def _there(self) -> set[str]:
+        try:
+            return {f"steps/{name}" for name in os.listdir(self.directory / "steps")}
+        except FileNotFoundError:
+            return set()
 
     # Reading
 
     def candidates(self) -> list[Commit]:
         """Commits of the newest lineage whose folder is still there, the best first."""
-        try:
-            there = {f"steps/{name}" for name in os.listdir(self.directory / "steps")}
-        except FileNotFoundError:
-            there = set()
+        there = self._there()
+        if self._prunable is None and self.journal.mine is not None:
+            self._prunable = there
         self._alive = [e for e in self.journal.entries if isinstance(e, Commit) and e.path in there]
         return [c for c in self.journal.candidates() if c.path in there]
 
