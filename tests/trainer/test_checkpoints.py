@@ -14,7 +14,7 @@ import pytest
 
 from ratchet_trainer import digests
 from ratchet_trainer.checkpoint import Checkpoints, Content
-from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.errors import CheckpointUnreadable, StorageUnavailable
 from ratchet_trainer.journal import Claim
 
 IDENTITY = {"versions": {}}
@@ -108,6 +108,22 @@ def test_a_damaged_file_takes_the_step_before(tmp_path: Path, harm: Callable[[Pa
         written(directory)
         harm(next(f for f in files_of(directory, 3) if f.name == name))
         assert newest(directory)[0] == 2, name
+
+
+def test_storage_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    next(f for f in files_of(tmp_path, 3) if f.name == "manifest.ocdbt").write_bytes(b"")
+    read_bytes = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "manifest.ocdbt":
+            raise OSError("input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    monkeypatch.setattr("ratchet_trainer.checkpoint.BACK_OFF_SECONDS", (0.0,))
+    with pytest.raises(StorageUnavailable, match="input/output"):
+        newest(tmp_path)
 
 
 def test_orbax_alone_would_not_notice(tmp_path: Path) -> None:

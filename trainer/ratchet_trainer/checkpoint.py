@@ -147,7 +147,10 @@ class Checkpoints:
         # At a known offset, not at the end: a deterministic replay writes the same bytes to the same place.
         handle = os.open(self.directory / "metrics.jsonl", os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            os.pwrite(handle, b"".join(content.lines), self._streamed)
+            rest, offset = b"".join(content.lines), self._streamed
+            while rest:  # a disk that is nearly full takes a part; the call after that says why
+                done = os.pwrite(handle, rest, offset)
+                rest, offset = rest[done:], offset + done
         finally:
             os.close(handle)
         if content.timings:
@@ -213,6 +216,8 @@ class Checkpoints:
                 return None
         arrays = self._read_arrays(commit, list(proof["leaves"]))
         if arrays is None:
+            # Damaged, or is it the storage? Orbax's errors do not tell; plain reads do.
+            with_retries("reading the arrays", lambda: _read_all(folder / "arrays"))
             return None
         found = digests.leaf_digests(arrays)
         if found != proof["leaves"]:
@@ -293,6 +298,16 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _read_all(folder: Path) -> None:
+    def failed(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # those are damage, not the storage
+            raise error
+
+    for parent, _, files in os.walk(folder, onerror=failed):
+        for name in files:
+            _read(Path(parent, name))
 
 
 def _sync_file(path: str) -> None:
