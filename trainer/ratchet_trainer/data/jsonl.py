@@ -18,16 +18,26 @@ class JsonlItems:
     """Items are numbered in file order. Lines without content are skipped."""
 
     def __init__(self, name: str, spec: Jsonl):
-        """Raises ConfigurationInvalid for a file that cannot be read, a malformed line, or no items at all."""
+        """Raises ConfigurationInvalid for a file that is not there or not ours to read, a malformed line, or no items at
+        all; StorageUnavailable if reading it fails otherwise.
+        """
+        from ratchet_trainer.checkpoint import (
+            with_retries,
+        )  # here, because data sets are opened without checkpoints too
+
         self.name = name
         path = Path(spec.path)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ConfigurationInvalid(
-                f"data set {name}: {path}: {error.strerror}; jsonl.path is as the trainer's pods see it "
-                f"(claimName mounts it)"
-            ) from error
+
+        def read() -> bytes:
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+                raise ConfigurationInvalid(
+                    f"data set {name}: {path}: {error.strerror}; jsonl.path is as the trainer's pods see it "
+                    f"(claimName mounts it)"
+                ) from error
+
+        content = with_retries(f"data set {name}: reading {path}", read)
         self._items = [
             _item(line, f"{path}:{number}", spec) for number, line in enumerate(content.splitlines(), 1) if line.strip()
         ]
