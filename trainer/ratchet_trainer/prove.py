@@ -210,9 +210,7 @@ def _storm(
                 if disturber.left:
                     say(f"  the run ended before its last {len(disturber.left)} kills")
                 return disturber.recoveries
-            raise ProofFailed(
-                f"attempt {gang.attempt} ended with {codes}: {json.dumps(gang.termination(codes.index(worst)))}"
-            )
+            raise _unfinished(gang, codes)
         commit = folder.last_commit()
         committed = commit.step if commit else 0
         recovery.drain = round(time.monotonic() - disturber.signalled, 3)
@@ -228,9 +226,7 @@ def _storm(
             return disturber.recoveries  # the signal came too late to disturb anything
         unexpected = {Exit.CONFIGURATION_INVALID, Exit.INTERNAL, Exit.CHECKPOINT_UNREADABLE, Exit.STORAGE_UNAVAILABLE}
         if worst in unexpected:
-            raise ProofFailed(
-                f"attempt {gang.attempt} ended with {codes}: {json.dumps(gang.termination(codes.index(worst)))}"
-            )
+            raise _unfinished(gang, codes)
     raise ProofFailed("the run does not come to its end")
 
 
