@@ -74,3 +74,48 @@ def test_a_gang_that_found_only_some_nodes_moves_as_a_whole():
     story.later(61)
     plan = story.decide()
     assert sorted(d.kind for d in plan.delete) == ["JobSet", "Pod", "Pod"]
+
+
+def half_placed(story: Story) -> Story:
+    """One pod runs, the other one finds no node; the one that runs gives up waiting for it."""
+    waiting(story)
+    keep = story.pods.pop()
+    story.place()
+    story.run()
+    story.pods.append(keep)
+    story.settle()
+    story.leave(story.pod(0), 69, message="process 1 did not come")
+    return story
+
+
+def test_peers_that_never_found_a_node_are_no_failure_and_the_next_placement_is_tried():
+    story = half_placed(Story(placements=LADDER))
+    story.settle()
+    record = story.record(1)
+    assert (record["verdict"], record["chargedTo"]) == ("Unschedulable", "nothing")
+    assert story.attempt["placement"] == "on-demand"
+    assert story.counters["failures"] == 0
+
+
+def test_no_attempt_that_never_ran_as_a_whole_is_charged_for_lost_peers():
+    story = Story(placements=LADDER[:1], restart={"failureLimit": 0})
+    for number in (1, 2, 3):
+        half_placed(story).settle()
+        record = story.record(number)
+        assert (record["verdict"], record["chargedTo"]) == ("PeerLost", "nothing")
+        story.gone()
+        story.later(700)
+    assert story.counters["failures"] == 0
+
+
+def test_members_that_drain_do_not_hide_that_there_was_no_room():
+    story = waiting(Story(placements=LADDER))
+    keep = story.pods.pop()
+    story.place()
+    story.run()
+    story.pods.append(keep)
+    story.later(61).decide()
+    story.leave(story.pod(0, 1), 75)
+    story.settle()
+    assert story.record(1)["verdict"] == "Unschedulable"
+    assert story.attempt["placement"] == "on-demand"

@@ -133,7 +133,7 @@ def end(draft: Draft, found: list[Sign]) -> None:
     """Writes down that the present attempt is ending: evidence first, the acts follow."""
     world, attempt = draft.world, draft.attempt
     assert attempt is not None
-    sign = strongest(found)
+    sign = placement.without_room(draft, strongest(found))
     deadline = stamps.after(world.now, gang.window(found))
     draft.revise_attempt(ended_time=world.now, drain_deadline=deadline, pods_ready=0)
     record = revised(

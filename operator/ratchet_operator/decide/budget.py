@@ -45,11 +45,15 @@ STALLED_AFTER = 3
 """Disturbances in a row without a new step."""
 BACK_OFF_SECONDS, BACK_OFF_MOST = 30.0, 600.0
 NO_DISTURBANCE = ("Completed", "Unschedulable")
+FOLLOWS_FROM_NO_ROOM = ("Drained", "PeerLost", "Fenced")
+"""How members leave that waited in vain for those without a node: no reason to forget that there was no room."""
 
 
 def judge(draft: Draft, record: AttemptRecord, sign: Sign) -> None:
     """Writes the verdict into the record if it is the first or a stronger one, and moves the charge with it."""
     if record.charged_to is not None and not stronger(sign.verdict, record.verdict):
+        return
+    if record.charged_to is not None and record.verdict == "Unschedulable" and sign.verdict in FOLLOWS_FROM_NO_ROOM:
         return
     charge = _charge(draft, record, sign.verdict)
     before, counters = record.charged_to, draft.counters
@@ -80,6 +84,9 @@ def judge(draft: Draft, record: AttemptRecord, sign: Sign) -> None:
 def _charge(draft: Draft, record: AttemptRecord, verdict: str) -> str:
     if verdict != "PeerLost":
         return CHARGES.get(verdict, NOTHING)
+    attempt = draft.attempt
+    if attempt is not None and attempt.number == record.number and attempt.running_time is None:
+        return NOTHING  # the peer was never there: that is the cluster's doing, not the job's
     # One lost peer without any trace of what took it may be the network; two in a row without a step are a failure.
     before = [r for r in draft.status.attempts if r.number < record.number]
     again = bool(before) and before[-1].verdict == "PeerLost" and draft.counters.disturbances_without_progress > 0

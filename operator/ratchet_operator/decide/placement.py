@@ -47,3 +47,20 @@ def gave_up(draft: Draft, spec: Spec) -> Sign | None:
         return None
     evidence = f"{len(bound)} of {attempt.pods_total} pods found a node of placement {placement.name} within "
     return Sign("Unschedulable", f"{evidence}{placement.wait_seconds} s", None)
+
+
+def without_room(draft: Draft, sign: Sign) -> Sign:
+    """What a lost peer means in an attempt that never ran as a whole: a member without a node was never there.
+
+    With one slice placed and the next one not, the trainers that are up give up before `waitSeconds` are over. As with
+    `gave_up`, another placement must be there to be tried.
+    """
+    attempt, spec = draft.attempt, draft.world.spec
+    if attempt is None or spec is None or len(spec.placements) < 2:
+        return sign
+    pods = draft.world.own_pods(attempt.number)
+    unbound = sum(pod.node is None for pod in pods)
+    if sign.verdict != "PeerLost" or attempt.running_time is not None or not unbound:
+        return sign
+    evidence = f"{unbound} of {attempt.pods_total} pods had no node of placement {attempt.placement}"
+    return Sign("Unschedulable", f"{evidence} when {sign.evidence}", sign.window, sign.stamp)
