@@ -69,6 +69,8 @@ class Line:
             return json.loads(_exactly(connection, length))
         except OSError as error:
             raise PeerLost(f"process {process} does not answer: {error}") from error
+        except ValueError as error:
+            raise PeerLost(f"process {process} sent what is not JSON: {error}") from error
 
     def close(self) -> None:
         for connection in self.sockets.values():

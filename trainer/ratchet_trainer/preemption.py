@@ -60,7 +60,7 @@ class Watchdog:
         self._since: float | None = None
         self._line: Line | None = None
         self._left: dict[int, int] = {}  # peer -> exit code that it said farewell with
-        self._leaving = threading.Lock()
+        self._leaving = threading.RLock()  # the thread whose leaving failed may try again
         self._sending = threading.Lock()
         self._news = threading.Condition()
         self._selector = selectors.DefaultSelector()
@@ -74,7 +74,7 @@ class Watchdog:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         self._selector.register(self._wake, selectors.EVENT_READ, None)
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._guarded_watch, name="watchdog", daemon=True).start()
 
     def attach(self, line: Line) -> None:
         """Begins to watch the peers."""
@@ -137,6 +137,16 @@ class Watchdog:
         self.leave(Exit.DRAINED, "Drained", text)
 
     # The thread
+
+    def _guarded_watch(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # without this thread nobody would hear of signals and lost peers
+            log.exception("the watchdog failed")
+            try:
+                self.leave(Exit.INTERNAL, type(error).__name__, f"the watchdog failed: {error}")
+            except Exception:  # it was leaving that failed
+                os._exit(int(Exit.INTERNAL))
 
     def _watch(self) -> None:
         while True:
