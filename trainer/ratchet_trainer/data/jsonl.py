@@ -18,12 +18,11 @@ class JsonlItems:
     """Items are numbered in file order. Lines without content are skipped."""
 
     def __init__(self, name: str, spec: Jsonl):
-        """Raises ConfigurationInvalid for a file that is not there or not ours to read, a malformed line, or no items at
-        all; StorageUnavailable if reading it fails otherwise.
+        """Raises ConfigurationInvalid for a file that is not there or not ours to read, a malformed line, or no items;
+        StorageUnavailable if reading it fails otherwise.
         """
-        from ratchet_trainer.checkpoint import (
-            with_retries,
-        )  # here, because data sets are opened without checkpoints too
+        # Here, because data sets are opened without checkpoints too.
+        from ratchet_trainer.checkpoint import with_retries
 
         self.name = name
         path = Path(spec.path)
