@@ -95,6 +95,18 @@ def test_failures_are_forgiven_after_healthy_steps():
     assert story.counters["failures"] == 0
 
 
+def test_steps_that_an_earlier_attempt_made_forgive_nothing():
+    story = Story(restart={"healthySteps": 5}).begin()
+    story.report(step=9).settle()
+    fail(story)
+    again(story)
+    assert story.status["progress"]["step"] == 9
+    story.report(step=1).settle()
+    assert story.counters["failures"] == 1
+    story.report(step=5).settle()
+    assert story.counters["failures"] == 0
+
+
 def test_one_lost_peer_is_free_and_the_second_without_a_step_is_a_failure():
     story = Story().begin()
     fail(story, 69)

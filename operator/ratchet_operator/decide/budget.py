@@ -109,11 +109,17 @@ def provisional(draft: Draft, record: AttemptRecord, spec: Spec) -> bool:
 
 
 def healthy(draft: Draft, spec: Spec) -> bool:
-    """Whether the present attempt has made `restart.healthySteps` steps."""
-    attempt, progress = draft.attempt, draft.status.progress
-    if attempt is None or progress is None or attempt.start_step is None or attempt.running_time is None:
+    """Whether the present attempt has made `restart.healthySteps` steps by its own account.
+
+    `status.progress` never falls, so after a loss it shows steps that the attempt has yet to repeat.
+    """
+    attempt = draft.attempt
+    if attempt is None or attempt.start_step is None or attempt.running_time is None:
         return False
-    return progress.step - attempt.start_step >= spec.restart.healthy_steps
+    answer = draft.world.progress_of(attempt.number, attempt.job_set_uid) or {}
+    if answer.get("step") is None or answer.get("phase") in ("start", "restore"):
+        return False
+    return int(answer["step"]) - attempt.start_step >= spec.restart.healthy_steps
 
 
 def forgive(draft: Draft, spec: Spec) -> None:
