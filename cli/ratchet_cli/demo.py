@@ -25,12 +25,9 @@ from ratchet_cli.story.board import Board
 from ratchet_cli.story.curve import draw
 from ratchet_cli.story.watch import Leader, Watcher
 from ratchet_cluster import operator_chart
-from ratchet_cluster.build import BuildError
-from ratchet_cluster.cluster import Cluster, ClusterError, default_folder
-from ratchet_cluster.plane import PlaneError
+from ratchet_cluster.cluster import Cluster, default_folder
 
 NAMESPACE = "default"
-PARTS = ("detect", "drain", "fence", "place", "start", "restore", "compile", "step")
 
 
 def find_example() -> Path:
@@ -61,7 +58,7 @@ def demo(preemptions: int, seed: int, json_file: str | None, file: str | None, t
     board = Board()
     try:
         figures = tell(Story(board, folder, Path(file) if file else find_example(), preemptions, seed, timeout), keep)
-    except (BuildError, PlaneError, ClusterError, DemoError) as error:
+    except RuntimeError as error:  # every error of the cluster, the proof and the story is one
         fail(os.EX_SOFTWARE, f"the demo could not go on: {error}", f"what it left: {folder}")
     if json_file:
         Path(json_file).write_text(json.dumps(figures, indent=2) + "\n")
@@ -126,7 +123,12 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
 
 def prepare(story: Story) -> tuple[Path, str]:
     """A copy of the manifest with the seed in it; its path and the job's name. Exits when the manifest is wrong."""
-    data, _ = read_job(str(story.file))
+    data, job = read_job(str(story.file))
+    if job.spec.stages[0].rl is not None or all(stage.rl is None for stage in job.spec.stages):
+        fail(
+            os.EX_DATAERR,
+            f"{story.file}: the demo compares before and after rl, so an sft stage must come before an rl one",
+        )
     data["spec"]["seed"] = story.seed
     path = story.folder / story.file.name
     path.write_text(yaml.safe_dump(data, sort_keys=False))
@@ -228,9 +230,9 @@ def show(story: Story, figures: dict[str, Any], points: list[tuple[int, float]])
     click.echo(draw(points, marks))
     if figures["recoveries"]:
         click.echo("\nRecoveries, seconds:\n")
-        click.echo("  kind      steps lost   total " + "".join(part.rjust(8) for part in PARTS))
+        click.echo("  kind      steps lost   total " + "".join(part.rjust(8) for part in proof.PARTS))
         for row, strike in zip(figures["recoveries"], story.strikes, strict=True):
-            cells = "".join(f"{row[part]:8.2f}" for part in PARTS)
+            cells = "".join("      --" if row[part] is None else f"{row[part]:8.2f}" for part in proof.PARTS)
             click.echo(f"  {row['kind']:9} {row['stepsLost']:10}  {strike['seconds']:6.2f} {cells}")
     accuracy = figures["accuracy"]
     same = figures["weightsSha256"] == figures["undisturbedSha256"]

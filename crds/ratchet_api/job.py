@@ -41,7 +41,8 @@ class Checkpoint(ApiModel):
         min_length=1,
         max_length=1024,
         pattern=r"^(/|gs://[a-z0-9]).*$",
-        description="Folder of this job's checkpoints: an absolute path in the pods (with claimName), or gs://bucket/path.",
+        description="Folder of this job's checkpoints: an absolute path in the pods, on the volume of claimName. "
+        "gs:// is reserved: nothing writes there yet.",
     )
     claim_name: str | None = Field(
         default=None,

@@ -200,6 +200,3 @@ class Status(ApiModel):
     counters: Counters | None = Field(default=None, description="Totals over the life of the job.")
     resolved: Resolved | None = Field(default=None, description="What was decided once for the life of the job.")
     finished_time: str | None = _time("When the job was Completed or Failed.")
-    spec_hash: str | None = _text(
-        "SHA-256 of the immutable part of the spec, as the checkpoint journal records it.", 64
-    )

@@ -28,7 +28,7 @@ def figures(job: dict[str, Any], strikes: list[dict[str, Any]]) -> dict[str, Any
         parts = record.get("recovery", {})
         recoveries.append(
             {"kind": strike["kind"], "stepsLost": record.get("stepsLost", 0)}
-            | {part: float(parts.get(part, "nan")) for part in PARTS}
+            | {part: float(parts[part]) if part in parts else None for part in PARTS}
         )
     return {
         "phase": status["phase"],
