@@ -15,7 +15,7 @@ COLUMNS = (
     ("PHASE", 11),
     ("STAGE", 9),
     ("STEP", 9),
-    ("REWARD", 7),
+    ("REWARD", 9),
     ("ATTEMPT", 7),
     ("PREEMPTIONS", 11),
     ("CHECKPOINT", 10),
