@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from plan_story import Story
 
+from ratchet_operator.decide import decide
+
 SPOT = {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "capacity": "Spot"}
 LADDER = [{**SPOT, "waitSeconds": 60}, {**SPOT, "name": "on-demand", "capacity": "OnDemand", "waitSeconds": 60}]
 
@@ -119,3 +121,16 @@ def test_members_that_drain_do_not_hide_that_there_was_no_room():
     story.settle()
     assert story.record(1)["verdict"] == "Unschedulable"
     assert story.attempt["placement"] == "on-demand"
+
+
+def test_a_ladder_that_changes_before_the_objects_are_made_is_written_down_with_them():
+    story = Story(placements=LADDER[:1])
+    story.apply(decide(story.snapshot()), acts=1)  # authorised, and then the operator ended
+    assert story.attempt["podsTotal"] == 2
+    story.job["spec"]["placements"] = [{**SPOT, "name": "small", "topology": "2x2"}]
+    story.job["metadata"]["generation"] += 1
+    plan = story.decide()
+    assert plan.status_first
+    assert (story.attempt["placement"], story.attempt["podsTotal"]) == ("small", 1)
+    story.make_pods()
+    assert len(story.pods) == 1

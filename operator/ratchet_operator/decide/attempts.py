@@ -106,6 +106,13 @@ def start(draft: Draft, spec: Spec) -> None:
         names = ", ".join(world.snapshot.conflicts)
         draft.wait("NameConflict", f"{names} exists and does not belong to this job; delete or rename it")
     rung = next((p for p in spec.placements if p.name == attempt.placement), spec.placements[0])
+    if (attempt.placement, attempt.pods_total) != (rung.name, processes(rung)):
+        # The spec was changed while the attempt waited to be created: what is counted must be what is created.
+        draft.revise_attempt(placement=rung.name, pods_total=processes(rung))
+        draft.status_first = True
+    before = draft.status.resolved
+    _resolve_image(draft, spec)
+    draft.status_first = draft.status_first or draft.status.resolved != before
     resolved = draft.status.resolved
     image = resolved.image if resolved is not None and resolved.image else spec.image or world.snapshot.values.image
     stage = draft.status.stage
