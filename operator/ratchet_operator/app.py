@@ -150,6 +150,11 @@ async def run(config: Config) -> int:
     await asyncio.wait({stopping, acquiring}, return_when=asyncio.FIRST_COMPLETED)
     if stop.is_set():
         return 0
+    try:
+        acquiring.result()
+    except Exception:
+        log.exception("stopping: the Lease could not be waited for")
+        return EXIT_AGAIN
     metrics.LEADER.set(1)
 
     events = Events(kube, clock, config.identity)
