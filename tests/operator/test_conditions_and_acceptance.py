@@ -60,6 +60,15 @@ REFUSED = [
     ({"checkpoint": {"directory": "/checkpoints/sums"}}, "spec.checkpoint.claimName", "PersistentVolumeClaim"),
     ({"checkpoint": {"directory": "/etc/sums", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
     ({"checkpoint": {"directory": "/", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
+    ({"checkpoint": {"directory": "gs://bucket/sums"}}, "spec.checkpoint.directory", "mount a volume"),
+    ({"checkpoint": {"directory": "/checkpoints/../etc", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
+    ({"checkpoint": {"directory": "/../etc", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
+    ({"checkpoint": {"directory": "/checkpoints//sums", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
+    (
+        {"datasets": [{"name": "sums", "jsonl": {"path": "/data/../usr/data.jsonl", "claimName": "c"}}]},
+        "spec.datasets[0].jsonl.path",
+        "without",
+    ),
     (
         {"podTemplate": {"serviceAccountName": "admin"}},
         "spec.podTemplate.serviceAccountName",

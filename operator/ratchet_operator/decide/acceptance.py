@@ -31,6 +31,8 @@ SYSTEM_FOLDERS = (
     "var",
 )
 
+DETOUR = "a part of the path is empty, . or ..; write the path without it, and without a / at its end"
+
 
 def problems(spec: Spec, values: Values) -> tuple[Problem, ...]:
     """Everything that keeps this job from being run; empty when it is accepted."""
@@ -39,12 +41,14 @@ def problems(spec: Spec, values: Values) -> tuple[Problem, ...]:
 
 def _storage(spec: Spec) -> Iterator[Problem]:
     checkpoint = spec.checkpoint
-    if not checkpoint.directory.startswith("gs://"):
+    if checkpoint.directory.startswith("gs://"):
+        yield Problem("spec.checkpoint.directory", "gs:// cannot be written yet; mount a volume and name its claim")
+    else:
         if checkpoint.claim_name is None:
             yield Problem(
                 "spec.checkpoint.claimName",
                 f"missing: without it {checkpoint.directory} would be lost with the pod; name a PersistentVolumeClaim "
-                "that all hosts can mount, or use gs://",
+                "that all hosts can mount",
             )
         top = checkpoint.directory.split("/")[1]
         if top in SYSTEM_FOLDERS or not top:
@@ -52,6 +56,8 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 "spec.checkpoint.directory",
                 f"the claim would be mounted at /{top}, which the system needs; use a folder below /checkpoints",
             )
+        elif _detours(checkpoint.directory):
+            yield Problem("spec.checkpoint.directory", DETOUR)
     places: dict[str, str] = {}
     for path, claim, mount in mounts(spec):
         if places.setdefault(mount, claim) != claim:
@@ -65,6 +71,13 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 yield Problem(path, "a file of a claim is given as /FOLDER/FILE; the claim is mounted at /FOLDER")
             elif dataset.jsonl.path.split("/")[1] in SYSTEM_FOLDERS:
                 yield Problem(path, "the claim would be mounted over a folder that the system needs; use /data/FILE")
+            elif _detours(dataset.jsonl.path):
+                yield Problem(path, DETOUR)
+
+
+def _detours(path: str) -> bool:
+    """Whether a path leads elsewhere than its text says; the claim is mounted where the text says."""
+    return any(part in ("", ".", "..") for part in path.split("/")[1:])
 
 
 def _template(spec: Spec, values: Values) -> Iterator[Problem]:
