@@ -38,6 +38,8 @@ from ratchet_trainer.journal import Commit, Journal
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
 GRACE_SECONDS = 30.0
+PACE_SECONDS = 0.2
+"""A fast trainer has news many times a second; asking for all of it costs it steps."""
 STALLED_AFTER = 3
 """Attempts in a row that end without a new step before the run is given up."""
 
@@ -130,6 +132,7 @@ class Gang:
     addresses: list[str]
     children: list[subprocess.Popen[bytes]]
     started: float
+    pace: float
     document: dict[str, Any] = field(default_factory=dict)  # the last answer of /progress
     listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
 
@@ -143,10 +146,12 @@ class Gang:
         listener: Callable[[dict[str, Any]], None] | None = None,
         may_enter: int | None = None,
         last_step: int = 0,
+        pace: float = 0.0,
     ) -> Gang:
         """Starts the next attempt. Raises OSError when processes cannot be started.
 
-        `may_enter` is the last stage that needs no further word (default: all), `last_step` what a status would know.
+        `may_enter` is the last stage that needs no further word (default: all), `last_step` what a status would know,
+        `pace` the seconds between two questions for its progress.
         """
         claims = folder.journal().claims
         attempt = 1 + max((c.attempt for c in claims if c.job_uid == folder.uid), default=0)
@@ -182,7 +187,7 @@ class Gang:
                 environment.ENV_PARENT: str(os.getpid()),
             }
         )
-        gang = cls(folder, attempt, addresses, [], time.monotonic())
+        gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
         if listener:
             gang.listeners.append(listener)
         for process, address in enumerate(addresses):
@@ -251,6 +256,7 @@ class Gang:
                     document = json.loads(connection.getresponse().read())
                     revision = document["revision"]
                     self._tell(document)
+                    time.sleep(self.pace)
             except (OSError, http.client.HTTPException, ValueError):
                 time.sleep(0.02)  # not there yet, or no longer
 
@@ -290,7 +296,7 @@ def train(
         before = commit.step if commit else 0
         if until_step is not None and before >= until_step:
             return Exit.DONE, {}
-        gang = Gang.start(folder, processes, until_step, command, listener)
+        gang = Gang.start(folder, processes, until_step, command, listener, pace=PACE_SECONDS)
         try:
             while (codes := gang.wait(0.1)) is None:
                 if stop is not None and stop.is_set():
