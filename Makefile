@@ -8,7 +8,7 @@ BIN := .venv/bin
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: .venv/ready ## make the virtual environment and build the control plane (once, about 6 minutes)
+setup: .venv/ready ## make the virtual environment and build the control plane (once; the build alone takes about 5 minutes on two cores)
 	@$(BIN)/python -m ratchet_cluster.build
 
 .venv/ready: pyproject.toml constraints.txt
@@ -21,7 +21,7 @@ setup: .venv/ready ## make the virtual environment and build the control plane (
 demo: setup ## the whole story: train on a real control plane, lose nodes, recover, prove that nothing was lost
 	@$(BIN)/ratchet demo $(ARGS)
 
-test: setup ## all tests (about 15 minutes on two cores)
+test: setup ## all tests; long random runs are in `make soak`
 	@$(BIN)/python -m pytest -m 'not soak' $(ARGS)
 
 soak: setup ## the long random runs
