@@ -9,7 +9,7 @@ help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: .venv/ready ## make the virtual environment and build the control plane (once; the build alone takes about 5 minutes on two cores)
-	@$(BIN)/python -m ratchet_cluster.build
+	@$(BIN)/ratchet cluster build > /dev/null
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ratchet needs Python 3.11 or newer; call: make PYTHON=/path/to/python3.11 ...")'

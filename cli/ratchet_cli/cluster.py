@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from ratchet_cluster import pools as node_pools
-from ratchet_cluster.build import BuildError
+from ratchet_cluster.build import BuildError, ensure_binaries
 from ratchet_cluster.cluster import Cluster, ClusterError, default_folder
 from ratchet_cluster.control import Refused
 from ratchet_cluster.plane import PlaneError
@@ -52,6 +52,13 @@ def _tell(line: str) -> None:
 def cluster(ctx: click.Context, folder: Path | None) -> None:
     """A real Kubernetes control plane on this machine, with nodes that look like GKE TPU nodes."""
     ctx.obj = Cluster(folder)
+
+
+@cluster.command()
+def build() -> None:
+    """Compile the programs of the cluster, unless they are there: once, about 5 minutes on two cores."""
+    with _errors_in_words():
+        click.echo(ensure_binaries(_tell))
 
 
 @cluster.command()
