@@ -144,6 +144,14 @@ def test_a_spec_that_becomes_wrong_keeps_its_attempt_but_gets_no_other():
     assert story.condition("Placed")["reason"] == "NotAccepted"
 
 
+def test_a_suspended_job_is_suspended_also_when_it_is_not_accepted():
+    story = Story(podTemplate={"serviceAccountName": "admin"}, suspend=True)
+    story.settle()
+    assert story.condition("Accepted")["status"] == "False"
+    assert story.condition("Suspended")["status"] == "True"
+    assert story.status["phase"] == "Suspended"
+
+
 def test_status_of_a_newer_version_is_read_without_what_is_unknown():
     story = Story().begin()
     newer = {**story.status, "lineage": 3, "attempt": {**story.attempt, "rung": {"name": "x"}}}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ratchet_api.exact_environment import exact_environment
 from ratchet_api.job import Spec
 from ratchet_api.validate import Problem, semantic_problems
-from ratchet_operator.build.pod import OWN_ENVIRONMENT, mounts
+from ratchet_operator.build.pod import mounts
 from ratchet_operator.snapshot import Values
 
 OWN_DOMAINS = ("ratchet.dev", "jobset.sigs.k8s.io", "batch.kubernetes.io", "kubernetes.io", "k8s.io")
@@ -97,7 +98,7 @@ def _template(spec: Spec, values: Values) -> Iterator[Problem]:
                     f"spec.podTemplate.{kind}", f"{key} belongs to Kubernetes or to Ratchet; use a domain of yours"
                 )
     for i, variable in enumerate(template.env):
-        if variable.name.startswith("RATCHET_") or variable.name in OWN_ENVIRONMENT:
+        if variable.name.startswith("RATCHET_") or variable.name in exact_environment(None):
             yield Problem(
                 f"spec.podTemplate.env[{i}].name",
                 f"{variable.name} is set by Ratchet, because results depend on it"

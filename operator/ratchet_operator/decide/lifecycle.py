@@ -98,11 +98,11 @@ def _go_on(draft: Draft, spec: Spec, *, accepted: bool) -> None:
         return
     if draft.attempt is not None and draft.attempt.job_set_uid is not None and not _settled(draft):
         return
-    if not accepted:
-        draft.wait("NotAccepted", "correct the spec; see the condition Accepted")
-        return
     if spec.suspend:
         draft.wait("Suspended", "set spec.suspend to false to go on")
+        return
+    if not accepted:
+        draft.wait("NotAccepted", "correct the spec; see the condition Accepted")
         return
     if draft.attempt is None or _settled(draft):
         attempts.authorise(draft, spec)
