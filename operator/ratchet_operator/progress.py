@@ -215,6 +215,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "revision": (lambda value: _text(value) or _count(value), "text"),
     "phase": (lambda value: value in PROGRESS_PHASES, "known phase"),
     "stage": (_or_none(_fields(name=_text, index=_count, startStep=_count)), "stage {name, index, startStep}"),
+    "startStep": (_or_none(_count), "whole number"),
     "step": (_or_none(_count), "whole number"),
     "targetStep": (_or_none(_count), "whole number"),
     "reward": (_or_none(_number), "finite number"),

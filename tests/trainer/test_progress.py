@@ -53,7 +53,19 @@ def document(get: Get, after: str | None = None) -> dict[str, Any]:
 def test_the_document_has_the_keys_of_the_protocol(get: Get, shown: Progress) -> None:
     first = document(get)
     assert {
-        *("v", "jobUID", "attempt", "jobSetUID", "revision", "phase", "stage", "step", "targetStep", "reward"),
+        *(
+            "v",
+            "jobUID",
+            "attempt",
+            "jobSetUID",
+            "revision",
+            "phase",
+            "stage",
+            "startStep",
+            "step",
+            "targetStep",
+            "reward",
+        ),
         *("accuracy", "tokensPerSecond", "checkpoint", "boundary", "draining", "parts", "lastSafePointAgeSeconds"),
     } <= first.keys()
     assert (first["jobUID"], first["attempt"], first["jobSetUID"]) == ("uid-1", 3, "jobset-1-with-a-long-uid")

@@ -159,6 +159,7 @@ class Runtime:
         rows, journalled = self.broadcast(plan)
         for row in rows:
             if (saved := self._restore_commit(row, shardings)) is not None:
+                self.progress.update(startStep=saved.step)
                 return saved
         if journalled or self.environment.last_step > 0:
             raise CheckpointUnreadable(
@@ -166,6 +167,7 @@ class Runtime:
                 + (f"; the job's status knows step {self.environment.last_step}" if self.environment.last_step else "")
                 + ". Restore the directory from a copy, or create the job anew in another directory"
             )
+        self.progress.update(startStep=0)
         log.info("nothing is committed yet: starting at step 0")
         return None
 

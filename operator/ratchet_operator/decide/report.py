@@ -108,13 +108,10 @@ def _restored(draft: Draft, answer: Raw) -> None:
     """Learns which step the attempt went on from, and so what the ones before it lost."""
     attempt = draft.attempt
     assert attempt is not None
-    if answer.get("step") is None or answer.get("phase") in ("start", "restore"):
-        return
+    origin = answer.get("startStep")
+    if origin is None:
+        return  # it has not restored yet
     open_records = [r for r in draft.status.attempts if r.steps_lost is None and r.number < attempt.number]
-    parts = answer.get("parts") or {}
-    # Before its first own step the trainer shows the one that it restored; later only the last known commit is certain.
-    shows_origin = parts.get("restore") is not None and parts.get("step") is None
-    origin = int(answer["step"]) if shows_origin else (attempt.start_step or 0)
     if origin > (attempt.start_step or 0):
         draft.revise_attempt(start_step=origin)
         draft.count(disturbances_without_progress=0)  # the one before had committed more than it could tell
