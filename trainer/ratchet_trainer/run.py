@@ -82,7 +82,7 @@ class Run:
             state, metrics, timing = step(self.state)
             self.state = self.advance(self.record(state, metrics), metrics)
             timing |= {"seconds": (took := time.monotonic() - began)}
-            timing["tokensPerSecond"] = timing.get("generatedTokens", 0) / took
+            timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
             self.state = self.commits.step_made(self.state, target, metrics, timing)
             if self.leaving is not None:
