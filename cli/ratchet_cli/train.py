@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from ratchet_api.protocol import Exit
 from ratchet_cli.manifests import fail, read_job
 
 DEFAULT_FOLDER = Path(".ratchet")
@@ -79,9 +80,15 @@ def train(
     if code == 0:
         click.echo(f"step {result['step']}, stage {result['stage']}, weights {result.get('weightsSha256', '-')}")
         sys.exit(os.EX_OK)
-    text = message.get("message", f"exit code {code}; the log is in {folder.local}")
+    text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
     fail(SYSEXITS.get(code, os.EX_SOFTWARE), f"stopped at step {result['step']}: {text}{hint}")
+
+
+def _meaning(code: int) -> str:
+    """An exit code in words, for a trainer that could not say more."""
+    known = {int(e): e.name.replace("_", " ").lower() for e in Exit}
+    return f"exit code {code} ({known.get(code, 'unknown')})"
 
 
 def job_of(file: str, processes: int | None) -> tuple[str, Any, int]:
