@@ -45,13 +45,13 @@ from ratchet_trainer import digests, keys
 from ratchet_trainer.checkpoint import Checkpoints, Content
 from ratchet_trainer.journal import Claim
 from ratchet_trainer.learner import Layout, Learner, Row
-from ratchet_trainer.model.decoder import Architecture
+from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.objective.clipped import ClippedRatio
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.state import flat_paths
 
-SHAPE = Architecture(vocabulary=512, width=256, layers=3, heads=8, hidden=704)
+SHAPE = Architecture(vocabulary=512, width=256, heads=8, hidden=704, layers=(Layer(),) * 3)
 PROMPTS, SAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS = 8, 8, 16, 32
 ROWS = PROMPTS * SAMPLES
 RUNS = 9
@@ -127,7 +127,7 @@ def matmuls_of_generation() -> Callable[[], Any]:
     head = jnp.full((a.width, a.vocabulary), 1e-3, jnp.float32)
 
     def layers(x: jax.Array) -> jax.Array:
-        for _ in range(a.layers):
+        for _ in a.layers:
             x = (x @ weights[0])[:, : a.width] @ weights[1]
             x = (x @ weights[2])[:, : a.hidden] @ weights[3]
         return x
@@ -147,7 +147,9 @@ def operations_of_update() -> float:
     a = SHAPE
     layer = a.width * (3 * a.width) + a.width**2 + a.width * 2 * a.hidden + a.hidden * a.width
     read = PROMPTS * (PROMPT_TOKENS - 1)
-    return 6.0 * (a.layers * layer * (read + ROWS * RESPONSE_TOKENS) + a.width * a.vocabulary * ROWS * RESPONSE_TOKENS)
+    return 6.0 * (
+        len(a.layers) * layer * (read + ROWS * RESPONSE_TOKENS) + a.width * a.vocabulary * ROWS * RESPONSE_TOKENS
+    )
 
 
 def save(reference: Reference) -> dict[str, float]:

@@ -19,7 +19,8 @@ from flax import nnx
 
 from ratchet_trainer.data.tokenizer import PAD
 from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.decoder import Architecture, Decoder
+from ratchet_trainer.model.architecture import Architecture
+from ratchet_trainer.model.decoder import Decoder
 
 Params = dict[str, Any]
 
@@ -56,7 +57,7 @@ class Policy:
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        return kv_cache.empty(a.layers, (prompts, samples, slots, a.heads, a.head_width))
+        return kv_cache.empty(len(a.layers), (prompts, samples, a.kv_heads, slots, a.head_width))
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
