@@ -62,7 +62,7 @@ def test_rotation():
 def test_attention(cap, context):
     """Two query heads a group; what is masked among both kinds of slots differs from query to query."""
     p, g, m, x, s, k = 2, 3, 2, 8, 4, 6
-    arrays = draw((p, g, m, x, k), (p, g, m, s, k), (p, g, m, s, k), (p, m, context, k), (p, m, context, k))
+    arrays = draw((p, m, g, x, k), (p, m, g, s, k), (p, m, g, s, k), (p, m, context, k), (p, m, context, k))
     visible = jnp.arange(s) <= jnp.tile(jnp.arange(4), 2)[:, None]
     seen = (jnp.arange(context) < jnp.array([[3], [5]]))[:, None, None, None]
     agree(_attend, arrays, visible, seen, cap)

@@ -216,6 +216,8 @@ def _update(policy, mesh, params, state, rows, micro, behaviour, temperature, se
             return value, (sums | {"loss": value}, gaps)
 
         (_, (sums, gaps)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        if mesh.shape["data"] == 1:
+            return gradient, sums, gaps
         # Two collectives a step, whatever the number of leaves: each costs a wait for the slowest process.
         flat, unravel = ravel_pytree((gradient, sums))
         largest, unravel_gaps = ravel_pytree(gaps)

@@ -55,13 +55,13 @@ def attend(
 ) -> jax.Array:
     """Softmax attention, float32; `query` is scaled already.
 
-    query [P, G, T, N, K]; own = keys and values [P, G, M, S, K] of which new token t sees slots 0..first+t;
+    query [P, G, T, N, K]; own = keys and values [P, M, G, S, K] of which new token t sees slots 0..first+t;
     context = keys and values [P, M, C, K] of which the first context_length[p] are real. Of both, at most the latest
     `window` are seen. Returns [P, G, T, N, K].
     """
     p, g, t, n, k = query.shape
-    m, s = own[0].shape[2], own[0].shape[3]
-    grouped = jnp.swapaxes(query, 2, 3).reshape(p, g, m, n // m * t, k)
+    m, s = own[0].shape[1], own[0].shape[3]
+    grouped = query.reshape(p, g, t, m, n // m, k).transpose(0, 3, 1, 4, 2, 5).reshape(p, m, g, n // m * t, k)
     at = jnp.tile(first + jnp.arange(t), n // m)  # own slot of each of the X queries
     visible = jnp.arange(s) <= at[:, None]
     if context is None:
@@ -76,7 +76,7 @@ def attend(
     if window is not None:
         visible = visible & (at[:, None] - jnp.arange(s) < window)
     out = _attend(grouped, *own, *context, visible, seen, cap)
-    return jnp.swapaxes(out.reshape(p, g, n, t, k), 2, 3)
+    return out.reshape(p, m, g, n // m, t, k).transpose(0, 2, 4, 1, 3, 5).reshape(p, g, t, n, k)
 
 
 def _scores(query: jax.Array, keys: jax.Array, cap: float | None, letters: str) -> tuple[jax.Array, jax.Array | None]:
@@ -89,14 +89,14 @@ def _scores(query: jax.Array, keys: jax.Array, cap: float | None, letters: str) 
 
 
 def _forward(query, keys, values, past_keys, past_values, visible, seen, cap):
-    own, own_slope = _scores(query, keys, cap, "pgmxk,pgmsk->pgmxs")
-    past, past_slope = _scores(query, past_keys, cap, "pgmxk,pmck->pgmxc")
+    own, own_slope = _scores(query, keys, cap, "pmgxk,pmgsk->pmgxs")
+    past, past_slope = _scores(query, past_keys, cap, "pmgxk,pmck->pmgxc")
     own, past = jnp.where(visible, own, MASKED), jnp.where(seen, past, MASKED)
     highest = jnp.maximum(own.max(-1, keepdims=True), past.max(-1, keepdims=True, initial=MASKED))
     own, past = jnp.exp(own - highest), jnp.exp(past - highest)
     total = own.sum(-1, keepdims=True) + past.sum(-1, keepdims=True)
     own, past = own / total, past / total
-    out = jnp.einsum("pgmxs,pgmsk->pgmxk", own, values) + jnp.einsum("pgmxc,pmck->pgmxk", past, past_values)
+    out = jnp.einsum("pmgxs,pmgsk->pmgxk", own, values) + jnp.einsum("pmgxc,pmck->pmgxk", past, past_values)
     return out, (own, past, own_slope, past_slope)
 
 
@@ -113,16 +113,16 @@ def _attend_forward(query, keys, values, past_keys, past_values, visible, seen, 
 def _attend_backward(cap, kept, d):
     query, keys, values, past_keys, past_values, out, own, past, own_slope, past_slope = kept
     shared = jnp.sum(d * out, -1, keepdims=True)
-    d_own = own * (jnp.einsum("pgmxk,pgmsk->pgmxs", d, values) - shared)
-    d_past = past * (jnp.einsum("pgmxk,pmck->pgmxc", d, past_values) - shared)
+    d_own = own * (jnp.einsum("pmgxk,pmgsk->pmgxs", d, values) - shared)
+    d_past = past * (jnp.einsum("pmgxk,pmck->pmgxc", d, past_values) - shared)
     if cap is not None:
         d_own, d_past = d_own * own_slope, d_past * past_slope
     return (
-        jnp.einsum("pgmxs,pgmsk->pgmxk", d_own, keys) + jnp.einsum("pgmxc,pmck->pgmxk", d_past, past_keys),
-        jnp.einsum("pgmxs,pgmxk->pgmsk", d_own, query),
-        jnp.einsum("pgmxs,pgmxk->pgmsk", own, d),
-        jnp.einsum("pgmxc,pgmxk->pmck", d_past, query),
-        jnp.einsum("pgmxc,pgmxk->pmck", past, d),
+        jnp.einsum("pmgxs,pmgsk->pmgxk", d_own, keys) + jnp.einsum("pmgxc,pmck->pmgxk", d_past, past_keys),
+        jnp.einsum("pmgxs,pmgxk->pmgsk", d_own, query),
+        jnp.einsum("pmgxs,pmgxk->pmgsk", own, d),
+        jnp.einsum("pmgxc,pmgxk->pmck", d_past, query),
+        jnp.einsum("pmgxc,pmgxk->pmck", past, d),
         None,
         None,
     )

@@ -67,7 +67,7 @@ class Attention(nnx.Module):
         if self.query_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query * a.query_scale, by), rotate(key, by)
-        new = jnp.swapaxes(key, 2, 3), jnp.swapaxes(value, 2, 3)
+        new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
         own = new if own is None else kv_cache.write(own, new, at)
         mixed = attend(query, own, at, prompt, prompt_length, self.layer.window, a.attention_cap)
         return _times(mixed.reshape(len(x), -1), self.output, self.output_bias), own

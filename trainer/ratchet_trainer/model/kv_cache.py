@@ -25,11 +25,11 @@ class Prompt:
 
 
 def write(own: Pair, new: Pair, at: jax.Array | int) -> Pair:
-    """`own` [P, G, M, S, K] with the new tokens' keys and values [P, G, M, T, K] in slots at..at+T-1."""
+    """`own` [P, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] in slots at..at+T-1."""
     key, value = (jax.lax.dynamic_update_slice_in_dim(o, n, at, axis=3) for o, n in zip(own, new, strict=True))
     return key, value
 
 
 def empty(layers: int, shape: tuple[int, int, int, int, int]) -> tuple[Pair, ...]:
-    """Own caches without a token: `layers` pairs of zeros of `shape` = (P, G, M, S, K)."""
+    """Own caches without a token: `layers` pairs of zeros of `shape` = (P, M, G, S, K)."""
     return tuple((jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)) for _ in range(layers))

@@ -57,14 +57,14 @@ class Policy:
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        return kv_cache.empty(len(a.layers), (prompts, samples, a.kv_heads, slots, a.head_width))
+        return kv_cache.empty(len(a.layers), (prompts, a.kv_heads, samples, slots, a.head_width))
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
         tokens = prompts.body[:, None, :]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
         _, layers = self.decoder(params)(tokens, positions)
-        return kv_cache.Prompt(tuple((k[:, 0], v[:, 0]) for k, v in layers), prompts.length)
+        return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
 
     def judge(
         self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
