@@ -7,7 +7,6 @@ trainer that finds another environment starts itself again. Never taken from the
 from __future__ import annotations
 
 FIXED = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-SCALE = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 
 
 def exact_environment(cpu: str | None) -> dict[str, str]:
@@ -16,7 +15,6 @@ def exact_environment(cpu: str | None) -> dict[str, str]:
 
 
 def threads(cpu: str | None) -> int:
-    """The whole number of CPUs in a Kubernetes quantity, at least 1."""
-    amount = (cpu or "1").removesuffix("i")
-    scale = SCALE.get(amount[-1])
-    return max(1, int(float(amount) if scale is None else float(amount[:-1]) * scale))
+    """The whole number of CPUs in a quantity such as 2, 1.5 or 1500m, at least 1."""
+    amount = cpu or "1"
+    return max(1, int(float(amount[:-1]) / 1000 if amount.endswith("m") else float(amount)))

@@ -223,6 +223,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tokensPerSecond": (_or_none(_number), "finite number"),
     "checkpoint": (_or_none(_fields(step=_count, path=_text, time=_or_none(_text))), "checkpoint {step, path, time}"),
     "boundary": (_or_none(_fields(stage=_count, step=_count, rule=_text)), "boundary {stage, step, rule}"),
+    "exactSince": (_or_none(_fields(step=_count, reason=_text)), "exactSince {step, reason}"),
     "draining": (_or_none(lambda value: isinstance(value, bool)), "truth value"),
     "parts": (_or_none(_seconds), "seconds by name"),
     "lastSafePointAgeSeconds": (_or_none(_number), "finite number"),

@@ -11,7 +11,6 @@ from ratchet_api.exact_environment import exact_environment
     ("cpu", "threads"),
     [
         (None, "1"), ("", "1"), ("4", "4"), ("1500m", "1"), ("2500m", "2"), ("0.5", "1"), ("3.9", "3"), ("500m", "1"),
-        ("1k", "1000"),
     ],
 )  # fmt: skip
 def test_threads_are_the_whole_part_of_the_requested_cpus(cpu, threads):

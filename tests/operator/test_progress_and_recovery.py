@@ -64,6 +64,12 @@ def test_a_loss_without_notice_counts_the_steps_that_are_executed_again():
     assert story.counters["stepsLost"] == 2, "counted once"
 
 
+def test_from_where_on_a_run_is_exact_is_shown():
+    story = Story().begin()
+    story.report(step=12, exactSince={"step": 10, "reason": "versions.jax: 1 -> 2"}).settle()
+    assert story.status["exactSince"] == {"step": 10, "reason": "versions.jax: 1 -> 2"}
+
+
 def test_with_notice_nothing_is_lost():
     story = Story().begin()
     story.report(step=12, checkpoint={"step": 9}).settle()

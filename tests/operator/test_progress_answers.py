@@ -16,7 +16,8 @@ GOOD = {
     "stage": {"name": "warm-up", "index": 0, "startStep": 0}, "startStep": 9, "step": 12,
     "targetStep": 50, "reward": 0.25, "accuracy": 0.5, "tokensPerSecond": 1200.5,
     "checkpoint": {"step": 12, "path": "steps/12", "time": None},
-    "boundary": None, "draining": False, "parts": {"start": 1.2, "compile": None}, "lastSafePointAgeSeconds": 0.1,
+    "boundary": None, "exactSince": None, "draining": False,
+    "parts": {"start": 1.2, "compile": None}, "lastSafePointAgeSeconds": 0.1,
 }  # fmt: skip
 
 

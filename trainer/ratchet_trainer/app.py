@@ -58,8 +58,7 @@ def _train(
     directory = Path(job["spec"]["checkpoint"]["directory"])
     if str(directory).startswith("gs:"):
         raise ConfigurationInvalid(
-            "spec.checkpoint.directory: gs:// cannot be written yet; "
-            "mount the bucket or a volume and give its path with claimName"
+            "spec.checkpoint.directory: gs:// cannot be written yet; mount a volume and give its path with claimName"
         )
     found: list[Peers | BaseException] = []
     meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)

@@ -56,7 +56,7 @@ def _follow(draft: Draft, spec: Spec) -> None:
     assert attempt is not None
     if attempt.job_set_uid is None and attempt.ended_time is None:
         attempts.adopt(draft)
-        if draft.attempt is None or draft.attempt.job_set_uid is None:
+        if draft.attempt is None or (draft.attempt.job_set_uid is None and draft.attempt.ended_time is None):
             return  # `_go_on` creates it
     report.absorb(draft, spec)
     stages.absorb(draft, spec)
