@@ -24,6 +24,10 @@ RL_METRICS = (
     "train/solved",
     "train/response_tokens",
     "train/clip_fraction",
+    "train/clip_fraction_low",
+    "train/clip_fraction_high",
+    "train/logprob_mismatch",
+    "train/importance_ratio",
     "train/kl",
     "train/value_loss",
 )

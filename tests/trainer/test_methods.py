@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_the_table_has_what_a_manifest_may_name() -> None:
 
 
 @pytest.mark.parametrize("method", PRESETS)
+def test_the_guide_has_the_row_of_the_table(method: str) -> None:
+    preset = PRESETS[method]
+    rows = (Path(__file__).parents[2] / "docs/methods.md").read_text().splitlines()
+    (row,) = (line for line in rows if line.startswith(f"| `{method}` "))
+    low, high = (format(width, ".4f").rstrip("0") for width in preset.clip)
+    shown = [f"`{preset.credit}`", f"`{preset.surrogate}`", f"`{preset.aggregation}`", f"{low}, {high}"]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == shown
+
+
+@pytest.mark.parametrize("method", PRESETS)
 def test_a_method_moves_the_policy_and_says_what_it_did(method: str, after_warm_up: Any) -> None:
     runtime = after_warm_up({"method": method, "updatesPerStep": 2})
     before = part(runtime, "params/")
@@ -81,12 +92,28 @@ def test_a_method_moves_the_policy_and_says_what_it_did(method: str, after_warm_
     assert not part(runtime, "reference/")
     for record, timing in records(runtime):
         assert all(math.isfinite(value) for value in record.values()), record
-        assert 0 <= record["train/clip_fraction"] <= 1
+        low, high = record["train/clip_fraction_low"], record["train/clip_fraction_high"]
+        assert 0 <= low + high == record["train/clip_fraction"] <= 1
+        assert record["train/logprob_mismatch"] < 1e-5
+        assert record["train/importance_ratio"] == pytest.approx(1, abs=1e-4)
         assert "train/kl" not in record
         assert timing["oldGap"] <= 2e-6
         assert timing["samplerGap"] < 1e-4
         assert timing["ratio"] == pytest.approx(1, abs=0.3)
         assert (timing["ratio"] != 1) == (timing["skippedUpdates"] == 0), "only a second update is off-policy"
+
+
+def test_a_step_that_teaches_nothing_measured_nothing(memory_runtime: Any) -> None:
+    """Untrained weights get every sum wrong: no update, so no drift, which is not a drift of 0."""
+    spec = job({"method": "grpo", "reference": {"kind": "frozen"}})
+    spec["stages"] = spec["stages"][1:]
+    runtime = memory_runtime(spec)
+    run(runtime)
+    for record, _ in records(runtime):
+        assert math.isnan(record["train/kl"])
+        assert math.isnan(record["train/logprob_mismatch"])
+        assert record["train/clip_fraction"] == 0
+    assert b'"train/kl":"nan"' in runtime.stream
 
 
 def test_with_one_update_a_step_the_ratio_is_one(after_warm_up: Any) -> None:

@@ -121,7 +121,7 @@ def test_widths_may_differ(ratio: float, advantage: float, gain: float, moves: b
     loss, gradient, sums = token(objective(), np.log(ratio), advantage)
     assert -loss == pytest.approx(gain, rel=1e-5)
     assert (gradient != 0).all() == moves
-    assert sums["clipped"] == (not moves)
+    assert (sums["clipped_low"], sums["clipped_high"]) == (not moves and advantage < 0, not moves and advantage > 0)
     assert sums["ratio"] == pytest.approx(ratio, rel=1e-5)
 
 

@@ -177,7 +177,8 @@ class Learner:
         """One optimiser call on a mini-batch. advantages: float64[R, T]; old, reference: as `log_probs` gives them.
 
         Returns new parameters, new optimiser state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| /
-        max(1, |old|), `sampler_gap` likewise against behaviour, and the objective's sums. Raises NonFinite.
+        max(1, |old|), `sampler_gap` likewise against behaviour; summed over tokens, `mismatch` = |new - behaviour|,
+        `importance` = new / behaviour probability, and the objective's. Raises NonFinite.
         """
         sharding = by_rows(self.mesh)
         lengths = np.array([len(row.response) for row in rows])
@@ -229,6 +230,9 @@ def _update(policy, mesh, params, state, rows, micro, temperature, settings, num
         real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
         log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
         value, sums = loss(log_probs, entropy, replace(micro, real=real), settings)
+        if micro.behaviour is not None:
+            gap = jnp.where(real, log_probs - micro.behaviour, 0.0)
+            sums |= {"mismatch": jnp.sum(jnp.abs(gap)), "importance": jnp.sum(jnp.where(real, jnp.exp(gap), 0.0))}
         gaps = {
             name: jnp.max(jnp.where(real, jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
             for name, other in {"old_gap": micro.old, "sampler_gap": micro.behaviour}.items()

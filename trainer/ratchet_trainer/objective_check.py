@@ -131,7 +131,7 @@ def _policy_loss(z: Arrays, kind: str, aggregation: str, low: float, high: float
         return objective.loss(log_probs, np.zeros_like(z["log_probs"]), micro, settings)
 
     (value, sums), gradient = jax.value_and_grad(loss, has_aux=True)(z["log_probs"])
-    return value, gradient, sums["clipped"] / _lengths(z).sum()
+    return value, gradient, (sums["clipped_low"] + sums["clipped_high"]) / _lengths(z).sum()
 
 
 def _lengths(z: Arrays) -> np.ndarray:

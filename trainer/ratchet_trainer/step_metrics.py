@@ -19,8 +19,10 @@ def rl_metrics(
     """Over all first rollouts before any filtering. `updates` and `critic` are what each update of the policy and of
     the critic (None without one) reported; `reference`: whether there is one.
 
-    Where no mini-batch could teach anything, `train/loss` and `train/clip_fraction` are 0. `train/kl`, the mean drift
-    over the tokens trained on, is there with a reference, and NaN where none was measured: no rule takes that for 0.
+    Where no mini-batch could teach anything, `train/loss` and the clip fractions are 0. `train/logprob_mismatch` and
+    `train/importance_ratio` compare sampler and trainer at the step's first update, where both have the same weights.
+    They and `train/kl`, the mean drift over the tokens trained on, are NaN where there was no update: no rule takes
+    that for 0.
     """
     rollouts = [r for g in groups for r in g.rollouts]
     right = [[r.outcome.accuracy for r in g.rollouts] for g in groups]
@@ -33,7 +35,11 @@ def rl_metrics(
         "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
         "train/solved": _mean([float(min(g) == 1.0) for g in right]),
         "train/response_tokens": tokens / max(1, len(rollouts)),
-        "train/clip_fraction": per_token(updates, "clipped", 0.0),
+        "train/clip_fraction": per_token(updates, "clipped_low", 0.0) + per_token(updates, "clipped_high", 0.0),
+        "train/clip_fraction_low": per_token(updates, "clipped_low", 0.0),
+        "train/clip_fraction_high": per_token(updates, "clipped_high", 0.0),
+        "train/logprob_mismatch": per_token(updates[:1], "mismatch", math.nan),
+        "train/importance_ratio": per_token(updates[:1], "importance", math.nan),
     }
     if reference:
         found["train/kl"] = per_token(updates, "kl", math.nan)

@@ -33,19 +33,20 @@ class Loss:
         self, log_probs: jax.Array, entropy: jax.Array, micro: Micro, settings: Metrics
     ) -> tuple[jax.Array, Metrics]:
         """See slots.Objective.loss. Which of `dual_clip`, `importance_cap`, `kl_coefficient` and `entropy` are in
-        `settings` says which terms there are. Sums over tokens: `clipped`, `ratio`, `kl` (with a reference)."""
+        `settings` says which terms there are. Sums over tokens: `clipped_low`, `clipped_high`, `ratio`, `kl` (with
+        a reference)."""
         old = stop_gradient(log_probs) if micro.old is None else micro.old
         advantages, weight = micro.advantages, micro.weight
         log_ratio = log_probs - old
-        gain, clipped = SURROGATES[self.surrogate](
+        gain, side = SURROGATES[self.surrogate](
             log_probs, log_ratio, micro.real, advantages, settings["clip_low"], settings["clip_high"]
         )
         if "dual_clip" in settings:
             gain = dual_clipped(gain, advantages, settings["dual_clip"])
-        sums = {"clipped": _count(micro, clipped), "ratio": _count(micro, ratio_of(log_ratio))}
+        each = {"clipped_low": side < 0, "clipped_high": side > 0, "ratio": ratio_of(log_ratio)}
         if micro.reference is not None:
             kl = estimate(self.estimator, log_probs, micro.reference, settings["kl_limit"])
-            sums["kl"] = _count(micro, kl)
+            each["kl"] = kl
             if "kl_coefficient" in settings:
                 gain = gain - settings["kl_coefficient"] * kl
         if "entropy" in settings:
@@ -53,11 +54,8 @@ class Loss:
         if "importance_cap" in settings:
             weight = weight * importance(old, micro.behaviour, settings["importance_cap"])
         # Padding is left out by choice, not by weight 0: what is not a number there would survive a product.
+        sums = {name: jnp.sum(jnp.where(micro.real, values, 0.0)) for name, values in each.items()}
         return -jnp.sum(jnp.where(micro.real, weight * gain, 0.0)), sums
-
-
-def _count(micro: Micro, values: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(micro.real, values, 0.0))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ LOG_RATIO_LIMIT = 20.0
 """Beyond it exp would overflow; the ratio is clipped there anyway, or its surrogate's gradient is lost."""
 
 Gain = tuple[jax.Array, jax.Array]
-"""What is to be maximised at each token, and whether its ratio was clipped."""
+"""What is to be maximised at each token, and at which side its ratio was clipped: -1 low, 1 high, 0 not at all."""
 
 
 def ratio_of(log_ratio: jax.Array) -> jax.Array:
@@ -26,7 +26,7 @@ def clipped(log_ratio: jax.Array, advantages: jax.Array, low: jax.Array, high: j
     """min(rho A, clip(rho, 1 - low, 1 + high) A), elementwise (PPO, arXiv 1707.06347, equation 7)."""
     ratio = ratio_of(log_ratio)
     free, bound = ratio * advantages, jnp.clip(ratio, 1 - low, 1 + high) * advantages
-    return jnp.minimum(free, bound), bound < free
+    return jnp.minimum(free, bound), jnp.where(bound < free, jnp.sign(advantages), 0.0)
 
 
 def ppo(log_probs: jax.Array, log_ratio: jax.Array, real: jax.Array, advantages: jax.Array, low, high) -> Gain:
@@ -51,7 +51,7 @@ def cispo(log_probs: jax.Array, log_ratio: jax.Array, real: jax.Array, advantage
     """
     ratio = stop_gradient(ratio_of(log_ratio))
     bound = jnp.clip(ratio, 1 - low, 1 + high)
-    return bound * advantages * log_probs, bound != ratio
+    return bound * advantages * log_probs, jnp.sign(ratio - bound)
 
 
 SURROGATES: dict[str, Callable[..., Gain]] = {"ppo": ppo, "gspo": gspo, "cispo": cispo}
