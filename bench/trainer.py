@@ -41,13 +41,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ratchet_api.stages import Rl
 from ratchet_trainer import digests, keys
 from ratchet_trainer.checkpoint import Checkpoints, Content
 from ratchet_trainer.journal import Claim
 from ratchet_trainer.learner import Layout, Learner, Row
+from ratchet_trainer.methods import resolve
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
-from ratchet_trainer.objective.clipped import ClippedRatio
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.state import flat_paths
 
@@ -55,6 +56,7 @@ SHAPE = Architecture(vocabulary=512, width=256, heads=8, hidden=704, layers=(Lay
 PROMPTS, SAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS = 8, 8, 16, 32
 ROWS = PROMPTS * SAMPLES
 RUNS = 9
+OBJECTIVE = resolve(Rl(dataset="none", max_response_tokens=RESPONSE_TOKENS)).objective
 OPTIMISER = {"learning_rate": 1e-4, "weight_decay": 0.0, "clip_norm": 1.0}
 
 
@@ -109,7 +111,7 @@ class Reference:
 
     def update(self) -> Any:
         self.params, self.moments, found = self.learner.update(
-            self.params, self.moments, self.layout, self.rows, self.advantages, None, 1.0, ClippedRatio(0.2, 0.2),
+            self.params, self.moments, self.layout, self.rows, self.advantages, None, 1.0, OBJECTIVE,
             OPTIMISER,
         )  # fmt: skip
         return found

@@ -108,7 +108,7 @@ def _without_null(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-def _decimal(value: Any) -> Any:
+def as_decimal(value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise ValueError(f'numbers that need decimals are strings here; quote it: "{value}"')
     return value
@@ -136,8 +136,8 @@ Decimal = Annotated[
             ]
         },
     ),
-    AfterValidator(lambda s: s if math.isfinite(float(s)) and abs(float(s)) < 1e300 else _raise("out of range")),
-    BeforeValidator(_decimal),
+    AfterValidator(lambda s: s if math.isfinite(float(s)) and abs(float(s)) < 1e300 else refuse("out of range")),
+    BeforeValidator(as_decimal),
 ]
 PositiveDecimal = Annotated[
     str,
@@ -150,12 +150,12 @@ PositiveDecimal = Annotated[
             ]
         },
     ),
-    AfterValidator(lambda s: s if 0 < float(s) < 1e300 else _raise("must be greater than 0")),
-    BeforeValidator(_decimal),
+    AfterValidator(lambda s: s if 0 < float(s) < 1e300 else refuse("must be greater than 0")),
+    BeforeValidator(as_decimal),
 ]
 
 
-def _raise(message: str) -> Any:
+def refuse(message: str) -> Any:
     raise ValueError(message)
 
 

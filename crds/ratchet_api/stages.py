@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from ratchet_api import method as methods
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, whole
 
 SFT_METRICS = ("train/loss", "train/tokens")
@@ -22,8 +23,30 @@ RL_METRICS = (
     "train/unsolved",
     "train/solved",
     "train/response_tokens",
+    "train/clip_fraction",
+    "train/clip_fraction_low",
+    "train/clip_fraction_high",
+    "train/logprob_mismatch",
+    "train/importance_ratio",
+    "train/kl",
+    "train/value_loss",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
+CONDITIONAL = (
+    # metric, when an rl stage emits it (in CEL and here), and what brings it
+    (
+        "train/kl",
+        methods.REFERENCE_CEL.format("self.rl"),
+        methods.has_reference,
+        "train/kl needs a reference; set rl.reference {kind: frozen} or rl.kl",
+    ),
+    (
+        "train/value_loss",
+        methods.CRITIC_CEL.format("self.rl"),
+        methods.has_critic,
+        "train/value_loss needs a critic; take rl.method ppo or rl.credit {form: gae}",
+    ),
+)
 
 
 def full_metric(name: str) -> str:
@@ -60,24 +83,21 @@ class Sft(ApiModel):
     optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
 
 
-class Objective(ApiModel):
-    """How the policy is moved: the clipped ratio objective of PPO (arXiv 1707.06347, equation 7)."""
-
-    clip_low: PositiveDecimal = Field(default="0.2", description="The ratio is clipped below 1 - clipLow.")
-    clip_high: PositiveDecimal = Field(default="0.2", description="The ratio is clipped above 1 + clipHigh.")
-
-
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
+    rules: ClassVar = methods.RULES
     dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
-    method: Literal["grpo"] = Field(
-        default="grpo", description="The algorithm. grpo: group-relative policy optimisation (arXiv 2402.03300)."
-    )
+    method: methods.MethodName = Field(default="grpo", description=methods.METHOD_TEXT)
     prompts_per_step: Whole = whole(
         "Prompts a step; divisible by the number of processes.", ge=1, le=65_536, default=16
     )
-    group_size: Whole = whole("Rollouts of each prompt; they are compared with one another.", ge=2, le=1024, default=8)
+    group_size: Whole = whole(
+        "Rollouts of each prompt; they are compared with one another, so 2 or more but for credit.form gae.",
+        ge=1,
+        le=1024,
+        default=8,
+    )
     updates_per_step: Whole = whole(
         "Mini-batches, hence optimiser updates, that a step's rollouts are split into.", ge=1, le=256, default=1
     )
@@ -86,7 +106,15 @@ class Rl(ApiModel):
     )
     max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
-    objective: Objective = Field(default=Objective(), description="How the policy is moved.")
+    objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
+    credit: methods.Credit = Field(default=methods.Credit(), description="Which tokens earn a reward.")
+    kl: methods.Kl | None = Field(
+        default=None,
+        description="A penalty on drift from the reference; absent: none. It brings reference frozen along.",
+    )
+    reference: methods.Reference | None = Field(
+        default=None, description="What drift is measured against; absent: the preset's, which is none."
+    )
     optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
 
 
@@ -141,6 +169,11 @@ class Start(ApiModel):
     optimiser: Literal["reset", "keep"] = Field(
         default="reset", description="Whether the optimiser's moments start afresh or go on."
     )
+    critic: Literal["keep", "reset"] = Field(
+        default="keep",
+        description="Where the stage before had a critic, too: whether it goes on, optimiser included. Else, a critic "
+        "starts from the policy's weights.",
+    )
 
 
 class Stage(ApiModel):
@@ -165,6 +198,18 @@ class Stage(ApiModel):
             "an rl stage emits " + ", ".join(RL_METRICS) + "; no rule can wait for another metric",
             lambda s: s.rl is None or all(full_metric(w.metric) in RL_METRICS for w in s.advance.when),
             ".advance.when",
+        ),
+        *(
+            Rule(
+                f"!has(self.rl) || {cel} || !self.advance.when.exists(w, w.metric in "
+                f"{[metric, metric.removeprefix('train/')]!r})",
+                way_out,
+                lambda s, metric=metric, emits=emits: (  # type: ignore[misc]
+                    s.rl is None or emits(s.rl) or all(full_metric(w.metric) != metric for w in s.advance.when)
+                ),
+                ".advance.when",
+            )
+            for metric, cel, emits, way_out in CONDITIONAL
         ),
         Rule(
             "!has(self.rl) || (self.rl.promptsPerStep * self.rl.groupSize) % self.rl.updatesPerStep == 0",

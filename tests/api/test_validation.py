@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from manifests_for_tests import full
 
+from ratchet_api.job import parse_spec
 from ratchet_api.validate import problems
 
 
@@ -38,7 +39,28 @@ WRONG = [
     ("spec.stages[1].rl.temperature", 0.5, "spec.stages[1].rl.temperature", 'quote it: "0.5"'),
     ("spec.stages[1].rl.temperature", "0", "spec.stages[1].rl.temperature", "greater than 0"),
     ("spec.stages[1].rl.temperature", "1e999", "spec.stages[1].rl.temperature", "greater than 0"),
-    ("spec.stages[1].rl.groupSize", 1, "spec.stages[1].rl.groupSize", "greater than or equal to 2"),
+    ("spec.stages[1].rl.groupSize", 0, "spec.stages[1].rl.groupSize", "greater than or equal to 1"),
+    ("spec.stages[1].rl.groupSize", 1, "spec.stages[1].rl", "use groupSize 2 or more, or credit.form gae"),
+    ("spec.stages[1].rl.method", "dapo", "spec.stages[1].rl.method", "'reinforce++-baseline' or 'ppo'"),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "method": "gspo", "objective": {"aggregation": "token-mean"}},
+        "spec.stages[1].rl",
+        "leave objective.aggregation out",
+    ),
+    ("spec.stages[1].rl.objective.surrogate", "gspo", "spec.stages[1].rl", "or take surrogate ppo or cispo"),
+    ("spec.stages[1].rl.objective.surrogate", "cispo", "spec.stages[1].rl", "leave it out with gspo and cispo"),
+    ("spec.stages[1].rl.objective.dualClip", "1", "spec.stages[1].rl.objective", "must be greater than 1"),
+    ("spec.stages[1].rl.objective.entropy", 0.01, "spec.stages[1].rl.objective.entropy", 'quote it: "0.01"'),
+    ("spec.stages[1].rl.credit", {"gamma": "0.9"}, "spec.stages[1].rl", "take credit.form gae"),
+    ("spec.stages[1].rl.credit", {"form": "gae", "gamma": "1.1"}, "spec.stages[1].rl.credit.gamma", "between 0 and 1"),
+    ("spec.stages[1].rl.credit.form", "mean", "spec.stages[1].rl", "credit.delta belongs to credit.form mean-std"),
+    ("spec.stages[1].rl.kl", {"in": "loss"}, "spec.stages[1].rl.kl.coefficient", "required"),
+    ("spec.stages[1].rl.kl.in", "loss", "spec.stages[1].rl.kl", "use estimator k2 or k3, or in: reward"),
+    ("spec.stages[1].rl.kl.inn", "loss", "spec.stages[1].rl.kl.inn", "did you mean in?"),
+    ("spec.stages[1].rl.reference.kind", "none", "spec.stages[1].rl", "leave reference out or take kind frozen"),
+    ("spec.stages[1].advance.when[0].metric", "value_loss", "spec.stages[1]", "needs a critic; take rl.method ppo"),
+    ("spec.stages[0].advance.when[0].metric", "train/kl", "spec.stages[0]", "sft stage emits"),
     ("spec.stages[1].rl.updatesPerStep", 5, "spec.stages[1]", "divisible by rl.updatesPerStep"),
     ("spec.stages[1].rl.promptsPerStep", 7, "spec.stages[1].rl.promptsPerStep", "use a multiple of 2"),
     ("spec.stages[0].advance.minSteps", 21, "spec.stages[0].advance", "no rule could ever hold"),
@@ -73,3 +95,43 @@ def test_a_wrong_value_is_named_with_its_place_and_a_way_out(path, value, report
 @pytest.mark.parametrize("document", [None, [], "text", 7, {"spec": []}, {"spec": {"stages": 3}}, {}])
 def test_anything_at_all_gets_an_answer(document):
     assert problems(document)
+
+
+GOOD = [
+    {"method": "grpo"},
+    {"method": "dr-grpo", "objective": {"aggregation": "seq-mean-token-sum"}},
+    {"method": "gspo", "credit": {"delta": "1e-4"}},
+    {"method": "gspo", "objective": {"surrogate": "ppo", "aggregation": "token-mean", "dualClip": "3"}},
+    {"method": "cispo", "objective": {"clipHigh": "4.0"}},
+    {"method": "rloo", "kl": {"coefficient": "1e-3", "estimator": "k2"}},
+    {"method": "reinforce++-baseline", "reference": {"kind": "frozen"}},
+    {"method": "ppo", "groupSize": 1, "credit": {"lambda": "0.95", "gamma": "0", "valueClip": "0.2"}},
+    {"method": "grpo", "groupSize": 1, "credit": {"form": "gae", "criticLearningRate": "1e-5"}},
+    {"method": "ppo", "credit": {"form": "mean-std", "delta": "1e-4"}},
+    {
+        "method": "grpo",
+        "kl": {"coefficient": "0.1", "estimator": "k1", "in": "reward"},
+        "reference": {"kind": "frozen"},
+    },
+]
+
+
+@pytest.mark.parametrize("rl", GOOD, ids=[str(i) for i in range(len(GOOD))])
+def test_what_goes_together_is_taken(rl):
+    manifest = bend("spec.stages[1].rl", {"dataset": "sums", "promptsPerStep": 8, **rl})
+    assert [str(p) for p in problems(manifest)] == []
+
+
+def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
+    manifest = bend("spec.stages[1].advance.when[0].metric", "kl")
+    assert problems(manifest) == []
+    del manifest["spec"]["stages"][1]["rl"]["reference"]
+    assert problems(manifest) == [], "a penalty brings a reference along"
+    del manifest["spec"]["stages"][1]["rl"]["kl"]
+    assert "set rl.reference {kind: frozen} or rl.kl" in str(problems(manifest)[0])
+
+
+def test_what_a_preset_decides_is_not_written_into_the_manifest():
+    spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
+    rl = spec.manifest()["stages"][1]["rl"]
+    assert (rl["objective"], rl["credit"], "kl" in rl, "reference" in rl) == ({}, {}, False, False)

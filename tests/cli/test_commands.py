@@ -23,7 +23,18 @@ def ratchet(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
 
 def test_every_command_explains_itself():
     listed = ratchet("--help").stdout
-    for command in ("demo", "cluster", "train", "prove", "validate", "render", "crd", "operator", "trainer"):
+    for command in (
+        "demo",
+        "cluster",
+        "train",
+        "prove",
+        "objective",
+        "validate",
+        "render",
+        "crd",
+        "operator",
+        "trainer",
+    ):
         assert command in listed
         done = ratchet(command, "--help")
         assert done.returncode == 0, done.stderr

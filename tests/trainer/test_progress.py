@@ -135,7 +135,14 @@ def test_metrics_are_in_the_exposition_format_and_named_as_promised(get: Get, sh
         tokensPerSecond=1234.5,
         checkpoint={"step": 20, "path": "steps/20-a3-jobset-1", "time": "2026-01-01T00:00:00.000+00:00"},
     )
-    shown.record = {"train/reward": 0.25, "train/accuracy": 0.5}
+    shown.record = {
+        "train/reward": 0.25,
+        "train/accuracy": 0.5,
+        "train/kl": 0.001,
+        "train/clip_fraction": 0.5,
+        "train/clip_fraction_low": 0.125,
+        "train/clip_fraction_high": 0.375,
+    }
     status, body = get("/metrics")
     assert status == 200
     families = {f.name: f for f in text_string_to_metric_families(body.decode())}
@@ -144,6 +151,9 @@ def test_metrics_are_in_the_exposition_format_and_named_as_promised(get: Get, sh
     assert values["ratchet_target_steps"] == 420
     assert values["ratchet_reward_mean"] == 0.25
     assert values["ratchet_accuracy_ratio"] == 0.5
+    assert values["ratchet_kl_mean"] == 0.001
+    assert {s.labels["side"]: s.value for s in families["ratchet_clip_ratio"].samples} == {"low": 0.125, "high": 0.375}
+    assert "ratchet_value_loss" not in values, "there is no critic"
     assert values["ratchet_last_checkpoint_timestamp_seconds"] == 1767225600
     phases = {s.labels["phase"] for s in families["ratchet_phase_seconds"].samples}
     known = {

@@ -6,7 +6,7 @@ update. What the loss is, the objective slot says; how a gradient is applied, `o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd
 from typing import Any
@@ -14,14 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from ratchet_trainer import optimiser
 from ratchet_trainer.data.tokenizer import PAD
 from ratchet_trainer.errors import NonFinite
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.row_gradient import row_gradient
 from ratchet_trainer.slots import Micro, Objective
 
 
@@ -84,6 +84,12 @@ class Layout:
             out[i, : len(values)] = values
         return self.fill(out)
 
+    def of_rows(self, values: np.ndarray, rows: list[Row]) -> np.ndarray:
+        """What programs say of the rows, [P, G, T], as float64[R, T]; 0 where no token is."""
+        lengths = np.array([len(row.response) for row in rows])
+        found = np.asarray(values, np.float64).reshape(-1, self.response_slots)[: len(rows)]
+        return np.where(np.arange(self.response_slots) < lengths[:, None], found, 0.0)
+
 
 class Learner:
     """Compiled programs of one policy on one mesh; new shapes compile on first use. Parameters and optimiser state that
@@ -94,8 +100,9 @@ class Learner:
         everywhere = replicated(mesh)
         self._init = jax.jit(partial(_init, policy), out_shardings=everywhere)
         self._judge = jax.jit(partial(_judge, policy), out_shardings=by_rows(mesh))
+        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=everywhere)
         self._update = jax.jit(
-            partial(_update, policy, mesh), static_argnames="objective", donate_argnums=(0, 1), out_shardings=everywhere
+            partial(_update, policy, mesh), static_argnames="loss", donate_argnums=(0, 1), out_shardings=everywhere
         )
 
     @property
@@ -115,33 +122,44 @@ class Learner:
         numbers: dict[str, float],
         sampled: bool,
         old: bool,
+        reference: bool,
     ) -> None:
         """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`:
-        rows say what the sampler said of them; `old`: several updates share rollouts, so `log_probs` is needed too."""
+        rows say what the sampler said of them; `old`, `reference`: so do the step's first weights and the reference's,
+        and `log_probs` is needed too."""
         rows = by_rows(self.mesh)
         floats = shapes(layout.per_token([]), rows)
         laid_out = shapes(layout.rows([]), rows)
-        if old:
+        if old or reference:
             self._judge.lower(params, laid_out, np.float32(1)).compile()
+        others = {"old": old, "reference": reference, "behaviour": sampled}
+        micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})
         self._update.lower(
             params,
             state,
             laid_out,
-            Micro(floats, floats, floats if old else None),
-            floats if sampled else None,
+            micro,
             np.float32(1),
             _float32(objective.settings()),
             _float32(numbers),
-            objective=objective,
+            loss=objective.loss,
         ).compile()
 
     def fresh_optimiser(self, params: Params) -> Any:
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimiser.init, self.policy.abstract))
         return place(zeros, replicated(self.mesh))
 
+    def copied(self, params: Params) -> Params:
+        """The same weights in buffers of their own, which no update uses up."""
+        return self._copy(params)
+
     def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
         """Log-probabilities [P, G, T] of the rows under the given weights, left on the devices."""
         return self._judge(params, place(layout.rows(rows), by_rows(self.mesh)), np.float32(temperature))
+
+    def on_host(self, values: jax.Array, layout: Layout, rows: list[Row]) -> np.ndarray:
+        """Values [P, G, T] of the rows as float64[R, T] on every process. *Collective.*"""
+        return layout.of_rows(np.asarray(self._copy(values)), rows)
 
     def update(
         self,
@@ -154,11 +172,13 @@ class Learner:
         temperature: float,
         objective: Objective,
         numbers: dict[str, float],
+        reference: jax.Array | None = None,
     ) -> tuple[Params, Any, dict[str, float]]:
-        """One optimiser call on a mini-batch. advantages: float64[R, T].
+        """One optimiser call on a mini-batch. advantages: float64[R, T]; old, reference: as `log_probs` gives them.
 
         Returns new parameters, new optimiser state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| /
-        max(1, |old|), `sampler_gap` likewise against behaviour, and the objective's. Raises NonFinite.
+        max(1, |old|), `sampler_gap` likewise against behaviour; summed over tokens, `mismatch` = |new - behaviour|,
+        `importance` = new / behaviour probability, and the objective's. Raises NonFinite.
         """
         sharding = by_rows(self.mesh)
         lengths = np.array([len(row.response) for row in rows])
@@ -166,25 +186,30 @@ class Learner:
         behaviour = None
         if rows[0].behaviour is not None:
             behaviour = place(layout.per_token([row.behaviour for row in rows]), sharding)
+        advantages = layout.fill(advantages.astype(np.float32))
         params, state, metrics = self._update(
             params,
             state,
             place(layout.rows(rows), sharding),
-            Micro(place(layout.fill(advantages.astype(np.float32)), sharding), place(weight, sharding), old),
-            behaviour,
+            Micro(place(advantages, sharding), place(weight, sharding), None, old, reference, behaviour),
             np.float32(temperature),
             _float32(objective.settings()),
             _float32(numbers),
-            objective=objective,
+            loss=objective.loss,
         )
-        found = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        for name in ("loss", "gradient_norm"):
-            if not np.isfinite(found[name]):
-                raise NonFinite(
-                    f"{name} is {found[name]}; weights of the step before are kept. Lower the learning rate, or "
-                    f"look at the data of this step"
-                )
-        return params, state, found
+        return params, state, finite(metrics)
+
+
+def finite(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """What an update reports, as numbers. Raises NonFinite."""
+    found = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    for name in ("loss", "gradient_norm"):
+        if not np.isfinite(found[name]):
+            raise NonFinite(
+                f"{name} is {found[name]}; weights of the step before are kept. Lower the learning rate, or "
+                f"look at the data of this step"
+            )
+    return found
 
 
 def _float32(numbers: dict[str, float]) -> dict[str, np.float32]:
@@ -200,36 +225,21 @@ def _judge(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -
     return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
 
 
-def _update(policy, mesh, params, state, rows, micro, behaviour, temperature, settings, numbers, objective):
-    def of_my_rows(params, rows, micro, behaviour):
+def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss):
+    def of_rows(p, rows, micro):
         real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
-        others = {"old_gap": micro.old, "sampler_gap": behaviour}
+        log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
+        value, sums = loss(log_probs, entropy, replace(micro, real=real), settings)
+        if micro.behaviour is not None:
+            gap = jnp.where(real, log_probs - micro.behaviour, 0.0)
+            sums |= {"mismatch": jnp.sum(jnp.abs(gap)), "importance": jnp.sum(jnp.where(real, jnp.exp(gap), 0.0))}
+        gaps = {
+            name: jnp.max(jnp.where(real, jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
+            for name, other in {"old_gap": micro.old, "sampler_gap": micro.behaviour}.items()
+            if other is not None
+        }
+        return value, (sums, gaps)
 
-        def loss(p):
-            log_probs, _ = policy.judge(p, rows.prompts, rows.responses, temperature)
-            value, sums = objective.loss(log_probs, micro, settings)
-            gaps = {
-                name: jnp.max(jnp.where(real, jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
-                for name, other in others.items()
-                if other is not None
-            }
-            return value, (sums | {"loss": value}, gaps)
-
-        (_, (sums, gaps)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        if mesh.shape["data"] == 1:
-            return gradient, sums, gaps
-        # Two collectives a step, whatever the number of leaves: each costs a wait for the slowest process.
-        flat, unravel = ravel_pytree((gradient, sums))
-        largest, unravel_gaps = ravel_pytree(gaps)
-        return *unravel(jax.lax.psum(flat, "data")), unravel_gaps(jax.lax.pmax(largest, "data"))
-
-    gradient, sums, gaps = jax.shard_map(
-        of_my_rows,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), *(PartitionSpec("data"),) * 3),
-        out_specs=PartitionSpec(),
-        axis_names={"data"},
-        check_vma=False,
-    )(params, rows, micro, behaviour)
+    gradient, found = row_gradient(mesh, of_rows, params, rows, micro)
     params, state, norm = optimiser.step(gradient, state, params, numbers)
-    return params, state, sums | gaps | {"gradient_norm": norm}
+    return params, state, found | {"gradient_norm": norm}

@@ -22,6 +22,16 @@ GAUGES = {
     "ratchet_unsolved_ratio": ("Share of the last step's groups in which no rollout was right.", "train/unsolved"),
     "ratchet_solved_ratio": ("Share of the last step's groups in which every rollout was right.", "train/solved"),
     "ratchet_response_tokens_mean": ("Mean length of the last step's responses, in tokens.", "train/response_tokens"),
+    "ratchet_kl_mean": ("Mean drift of the policy from its reference at a token, in nats.", "train/kl"),
+    "ratchet_value_loss": ("Loss of the critic in the last step.", "train/value_loss"),
+    "ratchet_logprob_mismatch_mean": (
+        "Mean distance of the sampler's log-probability of a token from the trainer's, same weights.",
+        "train/logprob_mismatch",
+    ),
+    "ratchet_sampler_importance_ratio_mean": (
+        "Mean of the trainer's probability of a token over the sampler's, same weights; far from 1 is a fault.",
+        "train/importance_ratio",
+    ),
 }
 
 LEDGER = {
@@ -64,6 +74,15 @@ class _Collector:
         )
         for metric, (text, key) in GAUGES.items():
             yield from gauge(metric, text, record.get(key))
+        if "train/clip_fraction" in record:
+            family = GaugeMetricFamily(
+                "ratchet_clip_ratio",
+                "Share of the last step's trained tokens whose ratio was clipped, by side.",
+                labels=(*LABELS, "side"),
+            )
+            for side in ("low", "high"):
+                family.add_metric((*self._labels, side), record[f"train/clip_fraction_{side}"])
+            yield family
         if document["checkpoint"]:
             yield from gauge("ratchet_checkpoint_step", "Last committed step.", document["checkpoint"]["step"])
             written = datetime.fromisoformat(document["checkpoint"]["time"]).timestamp()

@@ -21,13 +21,14 @@ import numpy as np
 from ratchet_trainer import advance, keys, optimiser, sft
 from ratchet_trainer.commits import Commits
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
-from ratchet_trainer.learner import Row
+from ratchet_trainer.judging import MiniBatch, judge
 from ratchet_trainer.model.sharding import replicated
 from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.slots import Context
 from ratchet_trainer.stage import Stage, machine, open_stage
 from ratchet_trainer.state import StageState, State, chain, metric_line
+from ratchet_trainer.step_metrics import rl_metrics, update_timing
 
 if TYPE_CHECKING:
     from ratchet_trainer.runtime import Runtime
@@ -115,18 +116,20 @@ class Run:
 
         expansion, groups = ask(method.expansion.run(state.expansion, grouped(requests, rollouts), more, ctx))
 
-        # Reward, then credit.
+        # Reward, then credit: on the rewards, and on what the models say of the rollouts.
         groups = [method.rewards.score(group, ctx) for group in groups]
-        batch = ask(method.credit.assign(groups, ctx))
+        self.runtime.enter("update")
+        parts, judged = judge(self.stage, state, [r for g in groups for r in g.rollouts])
+        batch = ask(method.credit.assign(groups, judged, ctx))
         groups = [method.credit.fate(group) for group in groups]
 
         # Update.
         self.runtime.enter("update")
-        state, losses, timing = self.update(state, batch)
+        state, updates, values, timing = self.update(state, batch, parts)
 
         # Observe.
         selection = method.selection.observe(selection, groups, ctx)
-        metrics = rl_metrics(groups, losses)
+        metrics = rl_metrics(groups, updates, values, state.reference is not None)
         if method.reference.after(metrics, ctx) == "reset+optimiser":
             state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
         state = replace(
@@ -139,51 +142,57 @@ class Run:
         timing["generatedTokens"] = sum(len(r.response) for r in rollouts)
         return state, metrics, timing
 
-    def update(self, state: State, batch: Batch) -> tuple[State, list[float], Timing]:
+    def update(
+        self, state: State, batch: Batch, parts: Sequence[MiniBatch]
+    ) -> tuple[State, list[Metrics], list[Metrics] | None, Timing]:
         """One optimiser call for each mini-batch that can teach anything: a zero gradient would still move the weights
-        under Adam. Returns the losses of the calls made."""
-        stage, learner, rl = self.stage, self.machine.learner, self.stage.rl
-        temperature = float(rl.temperature)
-        rows = [Row(r.prompt.tokens, r.response, r.behaviour_logp) for r in batch.rollouts]
-        size = len(rows) // rl.updates_per_step
-        parts = [slice(i, i + size) for i in range(0, len(rows), size)]
-        old: list[Any] = [None] * len(parts)  # with one update a step, old is the new policy itself
-        if len(parts) > 1:
-            old = [learner.log_probs(state.params, stage.layout, rows[part], temperature) for part in parts]
-        params, moments = state.params, state.optimiser
-        losses: list[float] = []
+        under Adam. A critic learns from every one. Returns what the calls reported, the policy's and the critic's."""
+        stage, rl = self.stage, self.stage.rl
+        params, moments, critic = state.params, state.optimiser, state.credit
+        updates: list[Metrics] = []
+        values: list[Metrics] | None = None if critic is None else []
         timing: Timing = {"skippedUpdates": 0, "trainedTokens": 0}
-        for part, old_log_probs in zip(parts, old, strict=True):
-            advantages = batch.advantages[part]
+        for part in parts:
+            if updates or values:
+                self.between_updates()
+            if values is not None:
+                critic, found = self.machine.critic.update(
+                    critic,
+                    stage.layout,
+                    part.rows,
+                    batch.values[part.place],
+                    batch.returns[part.place],
+                    stage.method.credit.critic.clip,
+                    stage.critic_numbers((state.step - state.stage.start_step) * rl.updates_per_step + len(values)),
+                )
+                values.append(found)
+            advantages = batch.advantages[part.place]
             if not advantages.any():
                 timing["skippedUpdates"] += 1
                 continue
-            if losses:
-                self.between_updates()
-            numbers = optimiser.numbers(rl.optimiser, state.updates + len(losses) - state.stage.updates_at_start)
-            params, moments, found = learner.update(
+            numbers = optimiser.numbers(rl.optimiser, state.updates + len(updates) - state.stage.updates_at_start)
+            params, moments, found = self.machine.learner.update(
                 params,
                 moments,
                 stage.layout,
-                rows[part],
+                part.rows,
                 advantages,
-                old_log_probs,
-                temperature,
+                part.old,
+                float(rl.temperature),
                 stage.method.objective,
                 numbers,
+                part.reference,
             )
-            if not losses:
-                timing["samplerGap"] = found["sampler_gap"]
-                if found.get("old_gap", 0.0) > OLD_GAP_LIMIT:
-                    raise OldPolicyMismatch(
-                        f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
-                        f"{found['old_gap']:.1e}, more than {OLD_GAP_LIMIT:.0e}"
-                    )
-            losses.append(found["loss"])
-            timing["gradientNorm"] = found["gradient_norm"]
-            timing["trainedTokens"] += sum(len(row.response) for row in rows[part])
-        state = replace(state, params=params, optimiser=moments, updates=state.updates + len(losses))
-        return state, losses, timing
+            if not updates and found.get("old_gap", 0.0) > OLD_GAP_LIMIT:
+                raise OldPolicyMismatch(
+                    f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
+                    f"{found['old_gap']:.1e}, more than {OLD_GAP_LIMIT:.0e}"
+                )
+            updates.append(found | {"tokens": float(sum(len(row.response) for row in part.rows))})
+        if updates:
+            timing |= update_timing(updates)
+        updated = state.updates + len(updates)
+        return replace(state, params=params, optimiser=moments, credit=critic, updates=updated), updates, values, timing
 
     def sft_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of supervised fine-tuning: a batch in epoch order, cross-entropy, one update."""
@@ -247,7 +256,8 @@ class Run:
             runtime.enter("compile")
             params, moments = learner.init(keys.seed_words(runtime.job.spec.seed))
             return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
-        state = State.restored(saved.arrays, saved.control, self.machine.template)
+        stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
+        state = State.restored(saved.arrays, saved.control, self.machine.arrays_of(stage))
         if state.stage.done is None:
             self.open(state.stage.index)
             if self.stage.hash != state.stage.spec_hash:
@@ -278,7 +288,20 @@ class Run:
             ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
             selection = stage.method.selection.init(stage.facts, ctx)
             expansion = stage.method.expansion.init(ctx)
-        return replace(state, stage=where, selection=selection, expansion=expansion)
+        state = replace(state, stage=where, selection=selection, expansion=expansion)
+        return self.with_companions(stage, state)
+
+    def with_companions(self, stage: Stage, state: State) -> State:
+        """The state with the models beside the policy that the stage's method has: a reference, a critic."""
+        credit = reference = None
+        if stage.spec.rl is not None:
+            if stage.method.credit.critic is not None:
+                keep = state.credit is not None and stage.spec.start.critic == "keep"
+                credit = state.credit if keep else self.machine.critic.init(state.params)
+            if (kept := stage.method.reference.init(state.params)) is not None:
+                reference = self.machine.learner.copied(kept)
+        version = None if reference is None else state.step
+        return replace(state, credit=credit, reference=reference, reference_version=version)
 
     def open(self, index: int) -> None:
         """Makes stage `index` ready: reads its data, compiles its programs."""
@@ -297,26 +320,3 @@ def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Gr
         groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
         at += request.n
     return groups
-
-
-def rl_metrics(groups: Sequence[Group], losses: Sequence[float]) -> Metrics:
-    """What an rl step emits, over all first rollouts before any filtering; float64, left to right.
-
-    `train/loss` is 0 where no mini-batch could teach anything.
-    """
-    rollouts = [r for g in groups for r in g.rollouts]
-    right = [[r.outcome.accuracy for r in g.rollouts] for g in groups]
-    tokens = sum(len(r.response) for r in rollouts)
-    return {
-        "train/accuracy": _mean([a for g in right for a in g]),
-        "train/reward": _mean([reward for g in groups for reward in g.rewards]),
-        "train/loss": _mean(losses),
-        "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, tokens),
-        "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
-        "train/solved": _mean([float(min(g) == 1.0) for g in right]),
-        "train/response_tokens": tokens / max(1, len(rollouts)),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

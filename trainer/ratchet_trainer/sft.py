@@ -5,6 +5,7 @@ Decides the loss and the order of items. Slots are not asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -23,6 +24,10 @@ from ratchet_trainer.slots import DataFacts, Metrics, Micro, Plain
 class CrossEntropy:
     """Mean over all answer tokens of the batch of -log p, in nats."""
 
+    @property
+    def loss(self) -> Callable[..., tuple[jax.Array, Metrics]]:
+        return cross_entropy
+
     def settings(self) -> dict[str, float]:
         return {}
 
@@ -30,8 +35,11 @@ class CrossEntropy:
         real = np.arange(slots) < np.asarray(lengths)[:, None]
         return real / max(1.0, float(np.sum(lengths)))
 
-    def loss(self, log_probs: jax.Array, micro: Micro, settings: Metrics) -> tuple[jax.Array, Metrics]:
-        return -jnp.sum(micro.weight * log_probs), {}
+
+def cross_entropy(
+    log_probs: jax.Array, entropy: jax.Array, micro: Micro, settings: Metrics
+) -> tuple[jax.Array, Metrics]:
+    return -jnp.sum(micro.weight * log_probs), {}
 
 
 def batch(

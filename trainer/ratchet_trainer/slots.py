@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from ratchet_api.stages import Rl
+from ratchet_trainer.objective.drift import Kl
 from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rounds
 
 Plain = dict[str, Any]
@@ -46,13 +47,36 @@ class Context:
 class Micro:
     """Rows that one pass of the model sees, [P, G, T] float32 unless said: what the objective weighs.
 
-    `old` is the log-probability under the weights that the step began with, None while these are the current ones;
-    `weight` is the share of each token in the loss (0 for dummies and after the end; see Objective.weights).
+    `real` (bool) tells tokens from padding and dummies; `weight` is the share of each token in the loss (0 where none
+    is; see Objective.weights). Log-probabilities: `old` under the weights that the step began with, None while these
+    are the current ones; `reference` under the reference's, None without one; `behaviour` as sampled, None for sft.
     """
 
     advantages: jax.Array
     weight: jax.Array
+    real: jax.Array
     old: jax.Array | None
+    reference: jax.Array | None
+    behaviour: jax.Array | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the trainer's own programs say of a step's rows before a weight moves, float64[R, T] on the host, 0 where
+    no token is: log-probabilities under the old policy and the reference, and the critic's values. None: not asked."""
+
+    old: np.ndarray | None = None
+    reference: np.ndarray | None = None
+    values: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """How a critic learns: a new value counts as at most `clip` away from the old one; its peak learning rate (None:
+    the policy's)."""
+
+    clip: float
+    learning_rate: str | None
 
 
 class Selection(Protocol):
@@ -81,22 +105,30 @@ class Rewards(Protocol):
 
 
 class Credit(Protocol):
-    """Which tokens earn it?"""
+    """Which tokens earn it? `penalty` is the drift that is taken off the rewards, `critic` how values are learned."""
 
-    def assign(self, groups: Sequence[Group], ctx: Context) -> Rounds[Batch]: ...
+    @property
+    def penalty(self) -> Kl | None: ...
+    @property
+    def critic(self) -> CriticSettings | None: ...
+    def assign(self, groups: Sequence[Group], judged: Judged, ctx: Context) -> Rounds[Batch]: ...
     def fate(self, group: Group) -> Group:
         """The scored group with what became of its draw."""
 
 
 class Objective(Protocol):
-    """How is the policy moved?"""
+    """How is the policy moved?
 
+    `loss(log_probs, entropy, micro, settings)` gives the scalar to be minimised, as this micro's share of the sum, and
+    sums over its tokens to be reported, from log_probs and entropy [P, G, T] of the new policy. It is hashable: what
+    shapes a program is in it, the numbers are in `settings`.
+    """
+
+    @property
+    def loss(self) -> Callable[[jax.Array, jax.Array, Micro, Metrics], tuple[jax.Array, Metrics]]: ...
     def weights(self, lengths: np.ndarray, slots: int) -> np.ndarray:
         """The share of each token in a mini-batch's loss, float64[R, T], from the whole mini-batch's response lengths
         int[R] (0 = dummy), on the host: no micro-batch, device or dummy changes a denominator."""
-
-    def loss(self, log_probs: jax.Array, micro: Micro, settings: Metrics) -> tuple[jax.Array, Metrics]:
-        """The scalar to be minimised, as this micro's share of the sum, from log_probs [P, G, T] of the new policy."""
 
     def settings(self) -> dict[str, float]:
         """The numbers that `loss` needs; they are arguments of the compiled program, so changing them compiles
@@ -104,7 +136,8 @@ class Objective(Protocol):
 
 
 class Reference(Protocol):
-    """Against what is drift measured?"""
+    """Against what is drift measured? `init` gives the weights to keep for a stage that begins with `params`."""
 
+    def init(self, params: Any) -> Any | None: ...
     def after(self, metrics: dict[str, float], ctx: Context) -> str:
         """`keep`, `reset` or `reset+optimiser`, at the end of a step."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.job import Spec
 from ratchet_trainer import optimiser, sft
+from ratchet_trainer.credit.critic import Critic
 from ratchet_trainer.data import tokenizer
 from ratchet_trainer.data.items import Source, check_lengths, open_source
 from ratchet_trainer.learner import Layout, Learner
@@ -40,11 +41,26 @@ class Machine:
         self.learner = Learner(self.policy, mesh)
 
     @cached_property
+    def critic(self) -> Critic:
+        return Critic(self.policy, self.mesh)
+
+    @cached_property
     def template(self) -> tuple[Any, Any]:
         """Shapes of (params, optimiser state), everywhere on the mesh."""
         state = jax.eval_shape(optimiser.init, self.policy.abstract)
         params, state = shapes((self.policy.abstract, state), replicated(self.mesh))
         return params, state
+
+    def arrays_of(self, stage: api.Stage) -> dict[str, Any]:
+        """Shapes of the arrays that a state in the middle or at the end of a stage has; see State.restored."""
+        params, state = self.template
+        method = resolve(stage.rl) if stage.rl is not None else None
+        return {
+            "params": params,
+            "optimiser": state,
+            "credit": self.critic.template if method and method.credit.critic else None,
+            "reference": method.reference.init(params) if method else None,
+        }
 
 
 @lru_cache(2)
@@ -104,25 +120,34 @@ class Stage:
         s = self.settings
         return Layout.of(rows, group, self.machine.learner.parts, slots(s.max_prompt_tokens), s.max_response_tokens)
 
+    @property
+    def judges_old(self) -> bool:
+        """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
+        itself, unless its drift is taken off the rewards."""
+        return self.rl.updates_per_step > 1 or self.method.credit.penalty is not None
+
+    def critic_numbers(self, updates: int) -> dict[str, float]:
+        """What the critic's optimiser needs at the update that follows `updates` of this stage."""
+        critic = self.method.credit.critic
+        assert critic is not None, "asked where there is one"
+        settings = self.rl.optimiser
+        if critic.learning_rate is not None:
+            settings = settings.model_copy(update={"learning_rate": critic.learning_rate})
+        return optimiser.numbers(settings, updates)
+
     def prepare(self) -> None:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         params, state = self.machine.template
         numbers = optimiser.numbers(self.settings.optimiser, 0)
-        objective = sft.CrossEntropy() if self.spec.rl is None else self.method.objective
         with ThreadPoolExecutor(2, "compile") as threads:
-            jobs = [
-                threads.submit(
-                    self.machine.learner.prepare,
-                    params,
-                    state,
-                    self.layout,
-                    objective,
-                    numbers,
-                    sampled=self.spec.rl is not None,
-                    old=self.spec.rl is not None and self.rl.updates_per_step > 1,
-                )
-            ]
-            if self.spec.rl is not None:
+            prepare = partial(threads.submit, self.machine.learner.prepare, params, state, self.layout)
+            if self.spec.rl is None:
+                jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
+            else:
+                old, reference = self.judges_old, self.method.reference.init(params) is not None
+                jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
+                if self.method.credit.critic is not None:
+                    jobs.append(threads.submit(self.machine.critic.prepare, self.layout, self.critic_numbers(0)))
                 shape = self.engine.shape
                 jobs.append(
                     threads.submit(

@@ -41,7 +41,9 @@ class StageState:
 class State:
     """A complete step. `params` and `optimiser` are nested dicts and tuples of global arrays, the rest is plain data.
 
-    next_ordinal: first number that no draw of this run has. metrics_digest: chained SHA-256 of all metric lines so far;
+    next_ordinal: first number that no draw of this run has. credit: the critic's `params` and `optimiser`; reference:
+    weights, of the step `reference_version`; None in stages whose method has none. metrics_digest: chained SHA-256 of
+    all metric lines so far;
     lines: those since the last commit.
     """
 
@@ -53,12 +55,16 @@ class State:
     optimiser: Any
     selection: Plain
     expansion: Plain = field(default_factory=dict)
+    credit: Any = None
+    reference: Any = None
+    reference_version: int | None = None
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
 
     def arrays(self) -> dict[str, jax.Array]:
-        """Flat path -> array: `params/...`, `optimiser/mu/...`."""
-        return dict(sorted(flat_paths({"params": self.params, "optimiser": self.optimiser}).items()))
+        """Flat path -> array: `params/...`, `optimiser/mu/...`, `credit/params/...`, `reference/...`."""
+        tree = {"params": self.params, "optimiser": self.optimiser, "credit": self.credit, "reference": self.reference}
+        return dict(sorted(flat_paths(tree).items()))
 
     def control(self) -> Plain:
         """Everything but arrays and lines, as plain JSON."""
@@ -71,17 +77,18 @@ class State:
             "stage": stage,
             "selection": self.selection,
             "expansion": self.expansion,
+            "referenceVersion": self.reference_version,
             "metricsDigest": self.metrics_digest,
         }
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, jax.Array], control: Plain, template: tuple[Any, Any]) -> State:
-        """The state that a checkpoint holds; `template` = (params, optimiser) gives structure and shapes.
+    def restored(cls, arrays: Mapping[str, jax.Array], control: Plain, template: dict[str, Any]) -> State:
+        """The state that a checkpoint holds; `template` {params, optimiser, credit, reference} gives structure and
+        shapes, None for a part that the stage does not have.
 
         Raises CheckpointUnreadable if the arrays are not this model's.
         """
-        params, optimiser = template
-        wanted = flat_paths({"params": params, "optimiser": optimiser})
+        wanted = flat_paths(template)
         for path in sorted(wanted.keys() | arrays.keys()):
             have = arrays[path].shape if path in arrays else None
             want = wanted[path].shape if path in wanted else None
@@ -90,9 +97,7 @@ class State:
                     f"array {path} is {have or 'absent'} in the checkpoint and {want or 'absent'} in this version's "
                     f"model; resume with the image that wrote it"
                 )
-        tree = jax.tree_util.tree_map_with_path(
-            lambda path, _: arrays[_name(path)], {"params": params, "optimiser": optimiser}
-        )
+        tree = jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], template)
         stage = control["stage"]
         windows = {k: tuple(v) for k, v in stage["windows"].items()}
         return cls(
@@ -100,10 +105,10 @@ class State:
             updates=control["updates"],
             next_ordinal=control["nextOrdinal"],
             stage=StageState(**{**stage, "windows": windows}),
-            params=tree["params"],
-            optimiser=tree["optimiser"],
+            **tree,
             selection=control["selection"],
             expansion=control["expansion"],
+            reference_version=control["referenceVersion"],
             metrics_digest=control["metricsDigest"],
         )
 

@@ -66,10 +66,8 @@ class Policy:
         _, layers = self.decoder(params)(tokens, positions)
         return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
 
-    def judge(
-        self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Log-probability and entropy in nats, float32[P, G, T] each, at every position of responses int32[P, G, T].
+    def hidden(self, params: Params, prompts: Prompts, responses: jax.Array) -> jax.Array:
+        """What the trunk makes of prompts and responses int32[P, G, T] before each response token, [P, G, T, width].
 
         Positions after a response's end hold finite values without meaning: weigh them with 0.
         """
@@ -79,9 +77,15 @@ class Policy:
         positions = jnp.broadcast_to(
             prompts.length[:, None, None] + jnp.arange(inputs.shape[-1], dtype=jnp.int32), inputs.shape
         )
-        model = self.decoder(params)
-        hidden, _ = model(inputs, positions, prompt)
-        return log_prob_and_entropy(model.logits(hidden), responses, temperature)
+        return self.decoder(params)(inputs, positions, prompt)[0]
+
+    def judge(
+        self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Log-probability and entropy in nats, float32[P, G, T] each, at every position of responses int32[P, G, T];
+        after a response's end as for `hidden`."""
+        logits = self.decoder(params).logits(self.hidden(params, prompts, responses))
+        return log_prob_and_entropy(logits, responses, temperature)
 
 
 def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ratchet_trainer.slots import Context
 
 
 class NoReference:
+    def init(self, params: Any) -> None:
+        return None
+
     def after(self, metrics: dict[str, float], ctx: Context) -> str:
         return "keep"

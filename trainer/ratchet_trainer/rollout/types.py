@@ -85,10 +85,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step trains on: rows in draw order, with an advantage for each token, float64[R, T]."""
+    """What a step trains on: rows in draw order, with an advantage for each token, float64[R, T]; for a critic the
+    `returns` that it is to expect and the `values` that it did, likewise."""
 
     rollouts: tuple[Rollout, ...]
     advantages: np.ndarray
+    returns: np.ndarray | None = None
+    values: np.ndarray | None = None
 
 
 R = TypeVar("R")

@@ -1,0 +1,220 @@
+"""What a manifest may say of a method: `rl.method` and the parts of its preset that a stage replaces.
+
+Decides names, bounds and which choices go together. What a preset is made of, the trainer's table says
+(`ratchet_trainer/methods.py`); an absent field means the preset's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, as_decimal, refuse
+
+if TYPE_CHECKING:
+    from ratchet_api.stages import Rl
+
+MethodName = Literal["grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo"]
+METHOD_TEXT = (
+    "The algorithm, a preset that objective, credit, kl and reference change in parts. "
+    "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
+    "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
+    "gspo: ratio of whole responses (arXiv 2507.18071). "
+    "cispo: clipped importance weights (arXiv 2506.13585). "
+    "rloo: the others' mean as baseline (arXiv 2402.14740). "
+    "reinforce++-baseline: group mean, then whitened over the batch (arXiv 2501.03262). "
+    "ppo: a critic and generalised advantage estimation (arXiv 1707.06347, 1506.02438)."
+)
+
+Share = Annotated[
+    str,
+    Field(
+        pattern=DECIMAL_PATTERN,
+        max_length=32,
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {"rule": "double(self) >= 0.0 && double(self) <= 1.0", "message": "must be between 0 and 1"}
+            ]
+        },
+    ),
+    AfterValidator(lambda s: s if 0 <= float(s) <= 1 else refuse("must be between 0 and 1")),
+    BeforeValidator(as_decimal),
+]
+
+
+class Objective(ApiModel):
+    """How the policy is moved: sum of sg(weight x importance) x (sg(advantage) x gradient). Absent: the preset's."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.dualClip) || double(self.dualClip) > 1.0",
+            "dualClip bounds the ratio from above, so it must be greater than 1; 3 is usual",
+            lambda o: o.dual_clip is None or float(o.dual_clip) > 1,
+            ".dualClip",
+        ),
+    )
+    surrogate: Literal["ppo", "gspo", "cispo"] | None = Field(
+        default=None,
+        description="ppo: the clipped ratio of each token; gspo: of the whole response; cispo: each token's gradient, "
+        "weighed by its clipped ratio, so that none is lost.",
+    )
+    aggregation: (
+        Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] | None
+    ) = Field(
+        default=None,
+        description="How tokens share in the loss. token-mean: all alike; seq-mean-token-mean: all responses "
+        "alike; seq-mean-token-sum: by length; seq-mean-token-sum-norm: the sum of all tokens over "
+        "maxResponseTokens (it grows with the number of responses, and so does the gradient before clipNorm).",
+    )
+    clip_low: PositiveDecimal | None = Field(default=None, description="The ratio is clipped below 1 - clipLow.")
+    clip_high: PositiveDecimal | None = Field(
+        default=None,
+        description="The ratio is clipped above 1 + clipHigh; for cispo, too (elsewhere its bound is given itself: "
+        "5.0 there is 4.0 here).",
+    )
+    dual_clip: PositiveDecimal | None = Field(
+        default=None,
+        description="For negative advantages, the ratio counts as at most this (arXiv 1912.09729); absent: no bound.",
+    )
+    importance_cap: PositiveDecimal | None = Field(
+        default=None,
+        description="Weighs tokens by min(old / sampled probability, this), where sampler and trainer differ; "
+        "absent: no such weight.",
+    )
+    entropy: PositiveDecimal | None = Field(
+        default=None, description="Coefficient of a bonus for the policy's entropy in nats; absent: none."
+    )
+
+
+class Credit(ApiModel):
+    """Which tokens earn a reward. Absent: the preset's."""
+
+    form: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae"] | None = Field(
+        default=None,
+        description="mean-std: reward minus group mean, over the group's deviation; mean: without the deviation; "
+        "leave-one-out: minus the mean of the others; batch-whitened: mean, then whitened over all tokens of the "
+        "batch; gae: a critic's generalised advantages.",
+    )
+    delta: PositiveDecimal | None = Field(
+        default=None, description="Added to the group's deviation, form mean-std; absent: 1e-6."
+    )
+    gamma: Share | None = Field(default=None, description="Discount a token, form gae; absent: 1.")
+    lambda_: Share | None = Field(
+        default=None,
+        alias="lambda",
+        description="Weight of later tokens' surprises, form gae; absent: 1, so an advantage is reward minus value.",
+    )
+    value_clip: PositiveDecimal | None = Field(
+        default=None, description="A value moves at most so far in a step's loss, form gae; absent: 0.2."
+    )
+    critic_learning_rate: PositiveDecimal | None = Field(
+        default=None, description="Peak learning rate of the critic, form gae; absent: optimiser.learningRate."
+    )
+
+
+class Kl(ApiModel):
+    """A penalty on drift from the reference."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.estimator != 'k1' || self.__in__ != 'loss'",
+            "k1 in the loss moves nothing, its expected gradient is zero; use estimator k2 or k3, or in: reward",
+            lambda k: (k.estimator, k.in_) != ("k1", "loss"),
+            ".estimator",
+        ),
+    )
+    estimator: Literal["k1", "k2", "k3"] = Field(
+        default="k3",
+        description="With u = reference / policy at a sampled token. k1: -log u, for rewards; k2: (log u)^2 / 2, whose "
+        "gradient is that of KL(policy || reference); k3: u - log u - 1, whose gradient is that of "
+        "KL(reference || policy).",
+    )
+    in_: Literal["loss", "reward"] = Field(
+        default="loss", alias="in", description="Whether it is a term of the loss, or comes off the rewards."
+    )
+    coefficient: PositiveDecimal = Field(description="Weight of the penalty.")
+    clamp: PositiveDecimal | None = Field(
+        default=None, description="Largest size of an estimate at a token; absent: 10 for k3, no limit for k1 and k2."
+    )
+
+
+class Reference(ApiModel):
+    """What drift is measured against."""
+
+    kind: Literal["none", "frozen"] = Field(
+        description="none: nothing; frozen: the weights that the stage begins with, for as long as it lasts."
+    )
+
+
+def surrogate(rl: Rl) -> str:
+    """The surrogate that a stage has, its preset's or its own."""
+    return rl.objective.surrogate or (rl.method if rl.method in ("gspo", "cispo") else "ppo")
+
+
+def has_critic(rl: Rl) -> bool:
+    """Whether values are learned."""
+    return (rl.credit.form or ("gae" if rl.method == "ppo" else "")) == "gae"
+
+
+def has_reference(rl: Rl) -> bool:
+    """Whether drift is measured: a penalty on it brings a frozen reference along."""
+    return rl.kl is not None or (rl.reference is not None and rl.reference.kind != "none")
+
+
+# The same three in CEL, given where the Rl is.
+SURROGATE_CEL = (
+    "(has({0}.objective.surrogate) ? {0}.objective.surrogate : ({0}.method in ['gspo', 'cispo'] ? {0}.method : 'ppo'))"
+)
+CRITIC_CEL = "(has({0}.credit.form) ? {0}.credit.form == 'gae' : {0}.method == 'ppo')"
+REFERENCE_CEL = "(has({0}.kl) || (has({0}.reference) && {0}.reference.kind != 'none'))"
+
+RULES = (
+    Rule(
+        f"{SURROGATE_CEL.format('self')} != 'gspo' || !has(self.objective.aggregation) || "
+        "self.objective.aggregation == 'seq-mean-token-mean'",
+        "the ratio of a whole response (gspo) is right with aggregation seq-mean-token-mean only; leave "
+        "objective.aggregation out, or take surrogate ppo or cispo",
+        lambda rl: surrogate(rl) != "gspo" or rl.objective.aggregation in (None, "seq-mean-token-mean"),
+        ".objective",
+    ),
+    Rule(
+        f"!has(self.objective.dualClip) || {SURROGATE_CEL.format('self')} == 'ppo'",
+        "objective.dualClip belongs to surrogate ppo; leave it out with gspo and cispo",
+        lambda rl: rl.objective.dual_clip is None or surrogate(rl) == "ppo",
+        ".objective",
+    ),
+    Rule(
+        f"{CRITIC_CEL.format('self')} || (!has(self.credit.gamma) && !has(self.credit.lambda) && "
+        "!has(self.credit.valueClip) && !has(self.credit.criticLearningRate))",
+        "credit.gamma, lambda, valueClip and criticLearningRate belong to a critic; take credit.form gae (method ppo), "
+        "or leave them out",
+        lambda rl: (
+            has_critic(rl)
+            or not any((rl.credit.gamma, rl.credit.lambda_, rl.credit.value_clip, rl.credit.critic_learning_rate))
+        ),
+        ".credit",
+    ),
+    Rule(
+        "!has(self.credit.delta) || (has(self.credit.form) ? self.credit.form == 'mean-std' : "
+        "self.method in ['grpo', 'gspo', 'cispo'])",
+        "credit.delta belongs to credit.form mean-std; leave it out",
+        lambda rl: (
+            rl.credit.delta is None
+            or (rl.credit.form == "mean-std" if rl.credit.form else rl.method in ("grpo", "gspo", "cispo"))
+        ),
+        ".credit",
+    ),
+    Rule(
+        f"self.groupSize >= 2 || {CRITIC_CEL.format('self')}",
+        "a group of one has nothing to be compared with; use groupSize 2 or more, or credit.form gae (method ppo)",
+        lambda rl: rl.group_size >= 2 or has_critic(rl),
+        ".groupSize",
+    ),
+    Rule(
+        "!has(self.kl) || !has(self.reference) || self.reference.kind != 'none'",
+        "kl measures drift from a reference; leave reference out or take kind frozen",
+        lambda rl: rl.kl is None or rl.reference is None or rl.reference.kind != "none",
+        ".kl",
+    ),
+)

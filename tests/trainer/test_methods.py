@@ -1,0 +1,234 @@
+"""Whole runs of each method, in one process: what a step says, what stands beside the policy, and exact resume."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from ratchet_api.method import MethodName
+from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.methods import PRESETS
+from ratchet_trainer.run import run
+from ratchet_trainer.runtime import Drain
+
+LENGTHS = {"maxPromptTokens": 26, "maxResponseTokens": 4}
+SUMS = {"max_terms": 2, "max_digits": 1, "operators": ["+"], "allow_parentheses": False}
+WARM = 30
+"""Steps of sft before: untrained weights answer nothing right, so nothing would be learned from rewards."""
+
+
+def job(*stages: dict[str, Any]) -> dict[str, Any]:
+    """A warm-up, then the given stages; a stage is what it says of `rl`, and of `start`."""
+    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 4, **LENGTHS, "optimiser": {"learningRate": "0.002"}}
+    return {
+        "model": {"preset": "tiny"},
+        "seed": 7,
+        "datasets": [{"name": "sums", "reasoningGym": {"task": "basic_arithmetic", "size": 10, "config": SUMS}}],
+        "stages": [
+            {"name": "warm-up", "sft": {"dataset": "sums", "batchSize": 16, **LENGTHS}, "advance": {"steps": WARM}},
+            *(
+                {"name": f"rl-{i}", "advance": {"steps": 2}, "start": stage.pop("start", {}), "rl": {**rl, **stage}}
+                for i, stage in enumerate(map(dict, stages))
+            ),
+        ],
+        "checkpoint": {"directory": "/checkpoints/x"},
+        "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
+    }
+
+
+@pytest.fixture(scope="module")
+def after_warm_up(memory_runtime: Any) -> Any:
+    """Makes a run of the given stages that goes on from the end of the warm-up, which is trained once."""
+    warm = memory_runtime(job())
+    run(warm)
+
+    def start(*stages: dict[str, Any], commits: list | None = None, drain_at: int | None = None) -> Any:
+        commits = list(warm.commits if commits is None else commits)
+        return memory_runtime(job(*stages), commits=commits, drain_at=drain_at)
+
+    return start
+
+
+def part(runtime: Any, prefix: str, commit: int = -1) -> dict[str, np.ndarray]:
+    """The arrays of a commit whose paths begin so, without the beginning."""
+    _, arrays, *_ = runtime.commits[commit]
+    return {path.removeprefix(prefix): leaf for path, leaf in arrays.items() if path.startswith(prefix)}
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[path], b[path]) for path in a)
+
+
+def records(runtime: Any) -> list[tuple[dict[str, float], dict[str, float]]]:
+    return [(record, timing) for _, record, timing in runtime.steps]
+
+
+def test_the_table_has_what_a_manifest_may_name() -> None:
+    assert set(PRESETS) == set(get_args(MethodName))
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_the_guide_has_the_row_of_the_table(method: str) -> None:
+    preset = PRESETS[method]
+    rows = (Path(__file__).parents[2] / "docs/methods.md").read_text().splitlines()
+    (row,) = (line for line in rows if line.startswith(f"| `{method}` "))
+    low, high = (format(width, ".4f").rstrip("0") for width in preset.clip)
+    shown = [f"`{preset.credit}`", f"`{preset.surrogate}`", f"`{preset.aggregation}`", f"{low}, {high}"]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == shown
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_a_method_moves_the_policy_and_says_what_it_did(method: str, after_warm_up: Any) -> None:
+    runtime = after_warm_up({"method": method, "updatesPerStep": 2})
+    before = part(runtime, "params/")
+    run(runtime)
+    assert [step for step, *_ in runtime.steps] == [WARM + 1, WARM + 2]
+    assert not same(before, part(runtime, "params/"))
+    assert bool(part(runtime, "credit/")) == ("train/value_loss" in runtime.steps[0][1]) == (method == "ppo")
+    assert not part(runtime, "reference/")
+    for record, timing in records(runtime):
+        assert all(math.isfinite(value) for value in record.values()), record
+        low, high = record["train/clip_fraction_low"], record["train/clip_fraction_high"]
+        assert 0 <= low + high == record["train/clip_fraction"] <= 1
+        assert record["train/logprob_mismatch"] < 1e-5
+        assert record["train/importance_ratio"] == pytest.approx(1, abs=1e-4)
+        assert "train/kl" not in record
+        assert timing["oldGap"] <= 2e-6
+        assert timing["samplerGap"] < 1e-4
+        assert timing["ratio"] == pytest.approx(1, abs=0.3)
+        assert (timing["ratio"] != 1) == (timing["skippedUpdates"] == 0), "only a second update is off-policy"
+
+
+def test_a_step_that_teaches_nothing_measured_nothing(memory_runtime: Any) -> None:
+    """Untrained weights get every sum wrong: no update, so no drift, which is not a drift of 0."""
+    spec = job({"method": "grpo", "reference": {"kind": "frozen"}})
+    spec["stages"] = spec["stages"][1:]
+    runtime = memory_runtime(spec)
+    run(runtime)
+    for record, _ in records(runtime):
+        assert math.isnan(record["train/kl"])
+        assert math.isnan(record["train/logprob_mismatch"])
+        assert record["train/clip_fraction"] == 0
+    assert b'"train/kl":"nan"' in runtime.stream
+
+
+def test_with_one_update_a_step_the_ratio_is_one(after_warm_up: Any) -> None:
+    runtime = after_warm_up({"method": "grpo"})
+    run(runtime)
+    assert [(t["ratio"], r["train/clip_fraction"]) for r, t in records(runtime)] == [(1.0, 0.0)] * 2
+
+
+REFERENCE = {"method": "grpo", "updatesPerStep": 2, "kl": {"coefficient": "0.1"}}
+CRITIC = {"method": "ppo", "updatesPerStep": 2, "credit": {"lambda": "0.95"}}
+
+
+@pytest.mark.parametrize("stage", [REFERENCE, CRITIC], ids=["grpo with drift", "ppo"])
+def test_stopping_anywhere_changes_no_bit(stage: dict[str, Any], after_warm_up: Any) -> None:
+    straight = after_warm_up(stage)
+    run(straight)
+    for point in range(1, straight.safe_points + 1):
+        first = after_warm_up(stage, drain_at=point)
+        with pytest.raises(Drain):
+            run(first)
+        second = after_warm_up(stage, commits=first.commits)
+        run(second)
+        assert [s for s, *_ in first.steps + second.steps] == [WARM + 1, WARM + 2], "no step is made twice"
+        assert second.commits[-1][2] == straight.commits[-1][2]
+        assert same(part(second, ""), part(straight, "")), f"stopped at {point}"
+        assert second.stream == straight.stream
+
+
+def test_losing_a_step_changes_no_bit(after_warm_up: Any) -> None:
+    """As after SIGKILL: the last commit counts, the step after it is made again."""
+    for stage in (REFERENCE, CRITIC):
+        straight = after_warm_up(stage)
+        run(straight)
+        again = after_warm_up(stage, commits=straight.commits[:-1])
+        run(again)
+        assert same(part(again, ""), part(straight, ""))
+        assert again.stream == straight.stream
+
+
+def test_a_frozen_reference_is_what_the_stage_began_with(after_warm_up: Any) -> None:
+    runtime = after_warm_up({"method": "rloo", "reference": {"kind": "frozen"}}, {"method": "rloo"})
+    start = part(runtime, "params/")
+    run(runtime)
+    middle = next(i for i, commit in enumerate(runtime.commits) if commit[0] == WARM + 2)
+    for commit in (middle - 1, middle):
+        assert same(part(runtime, "reference/", commit), start)
+        assert runtime.commits[commit][2]["referenceVersion"] == WARM
+    assert not same(part(runtime, "params/", middle), start)
+    drift = [record.get("train/kl") for record, _ in records(runtime)]
+    assert drift[0] == pytest.approx(0, abs=2e-6)
+    assert drift[1] > 1e-6
+    assert drift[2:] == [None, None]
+    assert not part(runtime, "reference/")
+    assert runtime.commits[-1][2]["referenceVersion"] is None
+
+
+def test_drift_measured_changes_nothing_and_a_penalty_does(after_warm_up: Any) -> None:
+    ends = []
+    for changes in (
+        {},
+        {"reference": {"kind": "frozen"}},
+        {"kl": {"coefficient": "1"}},
+        {"kl": {"coefficient": "1", "estimator": "k1", "in": "reward"}},
+    ):
+        runtime = after_warm_up({"method": "grpo", "updatesPerStep": 2, **changes})
+        run(runtime)
+        ends.append(part(runtime, "params/"))
+    plain, measured, in_loss, in_reward = ends
+    for path, leaf in plain.items():
+        np.testing.assert_allclose(measured[path], leaf, atol=1e-5, err_msg=path)
+    assert max(np.abs(in_loss[path] - leaf).max() for path, leaf in plain.items()) > 1e-4
+    assert max(np.abs(in_reward[path] - leaf).max() for path, leaf in plain.items()) > 1e-4
+
+
+def test_a_critic_starts_as_the_policy_and_learns(after_warm_up: Any) -> None:
+    runtime = after_warm_up(CRITIC)
+    start = part(runtime, "params/")
+    run(runtime)
+    trunk, head = part(runtime, "credit/params/trunk/"), part(runtime, "credit/params/head")[""]
+    assert trunk.keys() == start.keys()
+    assert np.abs(head).max() > 0
+    assert int(part(runtime, "credit/optimiser/count")[""]) == 4, "one update of each mini-batch"
+    assert max(np.abs(trunk[path] - start[path]).max() for path in start) < 0.05
+    assert not same(trunk, start)
+    assert all(record["train/value_loss"] > 0 for record, _ in records(runtime))
+
+
+@pytest.mark.parametrize("critic", ["keep", "reset"])
+def test_a_later_stage_keeps_its_critic_or_starts_one(critic: str, after_warm_up: Any) -> None:
+    runtime = after_warm_up(CRITIC, {**CRITIC, "start": {"critic": critic}})
+    run(runtime)
+    assert int(part(runtime, "credit/optimiser/count")[""]) == (8 if critic == "keep" else 4)
+
+
+def test_a_checkpoint_without_its_critic_is_refused(after_warm_up: Any) -> None:
+    runtime = after_warm_up(CRITIC)
+    run(runtime)
+    step, arrays, *rest = runtime.commits[-2]
+    less = {path: leaf for path, leaf in arrays.items() if path != "credit/params/head"}
+    with pytest.raises(CheckpointUnreadable, match=r"array credit/params/head is absent in the checkpoint"):
+        run(after_warm_up(CRITIC, commits=[(step, less, *rest)]))
+
+
+def test_a_lone_rollout_of_each_prompt_is_enough_for_a_critic(after_warm_up: Any) -> None:
+    runtime = after_warm_up({"method": "ppo", "promptsPerStep": 16, "groupSize": 1})
+    run(runtime)
+    assert [timing["skippedUpdates"] for _, timing in records(runtime)] == [0, 0]
+
+
+def test_every_term_of_the_objective_at_once(after_warm_up: Any) -> None:
+    terms = {"dualClip": "3", "importanceCap": "2", "entropy": "0.01", "aggregation": "seq-mean-token-sum-norm"}
+    runtime = after_warm_up(
+        {"method": "ppo", "updatesPerStep": 2, "objective": terms, "kl": {"coefficient": "0.1", "estimator": "k2"}},
+        {"method": "ppo", "kl": {"coefficient": "0.1", "estimator": "k3", "in": "reward"}},
+    )
+    run(runtime)
+    assert all(math.isfinite(v) for record, _ in records(runtime) for v in record.values())
+    assert [record["train/kl"] > 0 for record, _ in records(runtime)][1] is True

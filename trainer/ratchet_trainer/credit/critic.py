@@ -1,0 +1,110 @@
+"""The critic: what it expects of a response before each of its tokens, and how it learns.
+
+A decoder of its own, of the policy's architecture, with one number for a head. Decides its start (the policy's weights,
+a head of zeros: it expects nothing), its loss and its update. What its values are good for is `gae`'s matter.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ratchet_trainer import optimiser
+from ratchet_trainer.learner import Layout, Row, Rows, finite
+from ratchet_trainer.model.policy import Params, Policy
+from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.objective.aggregation import token_weights
+from ratchet_trainer.row_gradient import row_gradient
+
+State = dict[str, Any]
+"""`params` {trunk, head [width]} and `optimiser` of a critic."""
+
+
+def value_loss(values: jax.Array, old: jax.Array, returns: jax.Array, clip: jax.Array) -> jax.Array:
+    """Half the larger of two squared errors at each token, elementwise: of the new value, and of the new value kept
+    within `clip` of the old one (PPO's clipped value loss)."""
+    kept = old + jnp.clip(values - old, -clip, clip)
+    return 0.5 * jnp.maximum((values - returns) ** 2, (kept - returns) ** 2)
+
+
+class Critic:
+    """Compiled programs of critics of one policy's architecture on one mesh. A state that is handed to an update is
+    used up by it."""
+
+    def __init__(self, policy: Policy, mesh: Mesh):
+        self.policy, self.mesh = policy, mesh
+        self._init = jax.jit(partial(_init, policy), out_shardings=replicated(mesh))
+        self._values = jax.jit(partial(_values, policy), out_shardings=replicated(mesh))
+        self._update = jax.jit(partial(_update, policy, mesh), donate_argnums=0, out_shardings=replicated(mesh))
+
+    @property
+    def template(self) -> State:
+        """Shapes of a critic's state, everywhere on the mesh."""
+        return shapes(jax.eval_shape(partial(_init, self.policy), self.policy.abstract), replicated(self.mesh))
+
+    def init(self, params: Params) -> State:
+        """A critic that starts from the policy's weights, in buffers of its own."""
+        return self._init(params)
+
+    def prepare(self, layout: Layout, numbers: dict[str, float]) -> None:
+        """Compiles `values` and `update` for this layout ahead of the first call."""
+        rows = by_rows(self.mesh)
+        laid_out, floats = shapes(layout.rows([]), rows), shapes(layout.per_token([]), rows)
+        self._values.lower(self.template["params"], laid_out).compile()
+        settings = {name: np.float32(1) for name in (*numbers, "clip")}
+        self._update.lower(self.template, laid_out, floats, floats, floats, settings).compile()
+
+    def values(self, state: State, layout: Layout, rows: list[Row]) -> np.ndarray:
+        """What the critic expects before each token of the rows, float64[R, T] on every process; 0 where no token
+        is."""
+        found = self._values(state["params"], place(layout.rows(rows), by_rows(self.mesh)))
+        return layout.of_rows(np.asarray(found), rows)
+
+    def update(
+        self,
+        state: State,
+        layout: Layout,
+        rows: list[Row],
+        values: np.ndarray,
+        returns: np.ndarray,
+        clip: float,
+        numbers: dict[str, float],
+    ) -> tuple[State, dict[str, float]]:
+        """One optimiser call on a mini-batch; `values` (before the step) and `returns` float64[R, T]. Every token
+        weighs the same. Returns the new state and `loss`, `gradient_norm`. Raises NonFinite."""
+        lengths = np.array([len(row.response) for row in rows])
+        weight = token_weights("token-mean", lengths, layout.response_slots, layout.response_slots)
+        sharding = by_rows(self.mesh)
+        arrays = [place(layout.fill(x.astype(np.float32)), sharding) for x in (weight, values, returns)]
+        settings = {name: np.float32(value) for name, value in (numbers | {"clip": clip}).items()}
+        state, found = self._update(state, place(layout.rows(rows), sharding), *arrays, settings)
+        return state, finite(found)
+
+
+def _init(policy: Policy, params: Params) -> State:
+    width = jax.eval_shape(policy.hidden, params, *_one_row()).shape[-1]
+    own = {"trunk": jax.tree.map(jnp.copy, params), "head": jnp.zeros((width,), jnp.float32)}
+    return {"params": own, "optimiser": optimiser.init(own)}
+
+
+def _one_row() -> tuple[Any, Any]:
+    rows = Layout(1, 1, 1, 1).rows([])
+    return rows.prompts, rows.responses
+
+
+def _values(policy: Policy, params: Params, rows: Rows) -> jax.Array:
+    return policy.hidden(params["trunk"], rows.prompts, rows.responses) @ params["head"]
+
+
+def _update(policy, mesh, state, rows, weight, old, returns, settings):
+    def loss(p, rows, weight, old, returns):
+        return jnp.sum(weight * value_loss(_values(policy, p, rows), old, returns, settings["clip"])), ({}, {})
+
+    gradient, found = row_gradient(mesh, loss, state["params"], rows, weight, old, returns)
+    params, moments, norm = optimiser.step(gradient, state["optimiser"], state["params"], settings)
+    return {"params": params, "optimiser": moments}, found | {"gradient_norm": norm}
