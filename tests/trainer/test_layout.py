@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from ratchet_api.job import Model
 from ratchet_api.stages import Optimiser, Rl
 from ratchet_trainer import keys, optimiser
 from ratchet_trainer.credit.group import group_advantages
@@ -36,7 +37,7 @@ def test_rows_lie_in_whole_parts_of_groups(rows: int, group: int, parts: int, sh
 
 def test_dummies_and_padding_teach_nothing() -> None:
     mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
-    learner = machine("tiny", mesh).learner
+    learner = machine(Model(preset="tiny"), mesh).learner
     rows = [Row((256, 49, 43, 50 + i // 2), (51 + i, 257)[: 1 + i % 2]) for i in range(4)]
     advantages = np.broadcast_to(group_advantages([1, 0, 0, 1])[:, None], (4, 4))
     seen = []
