@@ -123,7 +123,7 @@ def test_with_one_update_a_step_the_ratio_is_one(after_warm_up: Any) -> None:
 
 
 REFERENCE = {"method": "grpo", "updatesPerStep": 2, "kl": {"coefficient": "0.1"}}
-CRITIC = {"method": "ppo", "updatesPerStep": 2, "credit": {"lambda": "0.95"}}
+CRITIC = {"method": "ppo", "updatesPerStep": 2, "credit": {"lambda": "0.95"}, "rowsPerPass": 4}
 
 
 @pytest.mark.parametrize("stage", [REFERENCE, CRITIC], ids=["grpo with drift", "ppo"])
