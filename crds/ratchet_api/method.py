@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, as_decimal, refuse
+from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, as_decimal, as_whole, refuse
 
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
@@ -142,8 +142,30 @@ class Kl(ApiModel):
 class Reference(ApiModel):
     """What drift is measured against."""
 
-    kind: Literal["none", "frozen"] = Field(
-        description="none: nothing; frozen: the weights that the stage begins with, for as long as it lasts."
+    rules: ClassVar = (
+        Rule(
+            "has(self.everySteps) == (self.kind == 'scheduled')",
+            "everySteps belongs to kind scheduled, and kind scheduled needs it",
+            lambda r: (r.every_steps is not None) == (r.kind == "scheduled"),
+            ".everySteps",
+        ),
+        Rule(
+            "!has(self.optimiser) || self.kind == 'scheduled'",
+            "optimiser belongs to kind scheduled; leave it out",
+            lambda r: r.optimiser is None or r.kind == "scheduled",
+            ".optimiser",
+        ),
+    )
+    kind: Literal["none", "frozen", "scheduled"] = Field(
+        description="none: nothing; frozen: the weights that the stage begins with, for as long as it lasts; "
+        "scheduled: those, and every so many steps the weights of then."
+    )
+    every_steps: Annotated[int, Field(ge=1, le=100_000_000), BeforeValidator(as_whole)] | None = Field(
+        default=None, description="Steps of the stage between two resets, kind scheduled."
+    )
+    optimiser: Literal["keep", "reset"] | None = Field(
+        default=None,
+        description="Whether the optimiser's moments start afresh at a reset, kind scheduled; absent: they are kept.",
     )
 
 
@@ -213,7 +235,7 @@ RULES = (
     ),
     Rule(
         "!has(self.kl) || !has(self.reference) || self.reference.kind != 'none'",
-        "kl measures drift from a reference; leave reference out or take kind frozen",
+        "kl measures drift from a reference; leave reference out or take kind frozen or scheduled",
         lambda rl: rl.kl is None or rl.reference is None or rl.reference.kind != "none",
         ".kl",
     ),

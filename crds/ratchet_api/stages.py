@@ -7,13 +7,19 @@ Decides what a manifest may say of a stage. When a rule holds is decided by the 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ratchet_api import method as methods
-from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, whole
+from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
 
+RowsPerPass = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
+ROWS_PER_PASS = Field(
+    default=None,
+    description="Responses that a device learns from at a time. Those of an update are taken in passes of so many, "
+    "whose gradients are added: less memory, the same update but for rounding. Absent: all at once.",
+)
 SFT_METRICS = ("train/loss", "train/tokens")
 RL_METRICS = (
     "train/accuracy",
@@ -80,6 +86,7 @@ class Sft(ApiModel):
         "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=128
     )
     max_response_tokens: Whole = whole("Longest answer in tokens, its end included.", ge=1, le=131_072, default=32)
+    rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
 
 
@@ -105,6 +112,7 @@ class Rl(ApiModel):
         "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=128
     )
     max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
+    rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
     objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
     credit: methods.Credit = Field(default=methods.Credit(), description="Which tokens earn a reward.")

@@ -26,7 +26,12 @@ _FULL: dict[str, Any] = {
         "stages": [
             {
                 "name": "warm-up",
-                "sft": {"dataset": "file", "batchSize": 8, "optimiser": {"learningRate": "1e-3", "warmupUpdates": 5}},
+                "sft": {
+                    "dataset": "file",
+                    "batchSize": 8,
+                    "rowsPerPass": 4,
+                    "optimiser": {"learningRate": "1e-3", "warmupUpdates": 5},
+                },
                 "advance": {"steps": 20, "minSteps": 5, "when": [{"metric": "loss", "atMost": "0.1", "window": 3}]},
             },
             {
@@ -37,6 +42,7 @@ _FULL: dict[str, Any] = {
                     "promptsPerStep": 8,
                     "groupSize": 4,
                     "updatesPerStep": 2,
+                    "rowsPerPass": 8,
                     "temperature": "1.0",
                     "objective": {
                         "surrogate": "ppo",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ratchet_trainer import keys
+from ratchet_trainer.model import policy as policy_module
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 
@@ -84,3 +85,21 @@ def test_what_lies_in_padding_is_never_seen(policy, params) -> None:
     one, _ = judge(params, clean, responses, np.float32(1))
     other, _ = judge(params, dirty, responses, np.float32(1))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_logits_computed_some_positions_at_a_time_change_nothing(policy, params, limit, monkeypatch) -> None:
+    """7 positions of 3 x 2 responses: one by one, and in parts that do not come out even."""
+    prompts = lay_out_prompts(PROMPTS, 3, 8)
+    responses = np.random.default_rng(0).integers(0, 64, (3, 2, 7)).astype(np.int32)
+
+    def mean(params):
+        log_probs, entropy = policy.judge(params, prompts, responses, np.float32(0.7))
+        assert log_probs.shape == entropy.shape == responses.shape
+        return jnp.mean(log_probs * jnp.arange(7) + entropy), (log_probs, entropy)
+
+    whole = jax.jit(jax.value_and_grad(mean, has_aux=True))(params)
+    monkeypatch.setattr(policy_module, "LOGITS", limit)
+    parts = jax.jit(jax.value_and_grad(mean, has_aux=True))(params)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

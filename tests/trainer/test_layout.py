@@ -35,20 +35,40 @@ def test_rows_lie_in_whole_parts_of_groups(rows: int, group: int, parts: int, sh
     assert all(len({*line} - {0}) <= 1 for line in owner)
 
 
-def test_dummies_and_padding_teach_nothing() -> None:
+@pytest.mark.parametrize(
+    ("rows", "group", "parts", "rows_per_pass", "shape"),
+    [
+        (128, 8, 1, 32, (16, 8, 4)),
+        (128, 8, 2, 16, (16, 8, 4)),
+        (128, 8, 1, 4, (32, 4, 32)),  # half a group at a time
+        (128, 8, 1, 1000, (16, 8, 1)),
+        (12, 6, 1, 8, (8, 2, 2)),  # four dummies in the second pass
+    ],
+)
+def test_a_device_takes_its_rows_in_equal_passes(rows, group, parts, rows_per_pass, shape) -> None:
+    layout = Layout.of(rows, group, parts, 8, 4, rows_per_pass)
+    assert (layout.prompts, layout.samples, layout.passes) == shape
+    assert layout.prompts % (layout.passes * parts) == 0
+    owner = layout.fill(np.arange(rows) // group + 1)
+    assert all(len({*line} - {0}) <= 1 for line in owner)
+
+
+def test_dummies_padding_and_passes_change_no_gradient() -> None:
     mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
     learner = machine(Model(preset="tiny"), mesh).learner
     rows = [Row((256, 49, 43, 50 + i // 2), (51 + i, 257)[: 1 + i % 2]) for i in range(4)]
     advantages = np.broadcast_to(group_advantages([1, 0, 0, 1])[:, None], (4, 4))
     seen = []
-    for layout in (Layout(2, 2, 8, 4), Layout(5, 2, 16, 4)):  # the second with six dummies and longer padding
+    # As they are; with six dummies and longer padding; one after the other; in three passes, the last of dummies only.
+    for layout in (Layout(2, 2, 8, 4), Layout(5, 2, 16, 4), Layout(4, 1, 8, 4, passes=4), Layout(3, 2, 8, 4, passes=3)):
         params, moments = learner.init(keys.seed_words(0))
         numbers = optimiser.numbers(Optimiser(), 0)
         objective = resolve(Rl(dataset="d", method="grpo")).objective
         _, moments, found = learner.update(params, moments, layout, rows, advantages, None, 1.0, objective, numbers)
         seen.append((found["gradient_norm"], jax.device_get(moments.mu)))
-    (norm, one), (other_norm, other) = seen
-    assert norm == pytest.approx(other_norm, rel=1e-5)
-    # The first moment is a tenth of the gradient: unlike a step of Adam it shows a wrong scale.
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    (norm, one), *others = seen
+    for other_norm, other in others:
+        assert norm == pytest.approx(other_norm, rel=1e-5)
+        # The first moment is a tenth of the gradient: unlike a step of Adam it shows a wrong scale.
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)

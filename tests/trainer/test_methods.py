@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from ratchet_api.method import MethodName
+from ratchet_api.stages import Rl
 from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.methods import PRESETS
+from ratchet_trainer.reference.scheduled import Scheduled
 from ratchet_trainer.run import run
 from ratchet_trainer.runtime import Drain
+from ratchet_trainer.slots import Context
 
 LENGTHS = {"maxPromptTokens": 26, "maxResponseTokens": 4}
 SUMS = {"max_terms": 2, "max_digits": 1, "operators": ["+"], "allow_parentheses": False}
@@ -123,7 +126,7 @@ def test_with_one_update_a_step_the_ratio_is_one(after_warm_up: Any) -> None:
 
 
 REFERENCE = {"method": "grpo", "updatesPerStep": 2, "kl": {"coefficient": "0.1"}}
-CRITIC = {"method": "ppo", "updatesPerStep": 2, "credit": {"lambda": "0.95"}}
+CRITIC = {"method": "ppo", "updatesPerStep": 2, "credit": {"lambda": "0.95"}, "rowsPerPass": 4}
 
 
 @pytest.mark.parametrize("stage", [REFERENCE, CRITIC], ids=["grpo with drift", "ppo"])
@@ -168,6 +171,29 @@ def test_a_frozen_reference_is_what_the_stage_began_with(after_warm_up: Any) -> 
     assert drift[2:] == [None, None]
     assert not part(runtime, "reference/")
     assert runtime.commits[-1][2]["referenceVersion"] is None
+
+
+@pytest.mark.parametrize("optimiser", ["keep", "reset"])
+def test_a_scheduled_reference_follows(optimiser: str, after_warm_up: Any) -> None:
+    reference = {"kind": "scheduled", "everySteps": 1, "optimiser": optimiser}
+    straight = after_warm_up({"method": "rloo", "reference": reference})
+    run(straight)
+    assert same(part(straight, "reference/"), part(straight, "params/"))
+    assert straight.commits[-1][2]["referenceVersion"] == WARM + 2
+    assert [record["train/kl"] for record, _ in records(straight)] == pytest.approx([0, 0], abs=2e-6)
+    assert int(part(straight, "optimiser/count")[""]) == (2 if optimiser == "keep" else 0)
+    again = after_warm_up({"method": "rloo", "reference": reference}, commits=straight.commits[:-1])
+    run(again)
+    assert same(part(again, ""), part(straight, ""))
+    assert again.stream == straight.stream
+
+
+def test_resets_are_counted_from_the_start_of_the_stage() -> None:
+    every = Scheduled(100)
+    rl = Rl(dataset="d")
+    assert [every.after({}, Context(0, step, 0, rl, 30)) for step in (31, 100, 129, 130, 200, 230)] == [
+        "keep", "keep", "keep", "reset", "keep", "reset"
+    ]  # fmt: skip
 
 
 def test_drift_measured_changes_nothing_and_a_penalty_does(after_warm_up: Any) -> None:

@@ -21,7 +21,7 @@ from ratchet_trainer.data.tokenizer import PAD
 from ratchet_trainer.errors import NonFinite
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
-from ratchet_trainer.row_gradient import row_gradient
+from ratchet_trainer.row_passes import row_gradient, row_values
 from ratchet_trainer.slots import Micro, Objective
 
 
@@ -47,18 +47,31 @@ class Rows:
 
 @dataclass(frozen=True)
 class Layout:
-    """How `rows` responses, of which `group` in a row share a prompt, lie on `parts` devices: [prompts, samples]."""
+    """How `rows` responses, of which `group` in a row share a prompt, lie on `parts` devices: [prompts, samples]. Each
+    device takes its own in `passes` equal parts."""
 
     prompts: int
     samples: int
     prompt_slots: int
     response_slots: int
+    passes: int = 1
 
     @classmethod
-    def of(cls, rows: int, group: int, parts: int, prompt_slots: int, response_slots: int) -> Layout:
+    def of(
+        cls,
+        rows: int,
+        group: int,
+        parts: int,
+        prompt_slots: int,
+        response_slots: int,
+        rows_per_pass: int | None = None,
+    ) -> Layout:
+        """The layout whose passes hold at most `rows_per_pass` rows (None: one pass)."""
         each = -(-rows // parts)  # dummies fill what cannot be shared evenly
-        samples = gcd(each, group) if rows % parts == 0 else 1
-        return cls(each * parts // samples, samples, prompt_slots, response_slots)
+        width = min(each, rows_per_pass or each)
+        passes = -(-each // width)
+        samples = gcd(width, group) if rows % parts == 0 else 1
+        return cls(passes * width * parts // samples, samples, prompt_slots, response_slots, passes)
 
     def fill(self, values: np.ndarray) -> np.ndarray:
         """Values [R, ...] as [P, G, ...]; dummies get zeros."""
@@ -99,10 +112,13 @@ class Learner:
         self.policy, self.mesh = policy, mesh
         everywhere = replicated(mesh)
         self._init = jax.jit(partial(_init, policy), out_shardings=everywhere)
-        self._judge = jax.jit(partial(_judge, policy), out_shardings=by_rows(mesh))
+        self._judge = jax.jit(partial(_judge, policy, mesh), static_argnames="passes", out_shardings=by_rows(mesh))
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=everywhere)
         self._update = jax.jit(
-            partial(_update, policy, mesh), static_argnames="loss", donate_argnums=(0, 1), out_shardings=everywhere
+            partial(_update, policy, mesh),
+            static_argnames=("loss", "passes"),
+            donate_argnums=(0, 1),
+            out_shardings=everywhere,
         )
 
     @property
@@ -131,7 +147,7 @@ class Learner:
         floats = shapes(layout.per_token([]), rows)
         laid_out = shapes(layout.rows([]), rows)
         if old or reference:
-            self._judge.lower(params, laid_out, np.float32(1)).compile()
+            self._judge.lower(params, laid_out, np.float32(1), passes=layout.passes).compile()
         others = {"old": old, "reference": reference, "behaviour": sampled}
         micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})
         self._update.lower(
@@ -143,6 +159,7 @@ class Learner:
             _float32(objective.settings()),
             _float32(numbers),
             loss=objective.loss,
+            passes=layout.passes,
         ).compile()
 
     def fresh_optimiser(self, params: Params) -> Any:
@@ -155,7 +172,8 @@ class Learner:
 
     def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
         """Log-probabilities [P, G, T] of the rows under the given weights, left on the devices."""
-        return self._judge(params, place(layout.rows(rows), by_rows(self.mesh)), np.float32(temperature))
+        laid_out = place(layout.rows(rows), by_rows(self.mesh))
+        return self._judge(params, laid_out, np.float32(temperature), passes=layout.passes)
 
     def on_host(self, values: jax.Array, layout: Layout, rows: list[Row]) -> np.ndarray:
         """Values [P, G, T] of the rows as float64[R, T] on every process. *Collective.*"""
@@ -196,6 +214,7 @@ class Learner:
             _float32(objective.settings()),
             _float32(numbers),
             loss=objective.loss,
+            passes=layout.passes,
         )
         return params, state, finite(metrics)
 
@@ -221,11 +240,14 @@ def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:
     return params, optimiser.init(params)
 
 
-def _judge(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
-    return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: jax.Array, passes: int) -> jax.Array:
+    def log_probs(params: Params, rows: Rows) -> jax.Array:
+        return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+
+    return row_values(mesh, log_probs, params, rows, passes)
 
 
-def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss):
+def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss, passes):
     def of_rows(p, rows, micro):
         real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
         log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
@@ -240,6 +262,6 @@ def _update(policy, mesh, params, state, rows, micro, temperature, settings, num
         }
         return value, (sums, gaps)
 
-    gradient, found = row_gradient(mesh, of_rows, params, rows, micro)
+    gradient, found = row_gradient(mesh, of_rows, params, (rows, micro), passes)
     params, state, norm = optimiser.step(gradient, state, params, numbers)
     return params, state, found | {"gradient_norm": norm}

@@ -17,6 +17,7 @@ from ratchet_trainer.objective.drift import Kl
 from ratchet_trainer.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.reference.frozen import Frozen
 from ratchet_trainer.reference.none import NoReference
+from ratchet_trainer.reference.scheduled import Scheduled
 from ratchet_trainer.rewards.accuracy import Accuracy
 from ratchet_trainer.selection.uniform import Uniform
 from ratchet_trainer.slots import Credit, CriticSettings, Expansion, Objective, Reference, Rewards, Selection
@@ -85,8 +86,13 @@ def resolve(rl: Rl) -> Method:
         entropy=_number(own.entropy),
     )
     credit = _credit(rl, kl if rl.kl is not None and rl.kl.in_ == "reward" else None)
-    reference = Frozen() if api.has_reference(rl) else NoReference()
-    return Method(Uniform(), NoExpansion(), Accuracy(), credit, objective, reference)
+    return Method(Uniform(), NoExpansion(), Accuracy(), credit, objective, _reference(rl))
+
+
+def _reference(rl: Rl) -> Reference:
+    if rl.reference is not None and rl.reference.every_steps is not None:
+        return Scheduled(rl.reference.every_steps, rl.reference.optimiser == "reset")
+    return Frozen() if api.has_reference(rl) else NoReference()
 
 
 def _credit(rl: Rl, penalty: Kl | None) -> Credit:

@@ -94,7 +94,7 @@ class Run:
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of reinforcement learning by the stage's method."""
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
-        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl)
+        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
         ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
 
         # Select prompts.
@@ -130,7 +130,11 @@ class Run:
         # Observe.
         selection = method.selection.observe(selection, groups, ctx)
         metrics = rl_metrics(groups, updates, values, state.reference is not None)
-        if method.reference.after(metrics, ctx) == "reset+optimiser":
+        judgement = method.reference.after(metrics, ctx)
+        if judgement != "keep":
+            reference = self.machine.learner.copied(state.params)
+            state = replace(state, reference=reference, reference_version=ctx.step)
+        if judgement == "reset+optimiser":
             state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
         state = replace(
             state,

@@ -34,12 +34,14 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Context:
-    """Where the run stands when a slot is asked. `next_ordinal` is the first ordinal that no draw has."""
+    """Where the run stands when a slot is asked. `next_ordinal` is the first ordinal that no draw has; `start_step`,
+    the step whose weights the stage started from."""
 
     seed: int
     step: int
     next_ordinal: int
     rl: Rl
+    start_step: int = 0
 
 
 @jax.tree_util.register_dataclass
@@ -140,4 +142,5 @@ class Reference(Protocol):
 
     def init(self, params: Any) -> Any | None: ...
     def after(self, metrics: dict[str, float], ctx: Context) -> str:
-        """`keep`, `reset` or `reset+optimiser`, at the end of a step."""
+        """`keep`, `reset` or `reset+optimiser`, at the end of step ctx.step: whether its weights are the reference from
+        now on, and whether the optimiser starts afresh."""

@@ -141,7 +141,8 @@ class Stage:
             group = self.rl.group_size
             rows = self.rl.prompts_per_step * group // self.rl.updates_per_step
         s = self.settings
-        return Layout.of(rows, group, self.machine.learner.parts, slots(s.max_prompt_tokens), s.max_response_tokens)
+        parts = self.machine.learner.parts
+        return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, s.rows_per_pass)
 
     @property
     def judges_old(self) -> bool:

@@ -19,7 +19,7 @@ from ratchet_trainer.learner import Layout, Row, Rows, finite
 from ratchet_trainer.model.policy import Params, Policy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.objective.aggregation import token_weights
-from ratchet_trainer.row_gradient import row_gradient
+from ratchet_trainer.row_passes import row_gradient, row_values
 
 State = dict[str, Any]
 """`params` {trunk, head [width]} and `optimiser` of a critic."""
@@ -39,8 +39,11 @@ class Critic:
     def __init__(self, policy: Policy, mesh: Mesh):
         self.policy, self.mesh = policy, mesh
         self._init = jax.jit(partial(_init, policy), out_shardings=replicated(mesh))
-        self._values = jax.jit(partial(_values, policy), out_shardings=replicated(mesh))
-        self._update = jax.jit(partial(_update, policy, mesh), donate_argnums=0, out_shardings=replicated(mesh))
+        everywhere = replicated(mesh)
+        self._values = jax.jit(partial(_values, policy, mesh), static_argnames="passes", out_shardings=everywhere)
+        self._update = jax.jit(
+            partial(_update, policy, mesh), static_argnames="passes", donate_argnums=0, out_shardings=everywhere
+        )
 
     @property
     def template(self) -> State:
@@ -55,14 +58,15 @@ class Critic:
         """Compiles `values` and `update` for this layout ahead of the first call."""
         rows = by_rows(self.mesh)
         laid_out, floats = shapes(layout.rows([]), rows), shapes(layout.per_token([]), rows)
-        self._values.lower(self.template["params"], laid_out).compile()
+        self._values.lower(self.template["params"], laid_out, passes=layout.passes).compile()
         settings = {name: np.float32(1) for name in (*numbers, "clip")}
-        self._update.lower(self.template, laid_out, floats, floats, floats, settings).compile()
+        self._update.lower(self.template, laid_out, floats, floats, floats, settings, passes=layout.passes).compile()
 
     def values(self, state: State, layout: Layout, rows: list[Row]) -> np.ndarray:
         """What the critic expects before each token of the rows, float64[R, T] on every process; 0 where no token
         is."""
-        found = self._values(state["params"], place(layout.rows(rows), by_rows(self.mesh)))
+        laid_out = place(layout.rows(rows), by_rows(self.mesh))
+        found = self._values(state["params"], laid_out, passes=layout.passes)
         return layout.of_rows(np.asarray(found), rows)
 
     def update(
@@ -82,7 +86,8 @@ class Critic:
         sharding = by_rows(self.mesh)
         arrays = [place(layout.fill(x.astype(np.float32)), sharding) for x in (weight, values, returns)]
         settings = {name: np.float32(value) for name, value in (numbers | {"clip": clip}).items()}
-        state, found = self._update(state, place(layout.rows(rows), sharding), *arrays, settings)
+        laid_out = place(layout.rows(rows), sharding)
+        state, found = self._update(state, laid_out, *arrays, settings, passes=layout.passes)
         return state, finite(found)
 
 
@@ -97,14 +102,18 @@ def _one_row() -> tuple[Any, Any]:
     return rows.prompts, rows.responses
 
 
-def _values(policy: Policy, params: Params, rows: Rows) -> jax.Array:
+def _expected(policy: Policy, params: Params, rows: Rows) -> jax.Array:
     return policy.hidden(params["trunk"], rows.prompts, rows.responses) @ params["head"]
 
 
-def _update(policy, mesh, state, rows, weight, old, returns, settings):
-    def loss(p, rows, weight, old, returns):
-        return jnp.sum(weight * value_loss(_values(policy, p, rows), old, returns, settings["clip"])), ({}, {})
+def _values(policy: Policy, mesh: Mesh, params: Params, rows: Rows, passes: int) -> jax.Array:
+    return row_values(mesh, partial(_expected, policy), params, rows, passes)
 
-    gradient, found = row_gradient(mesh, loss, state["params"], rows, weight, old, returns)
+
+def _update(policy, mesh, state, rows, weight, old, returns, settings, passes):
+    def loss(p, rows, weight, old, returns):
+        return jnp.sum(weight * value_loss(_expected(policy, p, rows), old, returns, settings["clip"])), ({}, {})
+
+    gradient, found = row_gradient(mesh, loss, state["params"], (rows, weight, old, returns), passes)
     params, moments, norm = optimiser.step(gradient, state["optimiser"], state["params"], settings)
     return {"params": params, "optimiser": moments}, found | {"gradient_norm": norm}

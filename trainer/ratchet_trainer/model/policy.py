@@ -24,6 +24,10 @@ from ratchet_trainer.model.decoder import Decoder
 
 Params = dict[str, Any]
 
+LOGITS = 2**23
+"""More logits than these (32 MiB) are computed some positions at a time, and again for the gradient: with a vocabulary
+of 32,000 they would be most of what an update holds."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -83,9 +87,28 @@ class Policy:
         self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Log-probability and entropy in nats, float32[P, G, T] each, at every position of responses int32[P, G, T];
-        after a response's end as for `hidden`."""
-        logits = self.decoder(params).logits(self.hidden(params, prompts, responses))
-        return log_prob_and_entropy(logits, responses, temperature)
+        after a response's end as for `hidden`. At most about LOGITS logits exist at a time, also when differentiated.
+        """
+        hidden, model = self.hidden(params, prompts, responses), self.decoder(params)
+
+        def some_positions(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            return log_prob_and_entropy(model.logits(part[0]), part[1], temperature)
+
+        p, g, t = responses.shape
+        chunks = min(t, -(-p * g * t * self.architecture.vocabulary // LOGITS))
+        if chunks == 1:
+            return some_positions((hidden, responses))
+        size = -(-t // chunks)
+        chunks = -(-t // size)
+
+        def cut(x: jax.Array) -> jax.Array:
+            """[P, G, T, ...] -> [chunks, P, G, size, ...], filled up with zeros."""
+            x = jnp.pad(x, [(0, 0), (0, 0), (0, chunks * size - t), *[(0, 0)] * (x.ndim - 3)])
+            return jnp.moveaxis(x.reshape(p, g, chunks, size, *x.shape[3:]), 2, 0)
+
+        found = jax.lax.map(jax.checkpoint(some_positions), (cut(hidden), cut(responses)))
+        log_probs, entropy = (jnp.moveaxis(x, 0, 2).reshape(p, g, chunks * size)[..., :t] for x in found)
+        return log_probs, entropy
 
 
 def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
