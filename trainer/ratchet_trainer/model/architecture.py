@@ -18,14 +18,17 @@ class RopeScaling:
     """How rotary frequencies are stretched beyond the trained length.
 
     `linear`: all by `factor`. `llama3` (Llama 3.1): wavelengths above original/low by `factor`, those below
-    original/high not at all, smoothly in between.
+    original/high not at all, smoothly in between. `yarn` (arXiv 2309.00071): likewise, but evenly by the number of the
+    pair, and cosine and sine grow by `attention`.
     """
 
-    kind: Literal["linear", "llama3"]
+    kind: Literal["linear", "llama3", "yarn"]
     factor: float
     low: float = 1.0
     high: float = 4.0
     original: int = 8192
+    attention: float = 1.0
+    whole: bool = True  # yarn: whether the pairs between which it is smooth are rounded outwards
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Rope:
     base: float = 10_000.0
     scaling: RopeScaling | None = None
 
+    @property
+    def attention(self) -> float:
+        """Factor of cosine and sine."""
+        return self.scaling.attention if self.scaling is not None else 1.0
+
     def frequencies(self, width: int) -> np.ndarray:
         """Radians a position of each pair of a head's `width`, float32[width / 2]."""
         plain = self.base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
@@ -43,9 +51,22 @@ class Rope:
             return plain.astype(np.float32)
         if s.kind == "linear":
             return (plain / s.factor).astype(np.float32)
-        turns = s.original * plain / (2 * math.pi)  # in the original length
-        kept = np.clip((turns - s.low) / (s.high - s.low), 0.0, 1.0)
+        if s.kind == "yarn":
+            kept = 1.0 - self._ramp(s, width)
+        else:
+            turns = s.original * plain / (2 * math.pi)  # in the original length
+            kept = np.clip((turns - s.low) / (s.high - s.low), 0.0, 1.0)
         return (plain * (kept + (1 - kept) / s.factor)).astype(np.float32)
+
+    def _ramp(self, s: RopeScaling, width: int) -> np.ndarray:
+        """Share of each pair that is stretched: 0 for those that turn more than `high` times in the original length, 1
+        for those that turn less than `low` times."""
+        pair = lambda turns: width * math.log(s.original / (turns * 2 * math.pi)) / (2 * math.log(self.base))  # noqa: E731
+        first, last = pair(s.high), pair(s.low)
+        if s.whole:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, width - 1)
+        return np.clip((np.arange(width // 2) - first) / (max(last - first, 1e-3)), 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ Turn = tuple[jax.Array, jax.Array]
 def turn(positions: jax.Array, rope: Rope, width: int) -> Turn:
     """The angles of `positions` [P, G, T] for heads of this width."""
     angle = positions[..., None, None, None].astype(jnp.float32) * rope.frequencies(width)
-    return jnp.cos(angle), jnp.sin(angle)
+    if rope.attention == 1.0:
+        return jnp.cos(angle), jnp.sin(angle)
+    return rope.attention * jnp.cos(angle), rope.attention * jnp.sin(angle)
 
 
 @jax.custom_vjp

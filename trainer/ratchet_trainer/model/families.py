@@ -7,6 +7,7 @@ family's own configuration class in `transformers` has it). Old and new ways to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeSc
 Config = Mapping[str, Any]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-GATES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh"}
+GATES = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh"}
 
 
 def architecture(config: Config) -> Architecture:
@@ -41,6 +42,11 @@ def text_config(config: Config) -> Config:
     if config.get("model_type") != "gemma3" or not isinstance(inner, Mapping):
         return config
     return {"model_type": "gemma3_text", **inner}
+
+
+GEMMA = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
+GEMMA3 = GEMMA | {"vocab_size": 262_208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26}
+"""What absent fields mean: a multimodal model's `text_config` leaves out whatever is as its class has it."""
 
 
 def _common(config: Config, head_width: int | None, gate: str) -> dict[str, Any]:
@@ -100,6 +106,7 @@ def _qwen_layers(config: Config) -> tuple[Layer, ...]:
 
 
 def _gemma2(config: Config) -> Architecture:
+    config = {**GEMMA, **config}
     count, rope = config["num_hidden_layers"], _rope(config)
     kinds = config.get("layer_types") or [SLIDING if i % 2 == 0 else FULL for i in range(count)]
     window = config.get("sliding_window", 4096)
@@ -115,6 +122,7 @@ def _gemma2(config: Config) -> Architecture:
 def _gemma3(config: Config) -> Architecture:
     if config.get("use_bidirectional_attention"):
         raise ConfigurationInvalid("config.json: use_bidirectional_attention: a policy cannot see what it will say")
+    config = {**GEMMA3, **config}
     count = config["num_hidden_layers"]
     every = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
     kinds = config.get("layer_types") or [FULL if (i + 1) % every == 0 else SLIDING for i in range(count)]
@@ -126,7 +134,7 @@ def _gemma3(config: Config) -> Architecture:
         **_gemma(config),
         layers=tuple(near if kind == SLIDING else far for kind in _each_layer(kinds, count)),
         head_norms=True,
-        attention_cap=config.get("attn_logit_softcapping"),
+        # attn_logit_softcapping is a leftover of Gemma 2: transformers reads it and caps no score of Gemma 3 by it.
         logit_cap=config.get("final_logit_softcapping"),
     )
 
@@ -174,13 +182,43 @@ def _rope(config: Config, kind: str = FULL, base: float = 10_000.0) -> Rope:
     name = said.get("rope_type") or said.get("type") or "default"
     if name == "default":
         return Rope(base)
-    if name == "linear":
-        return Rope(base, RopeScaling("linear", float(said["factor"])))
-    if name == "llama3":
-        numbers = (float(said[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-        return Rope(base, RopeScaling("llama3", *numbers, int(said["original_max_position_embeddings"])))
-    raise ConfigurationInvalid(f"config.json: rope type {name!r} is not known; known are default, linear, llama3")
+    if name not in SCALINGS:
+        known = ", ".join(("default", *SCALINGS))
+        raise ConfigurationInvalid(f"config.json: rope type {name!r} is not known; known are {known}")
+    return Rope(base, SCALINGS[name](said, config))
 
+
+def _linear(said: Config, config: Config) -> RopeScaling:
+    return RopeScaling("linear", float(said["factor"]))
+
+
+def _llama3(said: Config, config: Config) -> RopeScaling:
+    numbers = (float(said[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    return RopeScaling("llama3", *numbers, _original(said, config))
+
+
+def _yarn(said: Config, config: Config) -> RopeScaling:
+    factor = float(said["factor"])
+    grown = lambda by: 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0  # noqa: E731
+    attention = said.get("attention_factor")
+    if attention is None:
+        over, under = said.get("mscale"), said.get("mscale_all_dim")
+        attention = grown(over) / grown(under) if over and under else grown(1.0)
+    slow, fast = float(said.get("beta_slow") or 1), float(said.get("beta_fast") or 32)
+    whole = bool(said.get("truncate", True))
+    return RopeScaling("yarn", factor, slow, fast, _original(said, config), float(attention), whole)
+
+
+def _original(said: Config, config: Config) -> int:
+    """The length that the model was trained with."""
+    for where in (said, config):
+        if where.get("original_max_position_embeddings"):
+            return int(where["original_max_position_embeddings"])
+    return int(config["max_position_embeddings"])
+
+
+SCALINGS: dict[str, Callable[[Config, Config], RopeScaling]] = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}
+"""`rope_type` -> how its numbers are read."""
 
 FAMILIES: dict[str, Callable[[Config], Architecture]] = {
     "llama": _llama,

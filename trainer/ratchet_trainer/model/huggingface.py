@@ -1,17 +1,16 @@
-"""Folders in Hugging Face layout: `config.json` and safetensors, read into parameters and written back.
+"""Folders in Hugging Face layout: `config.json` and safetensors, read into parameters.
 
-Decides which tensors make which parameter, and what is refused: everything that is missing, left over or of another
-shape is named at once. Parameters are made one at a time from memory-mapped files and go straight to their devices, so
-a host never holds a second copy of the model. What a config means is in `families`.
+Decides where a folder's tensors lie and what is refused: everything that is missing, left over or of another shape is
+named at once. Files are memory-mapped, and each device's part of a parameter is read by itself, so that a host never
+holds a second copy of the model, nor parts that are not its own. What a config means is in `families`, which tensors
+make which parameter in `tensor_names`; folders are written by `export`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,90 +20,17 @@ import numpy as np
 
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import families
-from ratchet_trainer.model.architecture import Architecture
+from ratchet_trainer.model.tensor_names import Parameter, parameters
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-SHARD_BYTES = 4 << 30
-"""Largest file that is written, unless a single tensor is larger."""
+HEADER_BYTES = 100 << 20
+"""No header is larger, says the format."""
 PREFIXES = ("language_model.model.", "model.language_model.", "language_model.", "model.", "")
 """What stands before `layers.0...` in the wild; the first that fits counts."""
 IGNORED = ("vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector.")
 """Tensors of the other half of a multimodal model."""
-TYPES = {"F32": np.float32, "F16": np.float16, "BF16": None, "F64": np.float64}
-COPIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One of our parameters: the tensors that make it, side by side, and their shapes there."""
-
-    tensors: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-    @property
-    def matrix(self) -> bool:
-        """Matrices are [out, in] there and [in, out] here; the embedding, which is looked up by row, is not turned."""
-        return len(self.shapes[0]) == 2 and self.tensors[0] != "embed_tokens.weight"
-
-
-def parameters(a: Architecture) -> dict[str, Parameter]:
-    """Path of each parameter -> the tensors it is made of (names without the prefix)."""
-    found = {
-        "embedding": Parameter(("embed_tokens.weight",), ((a.vocabulary, a.width),)),
-        "norm/scale": Parameter(("norm.weight",), ((a.width,),)),
-    }
-    if not a.tied:
-        found["head"] = Parameter(("lm_head.weight",), ((a.vocabulary, a.width),))
-    mlp_norm, post = "post_attention_layernorm", {}
-    if a.post_norms:
-        mlp_norm = "pre_feedforward_layernorm"
-        post = {"attention_post_norm": "post_attention_layernorm", "mlp_post_norm": "post_feedforward_layernorm"}
-    for i in range(len(a.layers)):
-        for path, parameter in _layer(a, mlp_norm, post):
-            named = tuple(f"layers.{i}.{name}" for name in parameter.tensors)
-            found[f"blocks/{i}/{path}"] = Parameter(named, parameter.shapes)
-    return found
-
-
-def _layer(a: Architecture, mlp_norm: str, post: Mapping[str, str]) -> Iterator[tuple[str, Parameter]]:
-    def norm(name: str, width: int) -> Parameter:
-        return Parameter((f"{name}.weight",), ((width,),))
-
-    heads = tuple(f"self_attn.{x}_proj" for x in "qkv")
-    halves = ("mlp.gate_proj", "mlp.up_proj")
-    yield "attention/input", Parameter(_all(heads, "weight"), tuple((w, a.width) for w in a.projections))
-    yield "attention/output", Parameter(("self_attn.o_proj.weight",), ((a.width, a.projections[0]),))
-    yield "mlp/input", Parameter(_all(halves, "weight"), ((a.hidden, a.width),) * 2)
-    yield "mlp/output", Parameter(("mlp.down_proj.weight",), ((a.width, a.hidden),))
-    yield "attention_norm/scale", norm("input_layernorm", a.width)
-    yield "mlp_norm/scale", norm(mlp_norm, a.width)
-    for path, name in post.items():
-        yield f"{path}/scale", norm(name, a.width)
-    if a.attention_bias[0]:
-        yield "attention/input_bias", Parameter(_all(heads, "bias"), tuple((w,) for w in a.projections))
-    if a.attention_bias[1]:
-        yield "attention/output_bias", Parameter(("self_attn.o_proj.bias",), ((a.width,),))
-    if a.mlp_bias:
-        yield "mlp/input_bias", Parameter(_all(halves, "bias"), ((a.hidden,),) * 2)
-        yield "mlp/output_bias", Parameter(("mlp.down_proj.bias",), ((a.width,),))
-    if a.head_norms:
-        yield "attention/query_norm/scale", norm("self_attn.q_norm", a.head_width)
-        yield "attention/key_norm/scale", norm("self_attn.k_norm", a.head_width)
-
-
-def _all(names: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    return tuple(f"{name}.{kind}" for name in names)
+HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+TYPES = ("F32", "BF16", "F16", "F64")
 
 
 class Folder:
@@ -130,51 +56,60 @@ class Folder:
     @cached_property
     def digest(self) -> str:
         """Identity of the weights at a run's start: config, and each file's name, size and header, which names every
-        tensor. Reading all bytes would take as long as loading; once trained, checkpoints have digests of their own."""
+        tensor with its shape and place. Reading all bytes would take as long as loading; from the first commit on,
+        checkpoints have digests of every byte."""
         found = hashlib.sha256((self.path / "config.json").read_bytes())
-        for file in sorted({self._files[name] for name in self._files}):
-            with open(self.path / file, "rb") as opened:
-                size = int.from_bytes(opened.read(8), "little")
-                header = opened.read(min(size, 100 << 20))
-            found.update(f"{file} {(self.path / file).stat().st_size} ".encode() + header)
+        for file in sorted(set(self.files.values())):
+            try:
+                with open(self.path / file, "rb") as opened:
+                    size = int.from_bytes(opened.read(8), "little")
+                    header = opened.read(min(size, HEADER_BYTES))
+                    length = opened.seek(0, 2)
+            except OSError as error:
+                raise ConfigurationInvalid(f"{self.path / file}: {error.strerror}") from None
+            found.update(f"{file} {length} ".encode() + header)
         return found.hexdigest()
 
     @cached_property
-    def _files(self) -> dict[str, str]:
+    def files(self) -> dict[str, str]:
         """Tensor -> file."""
         if (self.path / INDEX).exists():
-            names = self.json(INDEX).get("weight_map", {})
+            names = self.json(INDEX).get("weight_map")
+            if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
+                raise ConfigurationInvalid(f"{self.path / INDEX}: weight_map, tensor -> file, is missing")
             absent = sorted({file for file in names.values() if not (self.path / file).exists()})
             if absent:
                 raise ConfigurationInvalid(f"{self.path}: {INDEX} names files that are not there: {', '.join(absent)}")
             return names
         if not (self.path / SINGLE).exists():
             raise ConfigurationInvalid(f"{self.path}: neither {SINGLE} nor {INDEX} is there")
-        return dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
+        return dict.fromkeys(sorted(self._open(SINGLE)[1]), SINGLE)
 
-    def _open(self, file: str) -> Any:
+    def _open(self, file: str) -> tuple[Any, frozenset[str]]:
+        """A file, memory-mapped, and the names of its tensors."""
         from safetensors import SafetensorError, safe_open
 
         if file not in self._opened:
             try:
-                self._opened[file] = safe_open(self.path / file, "numpy")
+                opened = safe_open(self.path / file, "numpy")
+                self._opened[file] = opened, frozenset(opened.keys())
             except (SafetensorError, OSError) as error:
                 raise ConfigurationInvalid(f"{self.path / file}: {error}") from None
         return self._opened[file]
 
     @cached_property
-    def _opened(self) -> dict[str, Any]:
+    def _opened(self) -> dict[str, tuple[Any, frozenset[str]]]:
         return {}
 
     @cached_property
     def _prefix(self) -> str:
-        return next((p for p in PREFIXES if f"{p}embed_tokens.weight" in self._files), "model.")
+        return next((p for p in PREFIXES if f"{p}embed_tokens.weight" in self.files), "model.")
 
     def full_name(self, tensor: str) -> str:
         """The name of a tensor in this folder."""
         if tensor != "lm_head.weight":
             return self._prefix + tensor
-        return next((n for n in ("lm_head.weight", "language_model.lm_head.weight") if n in self._files), tensor)
+        return next((name for name in HEADS if name in self.files), tensor)
 
     def check(self) -> None:
         """Raises ConfigurationInvalid that names every tensor which is missing, left over or of another shape."""
@@ -183,52 +118,72 @@ class Folder:
             for p in parameters(self.architecture).values()
             for name, shape in zip(p.tensors, p.shapes, strict=True)
         }
-        spare = {"lm_head.weight", "language_model.lm_head.weight"} if self.architecture.tied else set()
-        extra = [
-            name
-            for name in self._files
-            if name not in wanted and name not in spare and not name.startswith(IGNORED) and "rotary_emb." not in name
+        kept = {name: self._piece(name) for name in wanted if name in self.files}
+        lacking = [f"{name} (of {self.files[name]})" for name, piece in kept.items() if piece is None]
+        wrong = [
+            f"{name} is {piece.get_dtype()} {piece.get_shape()}, not {list(wanted[name])} of {', '.join(TYPES)}"
+            for name, piece in kept.items()
+            if piece is not None and (tuple(piece.get_shape()) != wanted[name] or piece.get_dtype() not in TYPES)
         ]
-        wrong = []
-        for name, shape in wanted.items():
-            if name in self._files:
-                kept = self._open(self._files[name])
-                if name not in kept.keys():  # noqa: SIM118 - not a mapping
-                    raise ConfigurationInvalid(f"{self.path}: {self._files[name]} lacks {name}, which {INDEX} promises")
-                piece = kept.get_slice(name)
-                if tuple(piece.get_shape()) != shape:
-                    wrong.append(f"{name} is {piece.get_shape()}, not {list(shape)}")
-                elif piece.get_dtype() not in TYPES:
-                    wrong.append(f"{name} is {piece.get_dtype()}; known are {', '.join(TYPES)}")
-        said = [
-            f"{what}: {', '.join(sorted(names))}"
-            for what, names in (
-                ("missing", [name for name in wanted if name not in self._files]),
-                ("left over", extra),
-                ("of another shape or type than config.json says", wrong),
-            )
-            if names
-        ]
+        self._refuse(
+            {
+                "missing": [name for name in wanted if name not in self.files],
+                f"promised by {INDEX} but not there": lacking,
+                "left over": [name for name in self.rest() if not self._passed_over(name)],
+                "of another shape or type than config.json says": wrong,
+            }
+        )
+
+    def _refuse(self, problems: Mapping[str, Iterable[str]]) -> None:
+        said = [f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names]
         if said:
             raise ConfigurationInvalid(f"{self.path}: tensors do not fit the architecture; " + "; ".join(said))
 
-    def read(self, parameter: Parameter) -> np.ndarray:
-        """A parameter as float32, in our layout."""
-        parts = [
-            self._open(self._files[name]).get_tensor(name).astype(np.float32)
-            for name in map(self.full_name, parameter.tensors)
-        ]
-        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def rest(self) -> list[str]:
+        """Tensors that make no parameter: the other half of a multimodal model, or a head that is the embedding."""
+        ours = {self.full_name(name) for p in parameters(self.architecture).values() for name in p.tensors}
+        return [name for name in self.files if name not in ours]
+
+    def _passed_over(self, name: str) -> bool:
+        tied = self.architecture.tied and name in HEADS
+        return tied or name.startswith(IGNORED) or "rotary_emb." in name
+
+    def _piece(self, tensor: str) -> Any:
+        """A tensor of the folder, by its full name, that is not read yet; None if its file does not have it."""
+        opened, names = self._open(self.files[tensor])
+        return opened.get_slice(tensor) if tensor in names else None
+
+    def dtype(self, tensor: str) -> str:
+        """The type of a tensor, by its full name, as safetensors calls it."""
+        return str(self._piece(tensor).get_dtype())
+
+    def tensor(self, name: str) -> np.ndarray:
+        """A tensor, by its full name, as it is."""
+        return np.asarray(self._piece(name)[:])
+
+    def read(self, parameter: Parameter, part: tuple[slice, ...] | None = None) -> np.ndarray:
+        """A parameter, or a part of it, as float32 in our layout. Only what is asked for is read."""
+        part = part or (slice(None),) * len(parameter.shape)
+        along, *others = part[::-1] if parameter.matrix else part  # axis 0 there is where tensors lie side by side
+        first, last, _ = along.indices(sum(shape[0] for shape in parameter.shapes))
+        pieces, start = [], 0
+        for name, shape in zip(map(self.full_name, parameter.tensors), parameter.shapes, strict=True):
+            mine = slice(max(first - start, 0), min(last - start, shape[0]))
+            if mine.start < mine.stop:
+                pieces.append(np.asarray(self._piece(name)[(mine, *others)]).astype(np.float32))
+            start += shape[0]
+        whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return np.ascontiguousarray(whole.T) if parameter.matrix else whole
 
     def load(self, shardings: Callable[[str], jax.sharding.Sharding]) -> dict[str, jax.Array]:
         """Every parameter by path, where `shardings` says."""
         self.check()
-        found = {}
-        for path, parameter in parameters(self.architecture).items():
-            value = self.read(parameter)
-            found[path] = jax.make_array_from_callback(value.shape, shardings(path), lambda i, value=value: value[i])
-        return found
+        return {
+            path: jax.make_array_from_callback(
+                parameter.shape, shardings(path), lambda part, parameter=parameter: self.read(parameter, part)
+            )
+            for path, parameter in parameters(self.architecture).items()
+        }
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,51 +196,3 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(int(part) if part.isdigit() else part, {})
         node[last] = leaf
     return tree
-
-
-def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: str = "float32") -> None:
-    """Writes parameters, by path, in the layout of the folder they came from: tensors under their names there, config,
-    tokenizer and the rest copied. `dtype`: float32, bfloat16 or float16. Raises FileExistsError if `target` exists.
-
-    The folder appears whole: it is written beside its place and renamed.
-    """
-    from safetensors.numpy import save_file
-
-    if target.exists():
-        raise FileExistsError(f"{target} exists; choose another folder or remove it")
-    import ml_dtypes
-
-    kind = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[dtype]
-    folder = Folder(source)
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    files: list[dict[str, np.ndarray]] = [{}]
-    for path, parameter in parameters(folder.architecture).items():
-        for name, tensor in zip(parameter.tensors, _apart(parameter, arrays[path]), strict=True):
-            held = sum(t.nbytes for t in files[-1].values())
-            if files[-1] and held + tensor.astype(kind).nbytes > SHARD_BYTES:
-                files.append({})
-            files[-1][folder.full_name(name)] = np.ascontiguousarray(tensor.astype(kind))
-    names = [
-        SINGLE if len(files) == 1 else f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))
-    ]
-    for name, tensors in zip(names, files, strict=True):
-        save_file(tensors, part / name, metadata={"format": "pt"})
-    if len(files) > 1:
-        total = sum(t.nbytes for tensors in files for t in tensors.values())
-        weight_map = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
-        (part / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2))
-    said = "torch_dtype" if "torch_dtype" in folder.config else "dtype"
-    (part / "config.json").write_text(json.dumps({**folder.config, said: dtype}, indent=2) + "\n")
-    for name in COPIED:
-        if (source / name).exists():
-            shutil.copy(source / name, part / name)
-    part.rename(target)
-
-
-def _apart(parameter: Parameter, value: np.ndarray) -> list[np.ndarray]:
-    """The tensors that a parameter was made of."""
-    whole = value.T if parameter.matrix else value
-    ends = np.cumsum([shape[0] for shape in parameter.shapes])[:-1]
-    return np.split(whole, ends)

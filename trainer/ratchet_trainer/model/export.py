@@ -1,0 +1,112 @@
+"""Parameters written back as a folder in Hugging Face layout, which opens in any other tool.
+
+Decides files and their order: tensors under the names and in the types that they had in the folder they came from,
+its config, tokenizer and whatever else belongs to it copied. Memory: one file of tensors at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ratchet_trainer.model.huggingface import HEADS, INDEX, SINGLE, Folder
+from ratchet_trainer.model.tensor_names import Parameter, parameters
+
+SHARD_BYTES = 4 << 30
+"""Largest file that is written, unless a single tensor is larger."""
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8}
+COPIED = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
+
+@dataclass(frozen=True)
+class Tensor:
+    """One that will be written: its bytes, and how it is made."""
+
+    size: int
+    make: Callable[[], np.ndarray]
+
+
+def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: str | None = None) -> None:
+    """Writes parameters, by path, in the layout of the folder they came from. `dtype`: float32, bfloat16 or float16;
+    None leaves each tensor in the type it had. Raises FileExistsError if `target` exists, ConfigurationInvalid for a
+    source that cannot be read.
+
+    The folder appears whole: it is written beside its place and renamed.
+    """
+    from safetensors.numpy import save_file
+
+    if target.exists():
+        raise FileExistsError(f"{target} exists; choose another folder or remove it")
+    folder = Folder(source)
+    folder.check()
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    files = _files(folder, arrays, dtype)
+    for name, tensors in files.items():
+        save_file({n: tensor.make() for n, tensor in tensors.items()}, part / name, metadata={"format": "pt"})
+    if len(files) > 1:
+        total = sum(tensor.size for tensors in files.values() for tensor in tensors.values())
+        where = {tensor: name for name, tensors in files.items() for tensor in tensors}
+        (part / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
+    config = folder.config
+    if dtype is not None:
+        config = config | {"torch_dtype" if "torch_dtype" in config else "dtype": dtype}
+    (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in COPIED:
+        if (source / name).exists():
+            shutil.copy(source / name, part / name)
+    part.rename(target)
+
+
+def _files(folder: Folder, arrays: Mapping[str, np.ndarray], dtype: str | None) -> dict[str, dict[str, Tensor]]:
+    """File -> its tensors, made when they are written."""
+    files: list[dict[str, Tensor]] = [{}]
+    for name, tensor in _tensors(folder, arrays, dtype):
+        if files[-1] and sum(t.size for t in files[-1].values()) + tensor.size > SHARD_BYTES:
+            files.append({})
+        files[-1][name] = tensor
+    count = len(files)
+    names = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    return dict(zip(names, files, strict=True))
+
+
+def _tensors(folder: Folder, arrays: Mapping[str, np.ndarray], dtype: str | None) -> Iterator[tuple[str, Tensor]]:
+    for path, parameter in parameters(folder.architecture).items():
+        for i, shape in enumerate(parameter.shapes):
+            name = folder.full_name(parameter.tensors[i])
+            kind = DTYPES[dtype] if dtype is not None else folder.dtype(name)
+            yield name, Tensor(math.prod(shape) * BYTES[kind], partial(_made, parameter, i, arrays, path, kind))
+    for name in folder.rest():
+        if not (folder.architecture.tied and name in HEADS):  # it would contradict the embedding
+            yield name, Tensor(folder.tensor(name).nbytes, partial(folder.tensor, name))
+
+
+def _made(parameter: Parameter, i: int, arrays: Mapping[str, np.ndarray], path: str, kind: str) -> np.ndarray:
+    return np.ascontiguousarray(parameter.apart(np.asarray(arrays[path]))[i].astype(_numpy(kind)))
+
+
+def _numpy(kind: str) -> np.dtype:
+    import ml_dtypes
+
+    return np.dtype({"F32": np.float32, "F16": np.float16, "F64": np.float64, "BF16": ml_dtypes.bfloat16}[kind])
