@@ -23,8 +23,8 @@ def model() -> None:
 @click.argument("file", type=click.Path())
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="As given to `ratchet train`.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
-def export(file: str, target: Path, workdir: Path | None, dtype: str) -> None:
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="As the model came, by default.")
+def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> None:
     """Write the newest checkpoint of the manifest FILE to the folder TARGET, in the layout of the model it began with.
 
     Reads only, so a run in progress is not disturbed. WORKDIR may also be a checkpoint directory of a cluster.
@@ -36,12 +36,12 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str) -> None:
     from ratchet_cli.train import DEFAULT_FOLDER
     from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.inspect_run import newest
-    from ratchet_trainer.model import huggingface
+    from ratchet_trainer.model.export import export as write
 
     try:
         commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
         arrays = {k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")}
-        huggingface.export(Path(job.spec.model.path), target, arrays, dtype)
+        write(Path(job.spec.model.path), target, arrays, dtype)
     except TrainerError as error:
         fail(os.EX_DATAERR, str(error))
     except OSError as error:

@@ -15,8 +15,8 @@ from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import export as exporting
 from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeScaling
 from ratchet_trainer.model.check import check, greedy, logits_of
-from ratchet_trainer.model.families import architecture
 from ratchet_trainer.model.export import export
+from ratchet_trainer.model.families import architecture
 from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.tensor_names import parameters

@@ -38,6 +38,7 @@ COPIED = (
     "tokenizer.model",
 )
 
+
 @dataclass(frozen=True)
 class Tensor:
     """One that will be written: its bytes, and how it is made."""
