@@ -188,7 +188,7 @@ def disturb(
         return
     if unrecovered(story):
         last = story.strikes[-1]
-        if attempt > last["attempt"] and progress["step"] > (progress.get("startStep") or last["committed"]):
+        if attempt > last["attempt"] and progress["startStep"] is not None and progress["step"] > progress["startStep"]:
             last["recovered"] = time.monotonic()
             last["seconds"] = last["recovered"] - last["at"]
             story.board.say(

@@ -6,6 +6,7 @@ Exit codes follow sysexits: 65 for wrong data, 66 for a file that cannot be read
 from __future__ import annotations
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,26 @@ from ratchet_api.validate import Problem, problems
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document: where it stands, and its data."""
+    """One YAML document of a file, as nodes (which know their lines) and as data."""
 
-    place: str
+    file: str
+    node: yaml.Node
     data: Any
+
+    def place(self, path: str = "") -> str:
+        """`file:line` of the deepest part of a path such as `spec.stages[0].sft` that is there."""
+        mark, node = self.node.start_mark, self.node
+        for key, index in re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", path):
+            if isinstance(node, yaml.MappingNode):
+                inside = [pair for pair in node.value if pair[0].value == key]
+            elif isinstance(node, yaml.SequenceNode) and index:
+                inside = [(entry, entry) for entry in node.value[int(index) : int(index) + 1]]
+            else:
+                inside = []
+            if not inside:
+                break
+            mark, node = inside[0][0].start_mark, inside[0][1]
+        return f"{self.file}:{mark.line + 1}"
 
 
 def read(file: str) -> list[Document]:
@@ -39,7 +56,7 @@ def read(file: str) -> list[Document]:
         fail(os.EX_DATAERR, f"{file}: not YAML: {error}")
     if not documents:
         fail(os.EX_DATAERR, f"{file}: no manifest in it")
-    return [Document(f"{file}:{node.start_mark.line + 1}", data) for node, data in zip(nodes, documents, strict=False)]
+    return [Document(file, node, data) for node, data in zip(nodes, documents, strict=False)]
 
 
 def read_job(file: str) -> tuple[dict[str, Any], RLTrainingJob]:
@@ -49,14 +66,14 @@ def read_job(file: str) -> tuple[dict[str, Any], RLTrainingJob]:
         fail(os.EX_DATAERR, f"{file}: holds {len(documents)} {KIND}s; put each into a file of its own")
     found = problems(documents[0].data)
     if found:
-        fail(os.EX_DATAERR, *describe(documents[0].place, found))
+        fail(os.EX_DATAERR, *describe(documents[0], found))
     job = RLTrainingJob.model_validate({"spec": documents[0].data["spec"]})
     return documents[0].data, job
 
 
-def describe(place: str, found: list[Problem]) -> list[str]:
+def describe(document: Document, found: list[Problem]) -> list[str]:
     """The problems of one document as lines."""
-    return [f"{place}: {problem}" for problem in found]
+    return [f"{document.place(problem.path)}: {problem}" for problem in found]
 
 
 def fail(code: int, *lines: str) -> NoReturn:

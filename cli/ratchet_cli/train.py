@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from ratchet_api.protocol import Exit
 from ratchet_cli.manifests import fail, read_job
 
 DEFAULT_FOLDER = Path(".ratchet")
@@ -67,7 +68,7 @@ def train(
     try:
         folder = Folder(workdir or DEFAULT_FOLDER / name, name, job)
         with folder.locked():
-            click.echo(f"{name}: {processes} processes, folder {folder.path}", err=True)
+            click.echo(f"{name}: {processes} process{'' if processes == 1 else 'es'}, folder {folder.path}", err=True)
             code, message = run(folder, processes, until_step, Printer(), stop)
             result = folder.result() | {"processes": processes}
     except FolderInUse as error:
@@ -79,9 +80,15 @@ def train(
     if code == 0:
         click.echo(f"step {result['step']}, stage {result['stage']}, weights {result.get('weightsSha256', '-')}")
         sys.exit(os.EX_OK)
-    text = message.get("message", f"exit code {code}; the log is in {folder.local}")
+    text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
     fail(SYSEXITS.get(code, os.EX_SOFTWARE), f"stopped at step {result['step']}: {text}{hint}")
+
+
+def _meaning(code: int) -> str:
+    """An exit code in words, for a trainer that could not say more."""
+    known = {int(e): e.name.replace("_", " ").lower() for e in Exit}
+    return f"exit code {code} ({known.get(code, 'unknown')})"
 
 
 def job_of(file: str, processes: int | None) -> tuple[str, Any, int]:
@@ -93,16 +100,17 @@ def job_of(file: str, processes: int | None) -> tuple[str, Any, int]:
 
 
 class Printer:
-    """Prints progress: one line for each new stage and phase of the start, then at most two a second."""
+    """Prints progress: one line for each new stage and phase of the start, then one every two seconds."""
 
     def __init__(self) -> None:
         self._last: tuple[Any, ...] = ()
         self._printed = 0.0
+        self._line = ""
 
     def __call__(self, document: dict[str, Any]) -> None:
         stage = (document["stage"] or {}).get("name")
         key = (document["attempt"], stage, document["phase"] in ("start", "restore", "compile"), document["step"])
-        if key == self._last or (key[:3] == self._last[:3] and time.monotonic() - self._printed < 0.5):
+        if key == self._last or (key[:3] == self._last[:3] and time.monotonic() - self._printed < 2.0):
             return
         self._last, self._printed = key, time.monotonic()
         if not stage:
@@ -117,4 +125,8 @@ class Printer:
             )
             if isinstance(document[name], (int, float))
         ]
-        click.echo("  ".join([f"  step {document['step']}/{document['targetStep']}  {stage}", *numbers]), err=True)
+        target = "" if document["targetStep"] is None else f"/{document['targetStep']}"
+        line = "  ".join([f"  step {document['step']}{target}  {stage}", *numbers])
+        if line != self._line:
+            self._line = line
+            click.echo(line, err=True)

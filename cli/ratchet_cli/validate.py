@@ -9,7 +9,7 @@ import sys
 import click
 
 from ratchet_api.validate import problems
-from ratchet_cli.manifests import read
+from ratchet_cli.manifests import describe, read
 
 
 @click.command()
@@ -22,11 +22,11 @@ def validate(files: tuple[str, ...], as_json: bool) -> None:
     """
     found = [(document, problem) for file in files for document in read(file) for problem in problems(document.data)]
     if as_json:
-        rows = [{"file": document.place, "path": p.path, "message": p.message} for document, p in found]
+        rows = [{"file": document.place(p.path), "path": p.path, "message": p.message} for document, p in found]
         click.echo(json.dumps(rows, indent=2))
     else:
         for document, problem in found:
-            click.echo(f"{document.place}: {problem}", err=True)
+            click.echo(describe(document, [problem])[0], err=True)
         if not found:
             click.echo(f"{', '.join(files)}: valid")
     sys.exit(os.EX_DATAERR if found else os.EX_OK)

@@ -5,13 +5,16 @@ Decides the release's name and namespace and where the chart is found (the check
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+from ratchet_api import job
 from ratchet_cluster.cluster import Cluster, ClusterError
 
 RELEASE = "ratchet"
 NAMESPACE = "ratchet-system"
 TIMEOUT = "90s"
+DISCOVERY_SECONDS = 20.0
 
 
 def chart() -> Path:
@@ -41,3 +44,14 @@ def install(cluster: Cluster, *settings: str) -> None:
             "logs", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=ratchet", "--tail=20", check=False
         )
         raise ClusterError(f"{error}\n{pods}\n{logs}".strip()) from None
+    _until_known(cluster)
+
+
+def _until_known(cluster: Cluster) -> None:
+    """A kind reaches the API server's discovery a moment after its CRD is established; kubectl, which keeps what it was
+    told for ten minutes, would deny the kind for so long."""
+    deadline = time.monotonic() + DISCOVERY_SECONDS
+    while job.PLURAL not in cluster.kubectl("api-resources", "--api-group", job.GROUP, "--output", "name", check=False):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"the API server does not list {job.PLURAL}.{job.GROUP} though its CRD is installed")
+        time.sleep(0.1)

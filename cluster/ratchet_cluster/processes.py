@@ -43,6 +43,8 @@ def start(folder: Path, name: str, command: list[str], env: Mapping[str, str] | 
             env={**keep, **(env or {}), **mark(folder, name)}, start_new_session=True,
         )  # fmt: skip
     _children.append(process)
+    while process.poll() is None and not _holds(environment(process.pid), mark(folder, name)):
+        time.sleep(0.001)  # the kernel shows a new program's environment a moment after it has begun
     return process.pid
 
 

@@ -6,12 +6,13 @@ Decides the common conduct of all models (names, strictness, null, list maps, CE
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -75,6 +76,26 @@ class ApiModel(BaseModel):
     def manifest(self) -> dict[str, Any]:
         """Plain JSON data as the API server stores it: camelCase, defaults filled in, absent fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+M = TypeVar("M", bound=ApiModel)
+
+
+def read_tolerantly(model: type[M], data: dict[str, Any]) -> M:
+    """The typed model; fields that only a newer version knows are left out. Raises ValidationError otherwise."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
+        if not unknown:
+            raise
+    data = json.loads(json.dumps(data))
+    for *place, name in unknown:
+        inside: Any = data
+        for part in place:
+            inside = inside[part]
+        del inside[name]
+    return model.model_validate(data)
 
 
 def as_whole(value: Any) -> Any:

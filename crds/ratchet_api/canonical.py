@@ -43,6 +43,12 @@ def sha256(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def said(model: Any) -> dict[str, Any]:
+    """What a model says beyond its defaults, as plain JSON: the same for a version that knows more such fields."""
+    found: dict[str, Any] = model.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    return found
+
+
 def stage_hash(stage: dict[str, Any]) -> str:
     """`specHash` of one stage as admitted (defaults filled in)."""
     return sha256(stage)

@@ -92,7 +92,8 @@ class EnvVar(ApiModel):
     value: str = Field(default="", max_length=4096, description="Value of the variable.")
 
 
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$"
+QUANTITY = r"^[0-9]{1,9}(\.[0-9]{1,9})?(m|k|[MGTPE]|[KMGTPE]i)?$"
+CPUS = r"^[0-9]{1,4}(\.[0-9]{1,9})?$|^[0-9]{1,7}m$"
 
 
 class ResourceList(ApiModel):
@@ -100,7 +101,7 @@ class ResourceList(ApiModel):
 
     cpu: str | None = Field(
         default=None,
-        pattern=QUANTITY,
+        pattern=CPUS,
         max_length=32,
         description="CPUs, for example 4 as a string. The whole number of them is the trainer's thread count (NPROC).",
     )
@@ -156,8 +157,10 @@ class Spec(ApiModel):
         ),
         *(_immutable(name) for name in IMMUTABLE),
         Rule(
-            "self.checkpoint.directory == oldSelf.checkpoint.directory",
-            "checkpoint.directory cannot change; create another job",
+            "self.checkpoint.directory == oldSelf.checkpoint.directory && "
+            "has(self.checkpoint.claimName) == has(oldSelf.checkpoint.claimName) && "
+            "(!has(self.checkpoint.claimName) || self.checkpoint.claimName == oldSelf.checkpoint.claimName)",
+            "checkpoint.directory and claimName cannot change; create another job",
             path=".checkpoint",
         ),
         Rule(

@@ -172,6 +172,13 @@ class Resolved(ApiModel):
     image: str | None = _text("Trainer image of every attempt.", 1024)
 
 
+class ExactSince(ApiModel):
+    """From where on the bits are those of an undisturbed run: something that they follow from changed there."""
+
+    step: Count = _count("Step that the run went on from.")
+    reason: str | None = _text("What changed: versions, settings or topology.", 1024)
+
+
 class Status(ApiModel):
     """What the operator has seen and decided."""
 
@@ -199,4 +206,8 @@ class Status(ApiModel):
     )
     counters: Counters | None = Field(default=None, description="Totals over the life of the job.")
     resolved: Resolved | None = Field(default=None, description="What was decided once for the life of the job.")
+    exact_since: ExactSince | None = Field(
+        default=None,
+        description="Absent while the run is bit for bit that of an undisturbed one from its first step.",
+    )
     finished_time: str | None = _time("When the job was Completed or Failed.")

@@ -104,6 +104,10 @@ async def _create(kube: Kube, events: Events, job: Raw, body: Raw) -> str | None
     if _owned(there, job):
         if "deletionTimestamp" in there["metadata"]:
             raise Outdated(f"{kind} {meta['name']} is being deleted")
+        if kind == "ConfigMap" and there.get("data") != body.get("data"):
+            # Of a pass that did not come to the JobSet, before the spec was edited. No pod has read it.
+            await kube.delete(kind, meta["namespace"], meta["name"], there["metadata"]["uid"])
+            raise Outdated(f"{kind} {meta['name']} is of an older spec")
         return None
     return f"{kind}/{meta['name']}"
 

@@ -53,6 +53,7 @@ class Queue:
         self._workers = workers
         self._ready: dict[Key, None] = {}  # insertion order is the order of turns
         self._running: dict[Key, float] = {}  # key -> monotonic start
+        self._turns: dict[Key, asyncio.Task[None]] = {}
         self._dirty: dict[Key, set[Version | None]] = {}
         self._due: dict[Key, float] = {}  # earliest time of a later turn
         self._heap: list[tuple[float, int, Key]] = []
@@ -112,7 +113,7 @@ class Queue:
                     key = next(iter(self._ready))
                     del self._ready[key]
                     self._running[key] = now
-                    group.create_task(self._turn(key))
+                    self._turns[key] = group.create_task(self._turn(key))
                 metrics.QUEUE_DEPTH.set(len(self._ready))
                 self._wake.clear()
                 pause = min(1.0, max(0.0, self._heap[0][0] - now)) if self._heap else 1.0
@@ -123,12 +124,17 @@ class Queue:
                     pass
 
     async def close(self, seconds: float) -> None:
-        """Starts no further pass and waits a little for those that run."""
+        """Starts no further pass, waits a little for those that run, and cuts off what runs on: nothing is written
+        afterwards. A pass may end anywhere; the next one converges."""
         self._closed = True
         self._wake.set()
         deadline = time.monotonic() + seconds
         while self._running and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
+        late = list(self._turns.values())
+        for turn in late:
+            turn.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     def _backoff(self, key: Key) -> float:
         return min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures[key] - 1, 20))
@@ -137,7 +143,7 @@ class Queue:
         try:
             again = await self._work(key)
         finally:
-            del self._running[key]
+            del self._running[key], self._turns[key]
             heard = self._dirty.pop(key, set())
             self._wake.set()
         if again.failed:

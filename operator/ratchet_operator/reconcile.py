@@ -167,6 +167,8 @@ class Reconciler:
 def leader(job: Raw, pods: list[Raw]) -> Leader | None:
     """The running pod that speaks for the present attempt: completion index 0 of job index 0."""
     attempt = (job.get("status") or {}).get("attempt") or {}
+    if not attempt.get("jobSetUID"):
+        return None
     for pod in map(Pod, pods):
         address = pod.status.get("podIP")
         if (

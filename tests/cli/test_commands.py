@@ -65,10 +65,12 @@ def test_errors_name_file_line_and_path(tmp_path):
     manifest = yaml.safe_load(EXAMPLE.read_text())
     manifest["spec"]["sead"] = 1
     file = tmp_path / "job.yaml"
-    file.write_text("# a comment\n\n" + yaml.safe_dump(manifest))
+    text = "# a comment\n\n" + yaml.safe_dump(manifest)
+    file.write_text(text)
+    line = next(number for number, words in enumerate(text.splitlines(), 1) if words.startswith("  sead:"))
     done = ratchet("validate", str(file))
     assert done.returncode == os.EX_DATAERR
-    assert f"{file}:3: spec.sead: unknown field; did you mean seed?" in done.stderr
+    assert f"{file}:{line}: spec.sead: unknown field; did you mean seed?" in done.stderr
     (row,) = json.loads(ratchet("validate", "--json", str(file)).stdout)
     assert row["path"] == "spec.sead"
 

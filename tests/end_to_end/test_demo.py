@@ -21,6 +21,7 @@ def run_demo(folder: Path, preemptions: int, seed: int) -> tuple[dict, str]:
     return json.loads(out.read_text()), done.stdout
 
 
+@pytest.mark.timeout(1000)
 def test_a_job_that_is_preempted_twice_loses_nothing(tmp_path):
     figures, text = run_demo(tmp_path, 2, 11)
     spec = yaml.safe_load((ROOT / "examples/sums.yaml").read_text())["spec"]
@@ -41,6 +42,7 @@ def test_a_job_that_is_preempted_twice_loses_nothing(tmp_path):
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1000)
 @pytest.mark.parametrize(("preemptions", "seed"), [(0, 1), (1, 2), (3, 3), (4, 4)])
 def test_other_seeds_and_other_numbers_of_preemptions(tmp_path, preemptions, seed):
     figures, _ = run_demo(tmp_path, preemptions, seed)

@@ -201,6 +201,7 @@ class Story:
                 pod_name = f"{name}-s-{job_index}-{index}"
                 uid = self._uid()
                 meta = {"name": pod_name, "namespace": namespace, "uid": uid, "resourceVersion": uid, "labels": labels}
+                meta["ownerReferences"] = [{"kind": "Job", "name": pod_name, "uid": f"{uid}-job", "controller": True}]
                 self.pods.append({"metadata": meta, "spec": {}, "status": {"phase": "Pending"}})
 
     def place(self, pool: str = "pool-a") -> None:

@@ -14,15 +14,18 @@ from typing import Any
 
 import yaml
 from faultproxy import FaultProxy
-from scripted_kubelet import Kubelet
+from scripted_kubelet import WORLD, Kubelet
 
 from ratchet_cluster.api import Api, ApiError
 from ratchet_cluster.ports import free_ports
 
 Raw = dict[str, Any]
 
+PATIENCE = 120.0
+"""What is waited for comes within a second or two; on a machine that is busy with other things it comes later."""
 
-async def until(what: str, check: Callable[[], Any], seconds: float = 30.0) -> Any:
+
+async def until(what: str, check: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """The first true answer of `check` (a function or a coroutine function); fails with `what` after a while."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
@@ -140,6 +143,8 @@ class World:
         body = yaml.safe_load(JOB)
         body["metadata"]["name"] = name
         body["spec"].update(spec)
+        own = {"nodeSelector": {WORLD: self.namespace}}
+        body["spec"]["placements"] = [placement | own for placement in body["spec"]["placements"]]
         return await self.api.create(self.path("rltrainingjobs"), body)
 
     async def edit(self, name: str = "sums", **spec: Any) -> None:
@@ -152,7 +157,7 @@ class World:
     async def status(self, name: str = "sums") -> Raw:
         return (await self.job(name)).get("status") or {}
 
-    async def until(self, what: str, check: Callable[[Raw], Any], name: str = "sums", seconds: float = 30.0) -> Raw:
+    async def until(self, what: str, check: Callable[[Raw], Any], name: str = "sums", seconds: float = PATIENCE) -> Raw:
         """The first status of the job for which `check` holds."""
 
         async def look() -> Raw | None:
@@ -176,7 +181,7 @@ class World:
         await until(f"attempt {attempt} makes step {step}", lambda: gang.step >= step)
         return status
 
-    async def completed(self, name: str = "sums", seconds: float = 30.0) -> Raw:
+    async def completed(self, name: str = "sums", seconds: float = PATIENCE) -> Raw:
         return await self.until("the job is Completed", lambda s: s.get("phase") == "Completed", name, seconds)
 
     async def events(self, name: str = "sums") -> list[tuple[str, str]]:

@@ -22,6 +22,8 @@ from ratchet_cluster.api import Api, ApiError
 Raw = dict[str, Any]
 INDEX = "batch.kubernetes.io/job-completion-index"
 MERGE = "application/merge-patch+json"
+WORLD = "test.ratchet.dev/world"
+"""Label of the nodes that are one test's own: real node agents may be on the same control plane."""
 
 
 def now() -> str:
@@ -82,6 +84,7 @@ class Kubelet:
                 "cloud.google.com/gke-tpu-topology": topology,
                 "cloud.google.com/gke-accelerator-count": "4",
                 "cloud.google.com/gke-nodepool": f"{self.namespace}-{pool}",
+                WORLD: self.namespace,
             } | ({"cloud.google.com/gke-spot": "true"} if spot else {})
             taints = [{"key": "google.com/tpu", "value": "present", "effect": "NoSchedule"}]
             if spot:

@@ -59,6 +59,7 @@ class Gang:
         self.storage, self.pace = storage, pace
         self.step, self.stage = storage.step, storage.stage
         self.start_step = storage.start_step
+        self.origin = storage.step
         self.phase, self.boundary, self.draining = "start", storage.boundary, False
         self.revision = 0
         self.steps_run: list[int] = []
@@ -181,7 +182,8 @@ class Gang:
             {
                 "v": 1, **self.identity, "revision": str(self.revision), "phase": self.phase,
                 "stage": {"name": name, "index": self.stage, "startStep": self.start_step},
-                "step": self.step, "targetStep": limit, "reward": 0.5, "accuracy": 0.25, "tokensPerSecond": 1000.0,
+                "startStep": self.origin, "step": self.step, "targetStep": limit,
+                "reward": 0.5, "accuracy": 0.25, "tokensPerSecond": 1000.0,
                 "checkpoint": {"step": self.storage.step, "path": f"steps/{self.storage.step}", "time": None},
                 "boundary": self.boundary if self.phase == "boundary" else None, "draining": self.draining,
                 "parts": {"start": 0.1, "restore": 0.1, "compile": 0.1, "step": 0.1}, "lastSafePointAgeSeconds": 0.0,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from plan_story import Story, job
 
 from ratchet_api.canonical import stage_hash
@@ -97,14 +96,6 @@ def test_the_job_file_holds_the_spec_as_admitted():
     spec = parse_spec(job()["spec"])
     assert content["spec"] == spec.manifest(), "defaults are filled in"
     assert stage_hash(content["spec"]["stages"][0]) == stage_hash(spec.stages[0].manifest())
-
-
-@pytest.mark.parametrize(
-    ("cpu", "threads"),
-    [(None, "1"), ("4", "4"), ("1500m", "1"), ("2500m", "2"), ("0.5", "1"), ("3.9", "3"), ("500m", "1")],
-)
-def test_threads_are_the_whole_part_of_the_requested_cpus(cpu, threads):
-    assert build.threads(cpu) == threads
 
 
 def test_chips_are_requested_and_limited():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from plan_story import Story, job
 
+from ratchet_api.protocol import ANNOTATION_WORD, LABEL_ATTEMPT, LABEL_JOBSET_UID
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.lifecycle import decide
+from ratchet_operator.decide.views import Pod
+from ratchet_operator.reconcile import leader
 
 
 def names(objects) -> list[str]:
@@ -112,15 +117,25 @@ def test_a_job_that_was_applied_again_waits_for_the_pods_of_its_predecessor():
     assert "StatusReset" not in new.events
 
 
-def test_lost_status_takes_up_the_running_attempt():
+REASON = {"name": "reason", "index": 1, "startStep": 10}
+
+
+@pytest.mark.parametrize(
+    ("restored", "may_enter", "believed"),
+    [(0, 1, True), (11, 0, True), (0, 0, False)],
+    ids=["the word had let it enter", "it began there", "it was never let in"],
+)
+def test_lost_status_takes_up_the_running_attempt(restored, may_enter, believed):
     story = Story().begin()
-    story.report(step=12, stage={"name": "reason", "index": 1, "startStep": 10}, checkpoint={"step": 12})
+    first = next(pod for pod in story.pods if Pod(pod).is_leader)
+    first["metadata"]["annotations"] = {ANNOTATION_WORD: json.dumps({"mayEnter": may_enter})}
+    story.report(startStep=restored, step=12, stage=REASON, checkpoint={"step": 12})
     uid = story.attempt["jobSetUID"]
     del story.job["status"]
     story.settle()
     assert (story.attempt["number"], story.attempt["jobSetUID"]) == (1, uid)
     assert story.events[-3:].count("StatusReset") == 1
-    assert story.status["stage"] == {"name": "reason", "index": 1, "startStep": 10}, "the checkpoint knows best"
+    assert (story.status["stage"] == REASON) == believed, "the checkpoint knows best"
     assert story.status["phase"] == "Running"
     assert len(story.jobsets) == 1
 
@@ -288,3 +303,50 @@ def test_a_spec_that_cannot_be_read_leaves_the_running_attempt_alone():
     assert "spec.placements[0]" in accepted["message"]
     assert story.condition("Running")["status"] == "True"
     assert len(story.jobsets) == 1
+
+
+def forged(story, attempt: str) -> dict:
+    """A pod that somebody who may create pods has given a job's labels."""
+    labels = {**story.pods[0]["metadata"]["labels"], LABEL_ATTEMPT: attempt}
+    meta = {"name": "forged", "namespace": "team", "uid": "forged", "resourceVersion": "1", "labels": labels}
+    return {"metadata": meta, "spec": {}, "status": {"phase": "Running"}}
+
+
+@pytest.mark.parametrize("attempt", ["2", "9007199254740991", "9" * 19, "\N{SUPERSCRIPT TWO}"])
+def test_a_pod_with_labels_alone_neither_ends_an_attempt_nor_is_deleted(attempt):
+    story = Story().begin()
+    story.pods.append(forged(story, attempt))
+    story.settle()
+    assert story.attempt["number"] == 1
+    assert story.status["phase"] == "Running"
+    assert [pod["metadata"]["name"] for pod in story.pods].count("forged") == 1
+    assert len(story.jobsets) == 1
+
+
+def test_nobody_is_asked_for_progress_before_an_attempt_has_its_jobset():
+    job, pod = {"metadata": {"uid": "job-uid"}}, forged(Story().begin(), "1")
+    del pod["metadata"]["labels"][LABEL_ATTEMPT], pod["metadata"]["labels"][LABEL_JOBSET_UID]
+    pod["status"]["podIP"] = "127.0.0.1"
+    assert leader(job, [pod]) is None
+
+
+def test_an_adopted_attempt_that_has_lost_its_jobset_is_ended_in_the_same_pass():
+    story = Story()
+    story.decide()
+    story.settle()
+    story.make_pods()
+    story.place()
+    story.run()
+    del story.job["status"]["attempt"]["jobSetUID"]
+    story.jobsets.clear()
+    plan = story.decide()
+    assert {it.name for it in plan.delete if it.kind == "Pod"} == {"sums-a1-s-0-0", "sums-a1-s-0-1"}
+
+
+def test_what_a_member_had_committed_counts_whatever_it_left_with():
+    """The Kubernetes API alone suffices: the next attempt must know that step 0 would be wrong."""
+    story = Story().begin()
+    story.leave(story.pod(0), 70, step=200).leave(story.pod(1), 69, step=200)
+    story.settle()
+    assert story.status["checkpoint"]["step"] == 200
+    assert (story.attempt["number"], story.attempt["startStep"]) == (2, 200)

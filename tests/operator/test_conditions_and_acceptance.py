@@ -78,6 +78,33 @@ REFUSED = [
     ({"podTemplate": {"env": [{"name": "RATCHET_ATTEMPT"}]}}, "spec.podTemplate.env[0].name", "set by Ratchet"),
     ({"podTemplate": {"labels": {"ratchet.dev/attempt": "9"}}}, "spec.podTemplate.labels", "domain of yours"),
     ({"podTemplate": {"annotations": {"ratchet.dev/word": "{}"}}}, "spec.podTemplate.annotations", "domain of yours"),
+    ({"podTemplate": {"labels": {"team": "my team!"}}}, "spec.podTemplate.labels", "letters, digits"),
+    ({"podTemplate": {"annotations": {"a/b/c": "x"}}}, "spec.podTemplate.annotations", "letters, digits"),
+    (
+        {"placements": [{"name": "p", "cpu": {"hosts": 1}, "nodeSelector": {"pool": "-x"}}]},
+        "spec.placements[0].nodeSelector",
+        "beginning and ending",
+    ),
+    (
+        {"podTemplate": {"resources": {"requests": {"cpu": "8"}, "limits": {"cpu": "2500m"}}}},
+        "spec.podTemplate.resources.requests.cpu",
+        "raise the limit",
+    ),
+    (
+        {"podTemplate": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}},
+        "spec.podTemplate.resources.requests.memory",
+        "raise the limit",
+    ),
+    (
+        {
+            "podTemplate": {
+                "annotations": {f"example.com/{i}": "x" * 1024 for i in range(32)},
+                "env": [{"name": f"V{i}", "value": "x" * 4096} for i in range(64)],
+            }
+        },
+        "spec",
+        "at most 262144",
+    ),
     (
         {"placements": [{"name": "p", "accelerator": "tpu-v6e-slice", "topology": "3x3"}]},
         "spec.placements[0].topology",
@@ -142,6 +169,14 @@ def test_a_spec_that_becomes_wrong_keeps_its_attempt_but_gets_no_other():
     story.settle()
     assert story.attempt["number"] == 1
     assert story.condition("Placed")["reason"] == "NotAccepted"
+
+
+def test_a_suspended_job_is_suspended_also_when_it_is_not_accepted():
+    story = Story(podTemplate={"serviceAccountName": "admin"}, suspend=True)
+    story.settle()
+    assert story.condition("Accepted")["status"] == "False"
+    assert story.condition("Suspended")["status"] == "True"
+    assert story.status["phase"] == "Suspended"
 
 
 def test_status_of_a_newer_version_is_read_without_what_is_unknown():

@@ -34,7 +34,7 @@ async def test_a_fault_that_passes_leaves_no_trace(world, case):
     operator = await (await world.operator()).leads()
     fault = world.proxy.fault(*REFUSALS[case])
     await world.apply()
-    status = await world.completed(seconds=45)
+    status = await world.completed()
     assert fault.hits, "the fault happened"
     (gang,) = world.kubelet.gangs.values()
     assert gang.steps_run == list(range(1, 31))
@@ -50,7 +50,7 @@ async def test_lost_watch_events_are_found_by_the_periodic_list(world):
     operator = await (await world.operator(RATCHET_RESYNC_SECONDS="0.5")).leads()
     world.proxy.lose_event = lambda event: event["type"] != "BOOKMARK"
     await world.apply()
-    status = await world.completed(seconds=60)
+    status = await world.completed()
     assert status["attempt"]["number"] == 1
     assert operator.metric("ratchet_resync_found_total") > 0
 
@@ -184,7 +184,7 @@ async def test_a_missing_right_is_said_on_the_job_and_its_return_noticed(world):
     await world.apply()
     await until("an event says so", lambda: has_event(world, "Forbidden"))
     await world.api.patch(role, {"rules": rules}, "application/merge-patch+json")
-    status = await world.completed(seconds=60)
+    status = await world.completed()
     assert status["counters"].get("failures", 0) == 0
 
 

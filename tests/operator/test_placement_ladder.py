@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from plan_story import Story
 
 from ratchet_operator.decide import decide
@@ -134,3 +135,15 @@ def test_a_ladder_that_changes_before_the_objects_are_made_is_written_down_with_
     assert (story.attempt["placement"], story.attempt["podsTotal"]) == ("small", 1)
     story.make_pods()
     assert len(story.pods) == 1
+
+
+@pytest.mark.parametrize(
+    "ladder", [LADDER[1:], [{**LADDER[0], "name": "other"}], [*LADDER[1:], {**LADDER[0], "name": "x"}]]
+)
+def test_an_attempt_that_waits_on_a_placement_which_was_removed_gives_up(ladder):
+    story = waiting(Story(placements=LADDER))
+    story.job["spec"]["placements"] = ladder
+    story.settle()
+    assert story.record(1)["verdict"] == "Unschedulable"
+    assert "no longer in the spec" in story.record(1)["evidence"]
+    assert story.attempt["placement"] == ladder[0]["name"]

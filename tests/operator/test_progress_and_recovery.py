@@ -55,13 +55,19 @@ def test_a_loss_without_notice_counts_the_steps_that_are_executed_again():
     story.nodes["pool-a-0"] = story.nodes["pool-a-1"] = None
     story.settle()
     story.up("pool-b")
-    story.report(step=10, phase="compile", parts={"start": 1.0, "restore": 0.2}, checkpoint={"step": 10}).settle()
+    story.report(startStep=10, step=10, phase="compile", checkpoint={"step": 10}).settle()
     assert story.record(1)["stepsLost"] == 2, "12 was reported, 10 had been committed without having been reported"
     assert story.counters["stepsLost"] == 2
     assert story.attempt["startStep"] == 10
     assert story.status["progress"]["step"] == 12, "status never goes back"
-    story.report(step=11, phase="update", parts={"start": 1.0, "restore": 0.2, "step": 0.5}).settle()
+    story.report(startStep=10, step=11, phase="update").settle()
     assert story.counters["stepsLost"] == 2, "counted once"
+
+
+def test_from_where_on_a_run_is_exact_is_shown():
+    story = Story().begin()
+    story.report(step=12, exactSince={"step": 10, "reason": "versions.jax: 1 -> 2"}).settle()
+    assert story.status["exactSince"] == {"step": 10, "reason": "versions.jax: 1 -> 2"}
 
 
 def test_with_notice_nothing_is_lost():
@@ -74,8 +80,24 @@ def test_with_notice_nothing_is_lost():
     story.settle()
     assert story.record(1)["endStep"] == 13
     story.up("pool-b")
-    story.report(step=13, phase="compile", parts={"restore": 0.2}).settle()
+    story.report(startStep=13, step=13, phase="compile").settle()
     assert story.record(1)["stepsLost"] == 0
+
+
+def test_nothing_is_lost_though_nobody_heard_the_last_words():
+    """Pods may be gone before their end was seen, and the next attempt may be steps ahead before it is first asked."""
+    story = Story().begin()
+    story.report(step=12, checkpoint={"step": 9}).settle()
+    story.shut_down("pool-a-0", "pool-a-1")
+    story.settle()
+    story.pods, story.nodes["pool-a-0"], story.nodes["pool-a-1"] = [], None, None
+    story.settle()
+    story.up("pool-b")
+    story.report(step=12, phase="restore").settle()
+    assert "stepsLost" not in story.record(1), "not known yet"
+    story.report(startStep=13, step=20, phase="generate", parts={"restore": 0.2, "step": 0.5}).settle()
+    assert story.record(1)["stepsLost"] == 0
+    assert story.attempt["startStep"] == 13
 
 
 def test_attempts_that_made_no_step_lose_none():
@@ -85,7 +107,7 @@ def test_attempts_that_made_no_step_lose_none():
         story.leave(story.pod(0), 69).leave(story.pod(1), 69)
         story.settle()
         story.up("pool-b")
-    story.report(step=5, phase="generate", parts={"restore": 0.2}).settle()
+    story.report(startStep=5, step=5, phase="generate").settle()
     assert [r["stepsLost"] for r in story.status["attempts"]] == [0, 0]
 
 

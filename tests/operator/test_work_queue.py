@@ -165,3 +165,16 @@ async def test_the_heart_stops_when_a_pass_hangs(work, monkeypatch):
         queue.add(C)
         await work.next()
         assert queue.beat > stopped
+
+
+async def test_a_pass_that_runs_on_is_cut_off_at_the_end(work):
+    """Once the queue is closed nothing writes any more: the Lease may be given up."""
+    async with running(work) as queue:
+        work.go.clear()
+        queue.add(A)
+        await work.next()
+        await queue.close(0.05)
+        assert queue.idle
+        work.go.set()
+        await asyncio.sleep(0)
+        assert work.running == {A}, "it did not go on to its end"

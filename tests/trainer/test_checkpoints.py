@@ -14,7 +14,7 @@ import pytest
 
 from ratchet_trainer import digests
 from ratchet_trainer.checkpoint import Checkpoints, Content
-from ratchet_trainer.errors import CheckpointUnreadable, StorageUnavailable
+from ratchet_trainer.errors import CheckpointUnreadable, Fenced, StorageUnavailable
 from ratchet_trainer.journal import Claim
 
 IDENTITY = {"versions": {}}
@@ -38,11 +38,14 @@ def content(step: int) -> Content:
 
 def newest(directory: Path, attempt: int = 2) -> tuple[int, Content] | None:
     """What a restart would begin from."""
-    checkpoints = opened(directory, attempt)
+    return resumed(opened(directory, attempt))
+
+
+def resumed(checkpoints: Checkpoints) -> tuple[int, Content] | None:
     for commit in checkpoints.candidates():
         proof = checkpoints.read_proof(commit)
         if proof is not None and (found := checkpoints.read(commit, proof)) is not None:
-            checkpoints.resume_stream(proof, found.lines)
+            checkpoints.resume(commit, proof, found.lines)
             return commit.step, found
     return None
 
@@ -221,3 +224,34 @@ def test_hashes_depend_on_every_bit_path_dtype_and_shape_and_on_nothing_else() -
     assert digests.weights_sha256(parts) == digests.weights_sha256(changed)
     assert digests.state_sha256(parts, {}) != digests.state_sha256(changed, {})
     assert digests.state_sha256(parts, {"step": 1}) != digests.state_sha256(parts, {"step": 2})
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_unreadable_steps_do_not_take_the_place_of_those_made_after_them(tmp_path: Path, keep: int) -> None:
+    """The replay must be kept although steps with higher numbers, which nobody can read, are still there."""
+    checkpoints = opened(tmp_path, 1, keep)
+    for step in range(1, 21):
+        checkpoints.write(content(step), {"stage": 0, "step": 5, "rule": "steps"} if step == 5 else None)
+    for step in range(21 - keep, 21):
+        (folder,) = (tmp_path / "steps").glob(f"{step}-*")
+        (folder / "control.json").write_bytes(b"{}")
+    again = opened(tmp_path, 2, keep)
+    assert resumed(again)[0] == 5
+    for step in (6, 7, 8):
+        again.write(content(step))
+    assert newest(tmp_path, 3)[0] == 8
+
+
+def test_a_writer_that_slept_while_it_restored_leaves_the_stream_of_its_heir_alone(tmp_path: Path) -> None:
+    written(tmp_path)
+    slow = opened(tmp_path, 2)
+    (best, *_) = slow.candidates()
+    proof = slow.read_proof(best)
+    found = slow.read(best, proof)
+    heir = opened(tmp_path, 3)
+    resumed(heir)
+    heir.write(content(4))
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(Fenced, match="left alone"):
+        slow.resume(best, proof, found.lines)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before

@@ -9,10 +9,10 @@ import pytest
 
 from ratchet_trainer import keys
 from ratchet_trainer.model import policy as policy_module
-from ratchet_trainer.model.decoder import Architecture
+from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 
-SMALL = Architecture(vocabulary=64, width=32, layers=2, heads=4, hidden=48)
+SMALL = Architecture(vocabulary=64, width=32, heads=4, hidden=48, layers=(Layer(),) * 2)
 PROMPTS = [(1, 2, 3, 4, 5), (7,), (9, 8, 7, 6, 5, 4, 3, 2)]
 
 

@@ -136,3 +136,25 @@ def test_a_loss_that_explodes_is_named(memory_runtime) -> None:
     with pytest.raises(NonFinite, match="Lower the learning rate"):
         run(runtime)
     assert all(np.isfinite(leaf).all() for _, arrays, *_ in runtime.commits for leaf in arrays.values())
+
+
+def test_data_that_changed_under_a_stage_is_noticed(tmp_path, memory_runtime) -> None:
+    file = tmp_path / "sums.jsonl"
+    lines = [f'{{"question": "{a}+{b}=", "answer": "{a + b}"}}' for a in range(5) for b in range(5)]
+    file.write_text("\n".join(lines))
+    data = [{"name": "sums", "jsonl": {"path": str(file)}}]
+    first = memory_runtime(job(datasets=data), drain_at=5)
+    with pytest.raises(Drain):
+        run(first)
+    file.write_text("\n".join(reversed(lines)))
+    with pytest.raises(ConfigurationInvalid, match="data set sums of stage a changed since step 0"):
+        run(memory_runtime(job(datasets=data), commits=first.commits))
+
+
+def test_an_item_that_is_too_long_is_found_before_the_first_step(tmp_path, memory_runtime) -> None:
+    file = tmp_path / "sums.jsonl"
+    file.write_text('{"question": "1+1=", "answer": "2"}\n' * 20 + '{"question": "9+9=", "answer": "eighteen"}\n')
+    runtime = memory_runtime(job(datasets=[{"name": "sums", "jsonl": {"path": str(file)}}]))
+    with pytest.raises(ConfigurationInvalid, match="item 20: the answer has 9 tokens"):
+        run(runtime)
+    assert runtime.steps == []

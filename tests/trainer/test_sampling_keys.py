@@ -10,13 +10,13 @@ from ratchet_trainer import keys
 from ratchet_trainer.data.items import Item
 from ratchet_trainer.evaluate import Alone
 from ratchet_trainer.keys import Purpose
-from ratchet_trainer.model.decoder import Architecture
+from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.rollout.requests import Engine, Shape
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
 from ratchet_trainer.rollout.types import Draw, Request, Rollout
 
-SMALL = Architecture(vocabulary=259, width=32, layers=1, heads=4, hidden=32)
+SMALL = Architecture(vocabulary=259, width=32, heads=4, hidden=32, layers=(Layer(),))
 
 
 class Squares:

@@ -30,7 +30,7 @@ def said(**changes: Any) -> dict[str, Any]:
 
 
 def read(path: Path, content: Any, may_enter: int = 0) -> Word:
-    file = WordFile(path / "word", "uid", 2, may_enter)
+    file = WordFile(path / "word", "uid", 2, may_enter, {"d"})
     (path / "word").write_text(content if isinstance(content, str) else json.dumps(content))
     return file.read(STAGES)
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_believed_changes_nothing(tmp_path: Path, content: str) -
 
 
 def test_without_a_file_the_word_is_what_the_attempt_began_with(tmp_path: Path) -> None:
-    assert WordFile(tmp_path / "none", "uid", 2, 1).read(STAGES) == Word(1)
+    assert WordFile(tmp_path / "none", "uid", 2, 1, {"d"}).read(STAGES) == Word(1)
 
 
 def test_the_ceiling_never_sinks(tmp_path: Path) -> None:
@@ -75,3 +75,15 @@ def test_stages_are_edited_and_appended_but_begun_ones_stay() -> None:
     word = Word(2, stages={0: stage("a", 99), 1: edited, 2: added, 4: stage("e")})
     assert merged(STAGES, word, begun=0) == [STAGES[0], edited, added]
     assert merged(STAGES, word, begun=1) == [*STAGES, added]
+
+
+def test_a_stage_whose_data_set_came_later_waits_for_the_next_attempt(tmp_path: Path) -> None:
+    later = stage("c") | {"sft": {"dataset": "later"}}
+    assert read(tmp_path, said(mayEnter=2, specHash=stage_hash(later), stages=[entry(2, later)])) == Word(0)
+
+
+def test_the_end_is_the_end_of_the_last_stage_only() -> None:
+    """An attempt that fell back to an earlier checkpoint meets `finish` at earlier ends, too."""
+    word = Word(2, finish=True)
+    assert [word.ends(stage) for stage in range(4)] == [False, False, True, True]
+    assert not Word(2).ends(2)

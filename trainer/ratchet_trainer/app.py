@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ratchet_api.protocol import PORT, Exit
-from ratchet_trainer.environment import ENV_PARENT, Environment, exact_environment, read_environment, read_job_file
+from ratchet_trainer.environment import ENV_PARENT, Environment, exact_environment_of, read_environment, read_job_file
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
 from ratchet_trainer.preemption import Watchdog
 
@@ -58,8 +58,7 @@ def _train(
     directory = Path(job["spec"]["checkpoint"]["directory"])
     if str(directory).startswith("gs:"):
         raise ConfigurationInvalid(
-            "spec.checkpoint.directory: gs:// cannot be written yet; "
-            "mount the bucket or a volume and give its path with claimName"
+            "spec.checkpoint.directory: gs:// cannot be written yet; mount a volume and give its path with claimName"
         )
     found: list[Peers | BaseException] = []
     meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)
@@ -149,7 +148,7 @@ def _collective_broke(error: BaseException) -> bool:
 
 def _reexecute_if_needed(job: dict[str, Any]) -> None:
     # Python reads its hash seed, and XLA its thread count, once at the start.
-    wanted = exact_environment(job["spec"])
+    wanted = exact_environment_of(job["spec"])
     wrong = {k: v for k, v in wanted.items() if os.environ.get(k) != v}
     if not wrong:
         return

@@ -239,8 +239,18 @@ class Checkpoints:
                     time.sleep(BACK_OFF_SECONDS[0])
         return None
 
-    def resume_stream(self, proof: Mapping[str, Any], lines: list[bytes]) -> None:
-        """Cuts the metric stream to the restored step: lines of steps that are done again are not in it twice."""
+    def resume(self, commit: Commit, proof: Mapping[str, Any], lines: list[bytes]) -> None:
+        """Goes on from a commit that was read: what lies above it is done again.
+
+        Steps above it could not be read; they neither take the place of good ones among the newest that are kept, nor
+        stand lines of theirs twice in the metric stream, which is cut to the restored step. Raises Fenced when the
+        directory has a newer owner: cutting its stream would lose lines.
+        """
+        self.journal.read()
+        self.journal.must_be_mine("the metric stream is left alone")
+        self._alive = [
+            c for c in self._alive if c.lineage != commit.lineage or (c.step, c.seq) <= (commit.step, commit.seq)
+        ]
         offset = proof["metrics"]["offset"]
         stream = self.directory / "metrics.jsonl"
         size = stream.stat().st_size if stream.exists() else 0

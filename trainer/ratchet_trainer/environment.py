@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet_api import protocol
+from ratchet_api.exact_environment import exact_environment
 from ratchet_trainer.errors import ConfigurationInvalid
 
 ENV_TERMINATION_LOG = "RATCHET_TERMINATION_LOG"
@@ -31,9 +32,6 @@ ENV_PATH_MAP = "RATCHET_PATH_MAP"
 
 ENV_PARENT = "RATCHET_PARENT"
 """Process id of the `ratchet train` that this process must not outlive."""
-
-EXACT_ENVIRONMENT = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-"""Settings that results may depend on, besides NPROC. They must stand before Python starts."""
 
 
 @dataclass(frozen=True)
@@ -130,22 +128,9 @@ def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
                 break
 
 
-def exact_environment(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that must stand before Python starts, for the bits to be the same everywhere.
-
-    NPROC sizes XLA's thread pool and so decides the order of its sums; it comes from the manifest, never from the
-    machine.
-    """
-    cpu = spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu", "1")
-    return EXACT_ENVIRONMENT | {"NPROC": str(threads(cpu))}
-
-
-def threads(cpu: str) -> int:
-    """The whole number of CPUs in a Kubernetes quantity, at least 1."""
-    scale = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-    cpu = cpu.removesuffix("i")
-    amount = float(cpu[:-1]) * scale[cpu[-1]] if cpu[-1] in scale else float(cpu)
-    return max(1, int(amount))
+def exact_environment_of(spec: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that must stand before Python starts; `spec` as plain JSON."""
+    return exact_environment(spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu"))
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:

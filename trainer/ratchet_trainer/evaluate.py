@@ -56,6 +56,7 @@ class HeldOut:
     name: str
     digest: str
     items: Mapping[int, Item]
+    held = True
 
     @property
     def size(self) -> int:

@@ -13,9 +13,12 @@ import platform
 import re
 from typing import Any
 
-from ratchet_api.canonical import sha256
+from ratchet_api.canonical import said, sha256
 from ratchet_api.job import Spec
 from ratchet_trainer.errors import ConfigurationInvalid
+
+FLAGS = ("JAX_", "XLA_", "LIBTPU_")
+"""Variables that begin so may change bits; where compiled programs are kept does not."""
 
 VERSION = "0.1.0"
 """Version of the code that results depend on."""
@@ -23,11 +26,17 @@ VERSION = "0.1.0"
 
 def config_hash(spec: Spec, stage: int) -> str:
     """Hash of what stages 0..stage are made of: model, seed, these stages, their data sets; not of where they run."""
-    plain = spec.manifest()
-    stages = plain["stages"][: stage + 1]
-    names = {part["dataset"] for s in stages for part in (s.get("sft"), s.get("rl")) if part}
-    datasets = sorted((d for d in plain["datasets"] if d["name"] in names), key=lambda d: d["name"])
-    return sha256({"model": plain["model"], "seed": plain["seed"], "stages": stages, "datasets": datasets})
+    begun = spec.stages[: stage + 1]
+    names = {part.dataset for s in begun for part in (s.sft, s.rl) if part is not None}
+    datasets = sorted((d for d in spec.datasets if d.name in names), key=lambda d: d.name)
+    return sha256(
+        {
+            "model": said(spec.model),
+            "seed": spec.seed,
+            "stages": [said(s) for s in begun],
+            "datasets": [said(d) for d in datasets],
+        }
+    )
 
 
 def present(mesh: Any) -> dict[str, Any]:
@@ -44,8 +53,11 @@ def present(mesh: Any) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "settings": {
-            **{name: os.environ.get(name, "") for name in ("NPROC", "PYTHONHASHSEED", "XLA_FLAGS")},
+            **{name: os.environ.get(name, "") for name in ("NPROC", "PYTHONHASHSEED")},
+            **{k: v for k, v in sorted(os.environ.items()) if k.startswith(FLAGS) and "CACHE" not in k},
             "prng": str(jax.config.jax_default_prng_impl),
+            "partitionable": str(jax.config.jax_threefry_partitionable),
+            "x64": str(jax.config.jax_enable_x64),
             "precision": str(jax.config.jax_default_matmul_precision),
         },
         "topology": {

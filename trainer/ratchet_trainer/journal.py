@@ -7,6 +7,7 @@ commit" would be a race. What a step's folder holds is `checkpoint.py`'s matter.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -64,20 +65,31 @@ class Journal:
     def read(self) -> list[Claim | Commit]:
         """Reads entries that were not seen yet and returns those, in order."""
         found: list[Claim | Commit] = []
-        try:
-            names = sorted(n for n in os.listdir(self.folder) if n.endswith(".json") and n[:-5].isdigit())
-        except FileNotFoundError:
-            names = []
-        for name in names:
-            seq = int(name[:-5])
-            if seq >= self._next:
-                entry = _parse(seq, (self.folder / name).read_bytes())
-                # Only now: if reading fails here, the next call begins at this entry, and those before are known.
-                self._next = seq + 1
-                if entry is not None:
-                    found.append(entry)
-                    self.entries.append(entry)
-        return found
+        listed = self._listed() if self._next == 1 else []
+        while True:
+            seq = self._next
+            try:
+                content = (self.folder / f"{seq:010d}.json").read_bytes()
+            except FileNotFoundError:
+                later = [number for number in listed if number > seq]
+                if not later:
+                    return found
+                self._next = later[0]  # somebody removed entries: what came after them was listed before this look
+                continue
+            entry = _parse(seq, content)
+            # Only now: if reading fails here, the next call begins at this entry, and those before are known.
+            self._next = seq + 1
+            if entry is not None:
+                found.append(entry)
+                self.entries.append(entry)
+
+    def _listed(self) -> list[int]:
+        """Numbers that are there, once: later entries are looked for by name, since the folder grows with every step
+        ever made, and a listing beside a writer may show a number without the one before it."""
+        with contextlib.suppress(FileNotFoundError):
+            names = os.listdir(self.folder)
+            return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+        return []
 
     @property
     def lineage(self) -> int:
@@ -174,11 +186,7 @@ class Journal:
         assert self.mine is not None, "claim first"
         lineage = self.mine.lineage
         # A claim may be known already, from a read that failed after it: a place behind it must not be taken.
-        newer_claim = next((c for c in self.claims if c.seq > self.mine.seq), None)
-        if newer_claim is not None:
-            raise Fenced(
-                f"step {step} is not committed: a newer owner took journal entry {newer_claim.seq}", newer_claim.owner
-            )
+        self.must_be_mine(f"step {step} is not committed")
         body = {"v": V, "lineage": lineage, "step": step, "path": path, "sha256": sha256}
         if boundary is not None:
             body["boundary"] = boundary
@@ -195,6 +203,12 @@ class Journal:
         self.entries.append(made)
         self._next = seq + 1
         return made
+
+    def must_be_mine(self, otherwise: str) -> None:
+        """Raises Fenced, saying what is not done, if a newer claim is known."""
+        newer = next((c for c in self.claims if self.mine is not None and c.seq > self.mine.seq), None)
+        if newer is not None:
+            raise Fenced(f"{otherwise}: a newer owner took journal entry {newer.seq}", newer.owner)
 
     def _create(self, seq: int, body: dict[str, Any]) -> bool:
         """Creates an entry unless its number is taken. Durable on return."""
@@ -213,6 +227,11 @@ class Journal:
                 # NFS may have made the link and lost the answer: the link count tells.
                 if error.errno in (errno.EIO, errno.ETIMEDOUT) and os.stat(temporary).st_nlink == 2:
                     return True
+                if error.errno in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+                    raise ConfigurationInvalid(
+                        f"spec.checkpoint.directory: {self.folder.parent} is on a file system without hard links, by "
+                        "which the journal keeps writers apart; use one that has them, such as Filestore or another NFS"
+                    ) from error
                 raise
         finally:
             Path(temporary).unlink(missing_ok=True)

@@ -169,7 +169,7 @@ class Gang:
         addresses = _addresses(processes)
         shared = (
             os.environ
-            | environment.exact_environment(job["spec"])
+            | environment.exact_environment_of(job["spec"])
             | {
                 "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
                 protocol.ENV_NAMESPACE: "default",

@@ -50,6 +50,7 @@ class Progress:
             "jobSetUID": environment.jobset_uid,
             "phase": "start",
             "stage": None,
+            "startStep": None,  # the step that this attempt went on from, once that is known
             "step": 0,
             "targetStep": None,
             "reward": None,

@@ -52,6 +52,8 @@ def row_gradient(
             total, largest = one_pass(params, rows)
         else:
             total, largest = _added(one_pass, params, _in_passes(rows, passes))
+        if mesh.shape["data"] == 1:
+            return total[0], total[1] | largest
         flat, unravel = ravel_pytree(total)
         peaks, unravel_peaks = ravel_pytree(largest)
         gradient, sums = unravel(jax.lax.psum(flat, "data"))

@@ -68,7 +68,7 @@ class Run:
                 self.train_stage()
                 stage = self.state.stage
                 word = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
-                if word.finish:
+                if word.ends(stage.index):
                     return
                 self.state = self.enter_stage(stage.index + 1)
         except Drain:
@@ -83,7 +83,7 @@ class Run:
             state, metrics, timing = step(self.state)
             self.state = self.advance(self.record(state, metrics), metrics)
             timing |= {"seconds": (took := time.monotonic() - began)}
-            timing["tokensPerSecond"] = timing.get("generatedTokens", 0) / took
+            timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
             self.state = self.commits.step_made(self.state, target, metrics, timing)
             if self.leaving is not None:
@@ -269,6 +269,12 @@ class Run:
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
                     f"middle of; a stage that has begun cannot change. Restore it, or create another job"
                 )
+            changed = sorted(k for k, v in state.stage.inputs.items() if self.stage.inputs.get(k) != v)
+            if changed:
+                raise ConfigurationInvalid(
+                    f"{' and '.join(changed)} of stage {state.stage.name} changed since step {state.stage.start_step}, "
+                    f"where the stage began; restore what it was, or give a later stage the new data under a new name"
+                )
         return state
 
     def enter_stage(self, index: int) -> State:
@@ -280,7 +286,7 @@ class Run:
         return self.at_start_of(self.stage, state)
 
     def at_start_of(self, stage: Stage, state: State) -> State:
-        where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates)
+        where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates, inputs=stage.inputs)
         selection, expansion = {"epoch": 0, "position": 0}, {}
         if stage.spec.rl is not None:
             ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet_api.base import read_tolerantly
 from ratchet_api.canonical import canonical, immutable_spec_hash
-from ratchet_api.job import Spec, parse_spec
+from ratchet_api.job import Spec
 from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
 from ratchet_trainer import digests, identity
 from ratchet_trainer.checkpoint import Checkpoints, Content, with_retries
@@ -87,7 +88,7 @@ class Runtime:
         self.environment = environment
         self.process, self.processes = environment.process, environment.processes
         self.mesh = distributed.mesh()
-        spec = parse_spec(job["spec"])
+        spec = read_tolerantly(Spec, job["spec"])  # an image lives as long as its job; operators may be newer
         self.job = Job(job["namespace"], job["name"], job["jobUID"], environment.attempt, spec, job["mayEnter"])
         self.progress = progress
         self.commit_requested = False  # a checkpoint was asked for by the word; agreed on at safe points
@@ -97,8 +98,9 @@ class Runtime:
         self._checkpoints = Checkpoints(
             Path(spec.checkpoint.directory), environment.tag, spec.checkpoint.keep, self._identity
         )
-        self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"])
-        self._stages = [stage.manifest() for stage in spec.stages]
+        names = {dataset.name for dataset in spec.datasets}
+        self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"], names)
+        self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the word are of these
         self._honoured = 0  # the last checkpointRequest of the word that was answered
         self._word_read = 0.0
         self._thread = ThreadPoolExecutor(1, "commit")
@@ -159,6 +161,7 @@ class Runtime:
         rows, journalled = self.broadcast(plan)
         for row in rows:
             if (saved := self._restore_commit(row, shardings)) is not None:
+                self.progress.update(startStep=saved.step)
                 return saved
         if journalled or self.environment.last_step > 0:
             raise CheckpointUnreadable(
@@ -166,6 +169,7 @@ class Runtime:
                 + (f"; the job's status knows step {self.environment.last_step}" if self.environment.last_step else "")
                 + ". Restore the directory from a copy, or create the job anew in another directory"
             )
+        self.progress.update(startStep=0)
         log.info("nothing is committed yet: starting at step 0")
         return None
 
@@ -215,7 +219,7 @@ class Runtime:
             log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
         self.hashes = {k: proof[k] for k in ("weightsSha256", "stateSha256")}
         if self.process == 0:
-            with_retries("resuming metrics.jsonl", lambda: self._checkpoints.resume_stream(proof, content.lines))
+            with_retries("resuming metrics.jsonl", lambda: self._checkpoints.resume(commit, proof, content.lines))
         arrays = _on_devices(content.arrays, shardings)
         self._watchdog.standing.step = commit.step
         stage = content.control["stage"]
@@ -325,10 +329,10 @@ class Runtime:
             raise Drain(f"no word came in {BOUNDARY_WAIT_SECONDS} s at the end of stage {stage_index}", shown)
         word = Word.from_plain(told)
         self._stages = merged(self._stages, word, stage_index)
-        self.job.spec = parse_spec(self.job.spec.manifest() | {"stages": self._stages})
+        self.job.spec = read_tolerantly(Spec, self.job.spec.manifest() | {"stages": self._stages})
         self.job.may_enter = word.may_enter
         self._watchdog.standing.boundary = None
-        if word.finish:
+        if word.ends(stage_index):
             self.enter("done")
             spent = self.progress.phase_seconds.items()
             log.info("seconds by phase: %s", "  ".join(f"{phase} {s:.1f}" for phase, s in spent if s >= 0.05))
@@ -339,7 +343,7 @@ class Runtime:
         while True:
             word = self._words.read(self._stages)
             stages = merged(self._stages, word, stage_index)
-            if word.finish or stage_index < word.may_enter < len(stages):
+            if word.ends(stage_index) or stage_index < word.may_enter < len(stages):
                 return word
             if time.monotonic() > deadline:
                 return None

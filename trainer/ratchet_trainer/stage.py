@@ -15,11 +15,12 @@ import jax
 from jax.sharding import Mesh
 
 from ratchet_api import stages as api
-from ratchet_api.canonical import stage_hash
+from ratchet_api.canonical import said, sha256
 from ratchet_api.job import Spec
 from ratchet_trainer import optimiser, sft
 from ratchet_trainer.credit.critic import Critic
-from ratchet_trainer.data.items import Source, open_source
+from ratchet_trainer.data import tokenizer
+from ratchet_trainer.data.items import Source, check_lengths, open_source
 from ratchet_trainer.learner import Layout, Learner
 from ratchet_trainer.methods import Method, resolve
 from ratchet_trainer.model.policy import Policy
@@ -86,6 +87,11 @@ class Stage:
         found = self.spec.sft or self.spec.rl
         assert found is not None  # the type's rules
         return found
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What the stage reads, and its digests: they must not change under it."""
+        return {f"data set {self.settings.dataset}": self.facts.digest, "the tokenizer": tokenizer.DIGEST}
 
     @property
     def rl(self) -> api.Rl:
@@ -164,6 +170,8 @@ def open_stage(team: Team, machine: Machine, spec: Spec, index: int) -> Stage:
     settings = stage.sft or stage.rl
     assert settings is not None  # the type's rules
     source = open_source(spec.dataset(settings.dataset)) if team.process == 0 else None
+    if source is not None:
+        check_lengths(source, settings.max_prompt_tokens, stage.sft.max_response_tokens if stage.sft else None)
     facts = team.broadcast([source.digest, source.size] if source is not None else None)
-    hash_ = stage_hash(stage.manifest())
+    hash_ = sha256(said(stage))
     return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), machine, team)

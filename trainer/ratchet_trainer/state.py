@@ -24,7 +24,8 @@ NO_LINES = hashlib.sha256(b"").hexdigest()
 class StageState:
     """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first
     step is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is
-    the rule that ended the stage: it is never looked at again, a restart included."""
+    the rule that ended the stage: it is never looked at again, a restart included. `inputs`: digests of what the stage
+    reads (its data set, the tokenizer)."""
 
     index: int
     name: str
@@ -33,6 +34,7 @@ class StageState:
     updates_at_start: int
     windows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     done: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class State:
     def control(self) -> Plain:
         """Everything but arrays and lines, as plain JSON."""
         stage = asdict(self.stage) | {"windows": {k: list(v) for k, v in self.stage.windows.items()}}
+        stage["inputs"] = dict(self.stage.inputs)
         return {
             "step": self.step,
             "updates": self.updates,

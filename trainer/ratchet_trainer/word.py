@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,11 @@ class Word:
     )  # edited or appended since the attempt began, as admitted
     checkpoint_request: int = 0  # only grows; a new number asks for a checkpoint at the next step
 
+    def ends(self, stage: int) -> bool:
+        """Whether the run is over at the end of this stage. `finish` is said of the last one: an attempt that fell back
+        to an earlier checkpoint meets it at earlier ends, too, and replays on."""
+        return self.finish and stage >= self.may_enter
+
     def plain(self) -> dict[str, Any]:
         return {"m": self.may_enter, "f": self.finish, "s": sorted(self.stages.items()), "c": self.checkpoint_request}
 
@@ -41,8 +47,9 @@ class Word:
 class WordFile:
     """The file that the word stands in, and the last word that was believed."""
 
-    def __init__(self, path: Path, uid: str, attempt: int, may_enter: int):
-        self.path, self.uid, self.attempt = path, uid, attempt
+    def __init__(self, path: Path, uid: str, attempt: int, may_enter: int, datasets: Collection[str]):
+        """`datasets`: names of those that the attempt's job file has; the word brings stages, but no data sets."""
+        self.path, self.uid, self.attempt, self.datasets = path, uid, attempt, datasets
         self.word = Word(may_enter)
         self._seen: bytes | None = None
 
@@ -74,6 +81,13 @@ class WordFile:
         for entry in body.get("stages", []):
             if stage_hash(entry["spec"]) != entry["specHash"]:
                 raise ValueError(f"stage {entry['index']} does not have the hash that is given for it")
+            needed = {part["dataset"] for part in (entry["spec"].get("sft"), entry["spec"].get("rl")) if part}
+            unknown = needed - set(self.datasets)
+            if unknown:
+                raise ValueError(
+                    f"stage {entry['index']} needs data set {', '.join(sorted(unknown))}, which came after this "
+                    "attempt began; the next one has it"
+                )
             added[int(entry["index"])] = entry["spec"]
         may_enter = int(body["mayEnter"])
         known = dict(enumerate(stages)) | added

@@ -6,11 +6,11 @@ cannot be changed by the manifest. Pods hold no API credentials.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from ratchet_api import protocol
+from ratchet_api.exact_environment import exact_environment
 from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
@@ -19,7 +19,6 @@ from ratchet_operator.build.names import config_map_name, coordinator, labels
 GRACE_SECONDS = 30
 NODE_LOSS_SECONDS = 30
 """How long a pod stays on a node that is not ready or unreachable: a blip is no reason to lose a run."""
-OWN_ENVIRONMENT = ("NPROC", "PYTHONHASHSEED", "TZ", "LC_ALL")
 AFFINITY_PODS = 256
 """Up to so many pods the scheduler keeps slices apart by itself; beyond, pod affinity is too slow for it."""
 
@@ -105,10 +104,7 @@ def environment(
         protocol.ENV_PROCESSES: str(processes(placement)),
         protocol.ENV_HOSTS_PER_SLICE: str(placement_shape(placement).hosts),
         **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
-        "NPROC": threads(spec.pod_template.resources.requests.cpu),
-        "PYTHONHASHSEED": "0",
-        "TZ": "UTC",
-        "LC_ALL": "C.UTF-8",
+        **exact_environment(spec.pod_template.resources.requests.cpu),
     }
     from_pod = {
         protocol.ENV_JOBSET_UID: f"metadata.labels['{protocol.LABEL_JOBSET_UID}']",
@@ -120,14 +116,6 @@ def environment(
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_pod.items()),
         *({"name": variable.name, "value": variable.value} for variable in spec.pod_template.env),
     ]
-
-
-def threads(cpu: str | None) -> str:
-    """NPROC: the whole part of the requested CPUs, at least 1. Never taken from the machine: results depend on it."""
-    amount = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(m?)", cpu or "")
-    if amount is None:
-        return "1"
-    return str(max(1, int(float(amount[1]) / (1000 if amount[2] else 1))))
 
 
 def node_selector(placement: Placement) -> dict[str, str]:

@@ -6,11 +6,14 @@ inside the pod. Each problem has its path and a way out; no object is made while
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+from ratchet_api.canonical import canonical
+from ratchet_api.exact_environment import exact_environment
 from ratchet_api.job import Spec
 from ratchet_api.validate import Problem, semantic_problems
-from ratchet_operator.build.pod import OWN_ENVIRONMENT, mounts
+from ratchet_operator.build.pod import mounts
 from ratchet_operator.snapshot import Values
 
 OWN_DOMAINS = ("ratchet.dev", "jobset.sigs.k8s.io", "batch.kubernetes.io", "kubernetes.io", "k8s.io")
@@ -31,12 +34,32 @@ SYSTEM_FOLDERS = (
     "var",
 )
 
+SPEC_LIMIT = 256 << 10
+KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
+WORDS = "letters, digits, '-', '_' and '.', at most 63, beginning and ending with a letter or digit"
+SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, **{unit: 1e3 ** (i + 2) for i, unit in enumerate("MGTPE")}} | {
+    f"{unit}i": 1024.0 ** (i + 1) for i, unit in enumerate("KMGTPE")
+}
+
 DETOUR = "a part of the path is empty, . or ..; write the path without it, and without a / at its end"
 
 
 def problems(spec: Spec, values: Values) -> tuple[Problem, ...]:
     """Everything that keeps this job from being run; empty when it is accepted."""
-    return (*semantic_problems(spec), *_storage(spec), *_template(spec, values))
+    return (*_size(spec), *semantic_problems(spec), *_storage(spec), *_template(spec, values))
+
+
+def _size(spec: Spec) -> Iterator[Problem]:
+    size = len(canonical(spec.manifest()))
+    if size > SPEC_LIMIT:
+        yield Problem("spec", f"is {size} bytes as JSON, at most {SPEC_LIMIT} fit into the attempt's job file")
+
+
+def amount(quantity: str) -> float:
+    """A Kubernetes quantity as a number."""
+    number = quantity.rstrip("mkKMGTPEi")
+    return float(number) * SCALE[quantity[len(number) :]]
 
 
 def _storage(spec: Spec) -> Iterator[Problem]:
@@ -96,8 +119,19 @@ def _template(spec: Spec, values: Values) -> Iterator[Problem]:
                 yield Problem(
                     f"spec.podTemplate.{kind}", f"{key} belongs to Kubernetes or to Ratchet; use a domain of yours"
                 )
+            if not KEY.match(key) or (kind == "labels" and not VALUE.match(given[key])):
+                yield Problem(f"spec.podTemplate.{kind}", f"{key}: {given[key]!r} is no label; {WORDS}")
+    for i, placement in enumerate(spec.placements):
+        for key, value in placement.node_selector.items():
+            if not KEY.match(key) or not VALUE.match(value):
+                yield Problem(f"spec.placements[{i}].nodeSelector", f"{key}: {value!r} is no label; {WORDS}")
+    for name in ("cpu", "memory"):
+        asked, most = getattr(template.resources.requests, name), getattr(template.resources.limits, name)
+        if asked is not None and most is not None and amount(asked) > amount(most):
+            path = f"spec.podTemplate.resources.requests.{name}"
+            yield Problem(path, f"{asked} is more than the limit, {most}; raise the limit")
     for i, variable in enumerate(template.env):
-        if variable.name.startswith("RATCHET_") or variable.name in OWN_ENVIRONMENT:
+        if variable.name.startswith("RATCHET_") or variable.name in exact_environment(None):
             yield Problem(
                 f"spec.podTemplate.env[{i}].name",
                 f"{variable.name} is set by Ratchet, because results depend on it"

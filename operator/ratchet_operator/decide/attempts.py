@@ -27,7 +27,7 @@ def highest(world: World, *, own: bool) -> int:
     """The highest attempt number that any live object, or a trainer that was fenced off, tells of; 0 if none does."""
     numbers = [0]
     for pod in world.pods:
-        if pod.attempt is not None and (not own or pod.job_uid == world.uid):
+        if pod.attempt is not None and pod.made_by_job and (not own or pod.job_uid == world.uid):
             numbers.append(pod.attempt)
         if pod.exit is not None and pod.exit.code == Code.FENCED and not own:
             claim = pod.exit.message.get("owner")

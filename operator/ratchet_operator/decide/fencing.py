@@ -54,12 +54,12 @@ def blockers(world: World, number: int) -> list[str]:
 
 
 def sweep(draft: Draft) -> None:
-    """Asks for the end of what is left of earlier attempts."""
+    """Asks for the end of what is left of earlier attempts. A pod that no Job made is waited for, not deleted."""
     world, attempt = draft.world, draft.attempt
     if attempt is None:
         return
     for pod in older_pods(world, attempt.number):
-        if not pod.ended and pod.deletion is None:
+        if not pod.ended and pod.deletion is None and pod.made_by_job:
             grace = LOSS_GRACE_SECONDS if pod.job_uid == world.uid else None
             draft.delete.append(delete_pod(pod, grace))
     for jobset in older_jobsets(world, attempt.number):

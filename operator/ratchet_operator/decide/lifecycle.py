@@ -56,7 +56,7 @@ def _follow(draft: Draft, spec: Spec) -> None:
     assert attempt is not None
     if attempt.job_set_uid is None and attempt.ended_time is None:
         attempts.adopt(draft)
-        if draft.attempt is None or draft.attempt.job_set_uid is None:
+        if draft.attempt is None or (draft.attempt.job_set_uid is None and draft.attempt.ended_time is None):
             return  # `_go_on` creates it
     report.absorb(draft, spec)
     stages.absorb(draft, spec)
@@ -98,11 +98,11 @@ def _go_on(draft: Draft, spec: Spec, *, accepted: bool) -> None:
         return
     if draft.attempt is not None and draft.attempt.job_set_uid is not None and not _settled(draft):
         return
-    if not accepted:
-        draft.wait("NotAccepted", "correct the spec; see the condition Accepted")
-        return
     if spec.suspend:
         draft.wait("Suspended", "set spec.suspend to false to go on")
+        return
+    if not accepted:
+        draft.wait("NotAccepted", "correct the spec; see the condition Accepted")
         return
     if draft.attempt is None or _settled(draft):
         attempts.authorise(draft, spec)

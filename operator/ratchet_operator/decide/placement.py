@@ -34,12 +34,16 @@ def choose(draft: Draft, spec: Spec) -> Placement:
 def gave_up(draft: Draft, spec: Spec) -> Sign | None:
     """The sign that the present placement has no room, once its time is over and there is another one to try."""
     attempt = draft.attempt
-    if attempt is None or attempt.created_time is None or attempt.running_time is not None or len(spec.placements) < 2:
+    if attempt is None or attempt.created_time is None or attempt.running_time is not None:
         return None
     placement = next((p for p in spec.placements if p.name == attempt.placement), None)
     pods = draft.world.own_pods(attempt.number)
     bound = [pod for pod in pods if pod.node is not None]
-    if placement is None or (len(bound) >= attempt.pods_total and pods):
+    if len(bound) >= attempt.pods_total and pods:
+        return None
+    if placement is None:
+        return Sign("Unschedulable", f"placement {attempt.placement} is no longer in the spec", None)
+    if len(spec.placements) < 2:
         return None
     until = stamps.after(attempt.created_time, float(placement.wait_seconds))
     if not draft.world.passed(until):

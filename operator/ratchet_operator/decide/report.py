@@ -7,7 +7,7 @@ keeps showing the highest one. The repeated steps are counted where they belong,
 from __future__ import annotations
 
 from ratchet_api.job import Spec
-from ratchet_api.status import AttemptRecord, CheckpointStatus, Progress, RecoveryParts
+from ratchet_api.status import AttemptRecord, CheckpointStatus, ExactSince, Progress, RecoveryParts
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.draft import Draft, revised
 from ratchet_operator.decide.views import Pod
@@ -22,6 +22,9 @@ def absorb(draft: Draft, spec: Spec) -> None:
     if answer is None:
         return
     committed(draft, (answer.get("checkpoint") or {}).get("step"), answer.get("checkpoint"))
+    since = answer.get("exactSince")
+    if since is not None:
+        draft.revise(exact_since=revised(ExactSince(step=since["step"]), reason=since["reason"][:1024]))
     _progress(draft, answer, spec)
     _restored(draft, answer)
     _recovered(draft, answer)
@@ -41,11 +44,11 @@ def committed(draft: Draft, step: int | None, checkpoint: Raw | None = None) -> 
 
 
 def last_words(pods: tuple[Pod, ...]) -> int | None:
-    """The highest step that a drained member says it committed."""
+    """The highest step that a member says was committed when it left, whatever it left with."""
     steps = [
         pod.exit.message["step"]
         for pod in pods
-        if pod.exit is not None and pod.exit.code in (0, 75) and isinstance(pod.exit.message.get("step"), int)
+        if pod.exit is not None and isinstance(pod.exit.message.get("step"), int)
     ]
     return max(steps, default=None)
 
@@ -108,13 +111,10 @@ def _restored(draft: Draft, answer: Raw) -> None:
     """Learns which step the attempt went on from, and so what the ones before it lost."""
     attempt = draft.attempt
     assert attempt is not None
-    if answer.get("step") is None or answer.get("phase") in ("start", "restore"):
-        return
+    origin = answer.get("startStep")
+    if origin is None:
+        return  # it has not restored yet
     open_records = [r for r in draft.status.attempts if r.steps_lost is None and r.number < attempt.number]
-    parts = answer.get("parts") or {}
-    # Before its first own step the trainer shows the one that it restored; later only the last known commit is certain.
-    shows_origin = parts.get("restore") is not None and parts.get("step") is None
-    origin = int(answer["step"]) if shows_origin else (attempt.start_step or 0)
     if origin > (attempt.start_step or 0):
         draft.revise_attempt(start_step=origin)
         draft.count(disturbances_without_progress=0)  # the one before had committed more than it could tell

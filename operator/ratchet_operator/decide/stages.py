@@ -8,6 +8,8 @@ waiting.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterator
 
 from ratchet_api.job import Spec
@@ -31,9 +33,9 @@ def over(status: Status) -> bool:
 
 def absorb(draft: Draft, spec: Spec) -> None:
     """Records every end of a stage that the trainer has reported."""
-    for position, boundary in _reports(draft):
+    for position, restored, boundary in _reports(draft):
         if position is not None:
-            _catch_up(draft, spec, position)
+            _catch_up(draft, spec, position, restored)
         stage = draft.status.stage
         if boundary is None or stage is None or boundary.get("stage") != stage.index or over(draft.status):
             continue  # nothing new: a replay of an end that is recorded, or no end at all
@@ -69,13 +71,14 @@ def say_word(draft: Draft, spec: Spec) -> None:
         draft.patch.append(Patch("v1", "Pod", leader.namespace, leader.name, leader.uid, leader.resource_version, body))
 
 
-def _reports(draft: Draft) -> Iterator[tuple[Raw | None, Raw | None]]:
-    """What the trainer says of stages: (its position, the end of a stage), from HTTP and from termination messages."""
+def _reports(draft: Draft) -> Iterator[tuple[Raw | None, int | None, Raw | None]]:
+    """What the trainer says of stages: (its position, the step it restored, the end of a stage), from HTTP and from
+    termination messages."""
     attempt = draft.attempt
     assert attempt is not None
     answer = draft.world.progress_of(attempt.number, attempt.job_set_uid)
     if answer is not None:
-        yield answer.get("stage"), answer.get("boundary")
+        yield answer.get("stage"), answer.get("startStep"), answer.get("boundary")
     for pod in draft.world.own_pods(attempt.number):
         boundary = pod.exit.message.get("boundary") if pod.exit is not None else None
         if (
@@ -83,17 +86,32 @@ def _reports(draft: Draft) -> Iterator[tuple[Raw | None, Raw | None]]:
             and isinstance(boundary.get("stage"), int)
             and isinstance(boundary.get("step"), int)
         ):
-            yield None, boundary
+            yield None, None, boundary
 
 
-def _catch_up(draft: Draft, spec: Spec, position: Raw) -> None:
-    """After a loss of status the checkpoint knows best which stage the job is in."""
+def _catch_up(draft: Draft, spec: Spec, position: Raw, restored: int | None) -> None:
+    """After a loss of status the checkpoint knows best which stage the job is in: the one that the attempt began in, or
+    one that a word, which still stands on the leader, let it enter. Whoever claims another is not believed: nobody
+    steers a run over HTTP.
+    """
     stage = draft.status.stage
     index, start = position.get("index"), position.get("startStep")
     if stage is None or index is None or start is None or not stage.index < index < len(spec.stages):
         return
+    if (restored is None or restored < max(1, start)) and _told(draft) < index:
+        return
     _close(draft, max(start, stage.start_step), None)
     _enter(draft, spec, index, start)
+
+
+def _told(draft: Draft) -> int:
+    """The stage that the word on the present attempt's leader lets it enter; -1 without one."""
+    assert draft.attempt is not None
+    for pod in draft.world.own_pods(draft.attempt.number):
+        if pod.is_leader and pod.word:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                return int(json.loads(pod.word)["mayEnter"])
+    return -1
 
 
 def _close(draft: Draft, step: int, rule: str | None) -> None:

@@ -84,6 +84,12 @@ class Pod:
         return _number(self.labels.get(LABEL_ATTEMPT))
 
     @property
+    def made_by_job(self) -> bool:
+        """Whether a Job controls it, as it does every trainer; whoever may create pods can set labels."""
+        owners = self.raw["metadata"].get("ownerReferences") or ()
+        return any(owner.get("controller") and owner.get("kind") == "Job" for owner in owners)
+
+    @property
     def job_uid(self) -> str | None:
         return self.labels.get(LABEL_JOB_UID)
 
@@ -293,4 +299,7 @@ MESSAGE: dict[str, Callable[[Any], bool]] = {
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    """An attempt's number, if that is what it is: a label is anybody's to write."""
+    if text is None or not (text.isascii() and text.isdigit()) or len(text) > len(str(ATTEMPT_MOST)):
+        return None
+    return int(text) if int(text) <= ATTEMPT_MOST else None

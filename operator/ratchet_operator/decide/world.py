@@ -5,12 +5,11 @@ Decides identity: what is this job's own, which Node is the one that a pod was b
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
+from ratchet_api.base import read_tolerantly
 from ratchet_api.job import Spec, parse_spec
 from ratchet_api.status import Status
 from ratchet_api.validate import Problem, problems
@@ -106,19 +105,4 @@ class World:
 
 def read_status(data: Raw) -> Status:
     """The typed status. Fields that only a newer operator knows are left out. Raises ValueError otherwise."""
-    try:
-        return Status.model_validate(data)
-    except ValidationError as error:
-        unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
-        if not unknown:
-            raise
-    data = json.loads(json.dumps(data))
-    for location in unknown:
-        _remove(data, location)
-    return Status.model_validate(data)
-
-
-def _remove(data: Any, location: tuple[int | str, ...]) -> None:
-    for part in location[:-1]:
-        data = data[part]
-    del data[location[-1]]
+    return read_tolerantly(Status, data)

@@ -29,6 +29,7 @@ class Source(Protocol):
     name: str
     digest: str
     size: int
+    held: bool  # whether all items are in memory
 
     def item(self, index: int) -> Item: ...
 
@@ -44,6 +45,15 @@ def open_source(dataset: Dataset) -> Source:
 
     assert dataset.jsonl is not None  # the type's rules
     return JsonlItems(dataset.name, dataset.jsonl)
+
+
+def check_lengths(source: Source, prompt_limit: int, answer_limit: int | None) -> None:
+    """Raises ConfigurationInvalid for an item that is too long, before a step is made that could not be made again
+    with another limit. All items of a file; of generated ones, which cost milliseconds each, the first hundred."""
+    for index in range(source.size if source.held else min(source.size, 100)):
+        prompt = prompt_of(source, index, prompt_limit)
+        if answer_limit is not None:
+            answer_tokens(source, index, prompt.answer, answer_limit)
 
 
 def prompt_of(source: Source, index: int, limit: int) -> Prompt:

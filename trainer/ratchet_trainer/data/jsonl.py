@@ -42,7 +42,7 @@ class JsonlItems:
         ]
         if not self._items:
             raise ConfigurationInvalid(f"data set {name}: {path} has no items; give it one JSON object a line")
-        self.size = len(self._items)
+        self.size, self.held = len(self._items), True
         identity = f"{spec.question}\0{spec.answer}\0".encode()
         self.digest = hashlib.sha256(identity + content).hexdigest()
 
@@ -55,7 +55,7 @@ def _item(line: bytes, place: str, spec: Jsonl) -> Item:
         data = json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise ConfigurationInvalid(f"{place}: not UTF-8: {error.reason} at byte {error.start}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationInvalid(f"{place}: not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigurationInvalid(f"{place}: a JSON object is needed, this is {type(data).__name__}")
@@ -67,4 +67,9 @@ def _item(line: bytes, place: str, spec: Jsonl) -> Item:
             )
         if not isinstance(data[key], str):
             raise ConfigurationInvalid(f"{place}: {key!r} is not a string; quote it")
+        if not data[key].isascii():
+            try:
+                data[key].encode()
+            except UnicodeEncodeError:
+                raise ConfigurationInvalid(f"{place}: {key!r} holds half of a surrogate pair; write it whole") from None
     return Item(data[spec.question], data[spec.answer])

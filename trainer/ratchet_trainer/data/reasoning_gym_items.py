@@ -34,7 +34,7 @@ class ReasoningGymItems:
 
     def __init__(self, name: str, spec: ReasoningGym):
         """Raises ConfigurationInvalid for a task or a setting that the library does not know."""
-        self.name, self.size, self._spec = name, spec.size, spec
+        self.name, self.size, self.held, self._spec = name, spec.size, False, spec
         self.digest = sha256({"task": spec.task, "config": spec.config, "size": spec.size})
         self._identity = sha256({"task": spec.task, "config": spec.config})
         self._dataset, self._config = load_task(spec.task)

@@ -1,100 +1,118 @@
-"""The decoder: RMSNorm, rotary attention, SwiGLU, tied embedding; a flax module, called functionally.
+"""The decoder: RMSNorm, rotary attention, a gated MLP; a flax module, called functionally.
 
-One function serves sampling, log-probabilities and training, so that what is trained is what was sampled. Decides the
-arithmetic of a forward pass; presets are in `presets`, what is kept between calls in `kv_cache`, placement on devices
-in `sharding`. Modules are trees (no shared references): they are split once and merged inside `jax.jit`.
+One function serves sampling, log-probabilities and training of every family, so that what is trained is what was
+sampled. Decides the order of a forward pass; which choices a model makes is data (`architecture`), what is kept between
+calls is in `kv_cache`, placement on devices in `sharding`. Modules are trees (no shared references): they are split
+once and merged inside `jax.jit`.
+
+Activations are rows [M, D] of all tokens: XLA's CPU backend is half as fast with matrix products of more axes.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.attention import attend, rotate
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes of a decoder. `hidden` is the inner width of SwiGLU; `width` = heads x head width."""
-
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    hidden: int
-    rope_base: float = 10_000.0
-    epsilon: float = 1e-6
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.heads
+from ratchet_trainer.model.activations import gated, rms_norm, split
+from ratchet_trainer.model.architecture import Architecture, Layer
+from ratchet_trainer.model.attention import Turn, attend, rotate, turn
 
 
 def _matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param:
     return nnx.Param(gain * rows**-0.5 * jax.random.normal(key, (rows, columns), jnp.float32))
 
 
-class Norm(nnx.Module):
-    """RMSNorm (arXiv 1910.07467)."""
+def _bias(there: bool, width: int) -> nnx.Param | None:
+    return nnx.Param(jnp.zeros((width,), jnp.float32)) if there else None
 
-    def __init__(self, a: Architecture):
-        self.scale = nnx.Param(jnp.ones((a.width,), jnp.float32))
-        self.epsilon = a.epsilon
+
+def _times(x: jax.Array, matrix: nnx.Param, bias: nnx.Param | None) -> jax.Array:
+    product = x @ matrix[...]
+    return product if bias is None else product + bias[...]
+
+
+class Norm(nnx.Module):
+    """RMSNorm with scale `offset` + weight."""
+
+    def __init__(self, a: Architecture, width: int):
+        self.scale = nnx.Param(jnp.full((width,), 1.0 - a.norm_offset, jnp.float32))
+        self.offset, self.epsilon = a.norm_offset, a.epsilon
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + self.epsilon) * self.scale[...]
+        return rms_norm(x, self.offset + self.scale[...], self.epsilon)
 
 
 class Attention(nnx.Module):
     """Rotary self-attention; `input` holds query, key and value side by side (one matrix product)."""
 
-    def __init__(self, a: Architecture, key: jax.Array):
+    def __init__(self, a: Architecture, layer: Layer, key: jax.Array):
         first, second = jax.random.split(key)
-        self.input = _matrix(first, a.width, 3 * a.width)
-        self.output = _matrix(second, a.width, a.width, gain=(2 * a.layers) ** -0.5)
-        self.heads, self.rope_base = a.heads, a.rope_base
+        self.input = _matrix(first, a.width, sum(a.projections))
+        self.input_bias = _bias(a.attention_bias[0], sum(a.projections))
+        self.output = _matrix(second, a.projections[0], a.width, gain=(2 * len(a.layers)) ** -0.5)
+        self.output_bias = _bias(a.attention_bias[1], a.width)
+        self.query_norm = Norm(a, a.head_width) if a.head_norms else None
+        self.key_norm = Norm(a, a.head_width) if a.head_norms else None
+        self.architecture, self.layer = a, layer
 
-    def __call__(self, x, positions, prompt, prompt_length, own, at):
-        shape = (*x.shape[:-1], 3 * self.heads, x.shape[-1] // self.heads)
-        query, key, value = jnp.split((x @ self.input[...]).reshape(shape), 3, axis=-2)
-        query, key = rotate(query, positions, self.rope_base), rotate(key, positions, self.rope_base)
-        own = (key, value) if own is None else kv_cache.write(own, (key, value), at)
-        mixed = attend(query, own, at, prompt, prompt_length)
-        return mixed.reshape(x.shape) @ self.output[...], own
+    def __call__(self, x, shape, by: Turn, prompt, prompt_length, own, at):
+        """x [M, D] of tokens `shape` = (P, G, T) -> [M, D], and keys and values."""
+        a = self.architecture
+        query, key, value = (
+            part.reshape(*shape, -1, a.head_width)
+            for part in split(_times(x, self.input, self.input_bias), a.projections)
+        )
+        if self.query_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = rotate(query * a.query_scale, by), rotate(key, by)
+        new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
+        own = new if own is None else kv_cache.write(own, new, at)
+        mixed = attend(query, own, at, prompt, prompt_length, self.layer.window, a.attention_cap)
+        return _times(mixed.reshape(len(x), -1), self.output, self.output_bias), own
 
 
 class Mlp(nnx.Module):
-    """SwiGLU (arXiv 2002.05202); `input` holds gate and up side by side."""
+    """The gated MLP; `input` holds gate and up side by side."""
 
     def __init__(self, a: Architecture, key: jax.Array):
         first, second = jax.random.split(key)
         self.input = _matrix(first, a.width, 2 * a.hidden)
-        self.output = _matrix(second, a.hidden, a.width, gain=(2 * a.layers) ** -0.5)
+        self.input_bias = _bias(a.mlp_bias, 2 * a.hidden)
+        self.output = _matrix(second, a.hidden, a.width, gain=(2 * len(a.layers)) ** -0.5)
+        self.output_bias = _bias(a.mlp_bias, a.width)
+        self.gate = a.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        gate, up = jnp.split(x @ self.input[...], 2, axis=-1)
-        return (jax.nn.silu(gate) * up) @ self.output[...]
+        return _times(gated(_times(x, self.input, self.input_bias), self.gate), self.output, self.output_bias)
 
 
 class Block(nnx.Module):
-    def __init__(self, a: Architecture, key: jax.Array):
+    def __init__(self, a: Architecture, layer: Layer, key: jax.Array):
         first, second = jax.random.split(key)
-        self.attention_norm, self.attention = Norm(a), Attention(a, first)
-        self.mlp_norm, self.mlp = Norm(a), Mlp(a, second)
+        self.attention_norm, self.attention = Norm(a, a.width), Attention(a, layer, first)
+        self.mlp_norm, self.mlp = Norm(a, a.width), Mlp(a, second)
+        self.attention_post_norm = Norm(a, a.width) if a.post_norms else None
+        self.mlp_post_norm = Norm(a, a.width) if a.post_norms else None
+
+    def __call__(self, x, *where):
+        mixed, kept = self.attention(self.attention_norm(x), *where)
+        x = x + (mixed if self.attention_post_norm is None else self.attention_post_norm(mixed))
+        made = self.mlp(self.mlp_norm(x))
+        return x + (made if self.mlp_post_norm is None else self.mlp_post_norm(made)), kept
 
 
 class Decoder(nnx.Module):
-    """Decoder-only transformer with tied embedding."""
+    """Decoder-only transformer."""
 
     def __init__(self, a: Architecture, key: jax.Array):
-        keys = jax.random.split(key, a.layers + 1)
+        keys = jax.random.split(key, len(a.layers) + 1)
         self.embedding = nnx.Param(a.width**-0.5 * jax.random.normal(keys[0], (a.vocabulary, a.width), jnp.float32))
-        self.blocks = nnx.List([Block(a, k) for k in keys[1:]])
-        self.norm = Norm(a)
+        self.blocks = nnx.List([Block(a, layer, k) for layer, k in zip(a.layers, keys[1:], strict=True)])
+        self.norm = Norm(a, a.width)
+        self.head = None if a.tied else _matrix(jax.random.fold_in(keys[0], 1), a.width, a.vocabulary)
+        self.architecture = a
 
     def __call__(
         self,
@@ -109,19 +127,23 @@ class Decoder(nnx.Module):
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
         at..at+T-1 and see what is there before.
         """
-        x = self.embedding[...][tokens] * self.embedding.shape[1] ** 0.5
+        a = self.architecture
+        turns = {layer.rope: turn(positions, layer.rope, a.head_width) for layer in a.layers}
+        x = self.embedding[...][tokens.reshape(-1)] * a.embedding_scale
         cache = []
         for i, block in enumerate(self.blocks):
             layer = None if prompt is None else prompt.layers[i]
             length = None if prompt is None else prompt.length
-            mixed, kept = block.attention(
-                block.attention_norm(x), positions, layer, length, None if own is None else own[i], at
-            )
-            x = x + mixed
-            x = x + block.mlp(block.mlp_norm(x))
+            mine = None if own is None else own[i]
+            x, kept = block(x, tokens.shape, turns[a.layers[i].rope], layer, length, mine, at)
             cache.append(kept)
-        return self.norm(x), tuple(cache)
+        return self.norm(x).reshape(*tokens.shape, a.width), tuple(cache)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Unnormalised log-probabilities [..., vocabulary] of the next token."""
-        return hidden @ self.embedding[...].T
+        a = self.architecture
+        rows = hidden.reshape(-1, a.width)
+        logits = rows @ (self.embedding[...].T if self.head is None else self.head[...])
+        if a.logit_cap is not None:
+            logits = a.logit_cap * jnp.tanh(logits / a.logit_cap)
+        return logits.reshape(*hidden.shape[:-1], a.vocabulary)

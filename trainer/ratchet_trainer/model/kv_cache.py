@@ -1,7 +1,8 @@
 """What a decoder remembers between calls: keys and values of a prompt and of the responses to it.
 
-Decides layout and slots; attention reads them. `Prompt` is written once by a prefill and shared by the group; `Own` is
-written token by token. Both are pytrees with one (key, value) pair a layer.
+Decides layout and slots; attention reads them. `Prompt` is written once by a prefill and shared by the group; a
+response's own slots are written token by token. Both are pytrees with one (key, value) pair a layer. Heads come before
+slots: so attention reads them without moving anything.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ Pair = tuple[jax.Array, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prompt:
-    """Keys and values of prompts, right-padded: pairs [P, C, N, K], of which the first `length[p]` slots are real."""
+    """Keys and values of prompts, right-padded: pairs [P, M, C, K], of which the first `length[p]` slots are real."""
 
     layers: tuple[Pair, ...]
     length: jax.Array
 
 
 def write(own: Pair, new: Pair, at: jax.Array | int) -> Pair:
-    """`own` [P, G, S, N, K] with the new tokens' keys and values [P, G, T, N, K] in slots at..at+T-1."""
-    key, value = (jax.lax.dynamic_update_slice_in_dim(o, n, at, axis=2) for o, n in zip(own, new, strict=True))
+    """`own` [P, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] in slots at..at+T-1."""
+    key, value = (jax.lax.dynamic_update_slice_in_dim(o, n, at, axis=3) for o, n in zip(own, new, strict=True))
     return key, value
 
 
 def empty(layers: int, shape: tuple[int, int, int, int, int]) -> tuple[Pair, ...]:
-    """Own caches without a token: `layers` pairs of zeros of `shape` = (P, G, S, N, K)."""
+    """Own caches without a token: `layers` pairs of zeros of `shape` = (P, M, G, S, K)."""
     return tuple((jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)) for _ in range(layers))

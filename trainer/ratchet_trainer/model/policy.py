@@ -19,7 +19,8 @@ from flax import nnx
 
 from ratchet_trainer.data.tokenizer import PAD
 from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.decoder import Architecture, Decoder
+from ratchet_trainer.model.architecture import Architecture
+from ratchet_trainer.model.decoder import Decoder
 
 Params = dict[str, Any]
 
@@ -60,14 +61,14 @@ class Policy:
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        return kv_cache.empty(a.layers, (prompts, samples, slots, a.heads, a.head_width))
+        return kv_cache.empty(len(a.layers), (prompts, a.kv_heads, samples, slots, a.head_width))
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
         tokens = prompts.body[:, None, :]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
         _, layers = self.decoder(params)(tokens, positions)
-        return kv_cache.Prompt(tuple((k[:, 0], v[:, 0]) for k, v in layers), prompts.length)
+        return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
 
     def hidden(self, params: Params, prompts: Prompts, responses: jax.Array) -> jax.Array:
         """What the trunk makes of prompts and responses int32[P, G, T] before each response token, [P, G, T, width].

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 from ratchet_trainer.data.tokenizer import VOCABULARY
-from ratchet_trainer.model.decoder import Architecture
+from ratchet_trainer.model.architecture import Architecture, Layer
 
-PRESETS = {"tiny": Architecture(vocabulary=VOCABULARY, width=64, layers=2, heads=8, hidden=176)}
+PRESETS = {
+    "tiny": Architecture(
+        vocabulary=VOCABULARY, width=64, heads=8, hidden=176, layers=(Layer(),) * 2, embedding_scale=8.0
+    )
+}

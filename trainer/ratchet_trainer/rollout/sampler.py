@@ -21,6 +21,9 @@ from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts, log_prob_and_entropy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 
+NOISE_AHEAD = 16 << 20
+"""Noise of a whole chunk is drawn at once if it is not more numbers than this: one large computation instead of many
+small ones, with the same bits."""
 CHUNK = 16
 """Tokens decoded between two safe points."""
 
@@ -132,18 +135,24 @@ def _decode(
     2^24).
     """
     model = policy.decoder(params)
+    vocabulary = policy.architecture.vocabulary
+    tokens = at + jnp.arange(count)
+    noise = lambda t: keys.gumbel(state.keys, t, vocabulary)  # noqa: E731
+    ahead = count * state.token.size * vocabulary <= NOISE_AHEAD
+    noises = jax.vmap(noise)(tokens) if ahead else None
 
-    def one(carry, t):
+    def one(carry, now):
         own, token, done = carry
+        t, drawn = now
         positions = jnp.broadcast_to(state.prompt.length[:, None] + t, token.shape)
         hidden, own = model(token[..., None], positions[..., None], state.prompt, own, t)
         logits = model.logits(hidden[..., 0, :])
-        noise = keys.gumbel(state.keys, t, logits.shape[-1])
-        chosen = jnp.argmax(logits / temperature + noise, -1).astype(jnp.int32)
+        drawn = noise(t) if drawn is None else drawn
+        chosen = jnp.argmax(logits / temperature + drawn, -1).astype(jnp.int32)
         log_prob, entropy = log_prob_and_entropy(logits, chosen, temperature)
         out = jnp.where(done, PAD, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
         return (own, out[0], done | (out[0] == END)), out
 
-    (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), at + jnp.arange(count))
+    (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), (tokens, noises))
     made = jnp.stack([jnp.moveaxis(x.astype(jnp.float32), 0, -1) for x in outs])
     return Decoding(state.prompt, own, state.keys, token, done), made

@@ -1,0 +1,20 @@
+"""The variables that must stand before a trainer's Python starts, for its bits to be the same everywhere.
+
+One answer for whoever starts a trainer: the operator puts it into the pod, `ratchet train` into its processes, and a
+trainer that finds another environment starts itself again. Never taken from the machine.
+"""
+
+from __future__ import annotations
+
+FIXED = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+
+
+def exact_environment(cpu: str | None) -> dict[str, str]:
+    """From `podTemplate.resources.requests.cpu`: NPROC sizes XLA's thread pool and so decides the order of its sums."""
+    return {"NPROC": str(threads(cpu))} | FIXED
+
+
+def threads(cpu: str | None) -> int:
+    """The whole number of CPUs in a quantity such as 2, 1.5 or 1500m, at least 1."""
+    amount = cpu or "1"
+    return max(1, int(float(amount[:-1]) / 1000 if amount.endswith("m") else float(amount)))

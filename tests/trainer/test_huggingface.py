@@ -1,0 +1,282 @@
+"""Models of others: their numbers come out, their folders are read in every form, and what does not fit is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.model import huggingface
+from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeScaling
+from ratchet_trainer.model.check import check, greedy, logits_of
+from ratchet_trainer.model.families import architecture
+from ratchet_trainer.model.huggingface import Folder, export, nested, parameters
+from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.state import flat_paths
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FAMILIES = ("qwen2-tied", "qwen3", "llama3-rope-scaled", "gemma3-text")
+
+
+def everywhere(path: str) -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+def copy(tmp_path: Path, family: str, **changes) -> Path:
+    """A golden folder whose config is changed; None removes a field."""
+    folder = tmp_path / family
+    shutil.copytree(GOLDEN / family, folder)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    return folder
+
+
+def same(one: Path, other: Path) -> None:
+    """Both folders give the same parameters and the same architecture."""
+    a, b = Folder(one), Folder(other)
+    assert a.architecture == b.architecture
+    left, right = a.load(everywhere), b.load(everywhere)
+    assert left.keys() == right.keys()
+    for path in left:
+        np.testing.assert_array_equal(left[path], right[path], err_msg=path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_another_implementation_s_numbers_come_out(family):
+    found = check(GOLDEN / family)
+    assert found.keys() == {"logits", "left_padded_logits", "greedy_ids"}
+    assert found["logits"] < 2e-5
+    assert found["left_padded_logits"] < 2e-5
+    assert found["greedy_ids"] == 0.0
+
+
+OLD_FIELDS = {
+    "qwen2-tied": {"rope_parameters": None, "rope_theta": 1000000.0},
+    "qwen3": {"rope_parameters": None, "rope_theta": 1000000.0, "layer_types": None},
+    "llama3-rope-scaled": {
+        "rope_parameters": None,
+        "rope_theta": 500000.0,
+        "head_dim": None,
+        "rope_scaling": {
+            "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 64,
+            "type": "llama3",
+        },
+    },
+    "gemma3-text": {"rope_parameters": None, "rope_theta": 1000000.0, "rope_local_base_freq": 10000.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_older_configs_mean_the_same(tmp_path, family):
+    same(GOLDEN / family, copy(tmp_path, family, **OLD_FIELDS[family]))
+
+
+def test_layers_of_gemma_3_follow_from_the_pattern_of_older_configs():
+    config = json.loads((GOLDEN / "gemma3-text/config.json").read_text())
+    config |= {"layer_types": None, "_sliding_window_pattern": None, "sliding_window_pattern": 3}
+    windows = [layer.window for layer in architecture(config).layers]
+    assert windows == [8, 8, None]
+    del config["sliding_window_pattern"]
+    assert [layer.window for layer in architecture(config | {"num_hidden_layers": 7}).layers] == [8] * 5 + [None, 8]
+
+
+def test_sliding_windows_of_qwen_begin_where_the_config_says():
+    config = json.loads((GOLDEN / "qwen2-tied/config.json").read_text()) | {"layer_types": None}
+    config |= {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+    assert [layer.window for layer in architecture(config).layers] == [None, 16, 16]
+
+
+def test_scaling_of_a_multimodal_gemma_is_of_its_global_layers_only():
+    inner = json.loads((GOLDEN / "gemma3-text/config.json").read_text())
+    inner |= OLD_FIELDS["gemma3-text"] | {"rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    found = architecture({"model_type": "gemma3", "text_config": inner})
+    assert found.layers[0].rope == Rope(10_000.0)
+    assert found.layers[2].rope == Rope(1_000_000.0, RopeScaling("linear", 8.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "mamba"}, "model_type 'mamba' is not known; known are gemma2"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"hidden_act": "relu"}, "activation 'relu'"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope type 'yarn'"),
+        ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
+        ({"layer_types": ["full_attention"]}, "layer_types has 1 entries for 3 layers"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused_with_its_field(tmp_path, changes, words):
+    with pytest.raises(ConfigurationInvalid, match=words):
+        Folder(copy(tmp_path, "qwen3", **changes))
+
+
+def test_every_tensor_that_does_not_fit_is_named(tmp_path):
+    folder = copy(tmp_path, "qwen3")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"], tensors["model.layers.1.mlp.up_proj.weight"]
+    tensors["model.layers.0.self_attn.q_proj.bias"] = np.zeros(96, np.float32)
+    tensors["model.layers.2.mlp.down_proj.weight"] = np.zeros((64, 8), np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ConfigurationInvalid) as error:
+        Folder(folder).load(everywhere)
+    assert "missing: model.layers.1.mlp.up_proj.weight, model.norm.weight" in str(error.value)
+    assert "left over: model.layers.0.self_attn.q_proj.bias" in str(error.value)
+    assert "model.layers.2.mlp.down_proj.weight is [64, 8], not [64, 160]" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "neither model.safetensors nor"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "model.safetensors: "),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json: No such file"),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "b.safetensors"}}'
+            ),
+            "names files that are not there: b.safetensors",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, spoil, words):
+    folder = copy(tmp_path, "qwen3")
+    spoil(folder)
+    with pytest.raises(ConfigurationInvalid, match=words):
+        Folder(folder).load(everywhere)
+
+
+def test_several_files_are_one_model(tmp_path):
+    folder = copy(tmp_path, "qwen3")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = {name: f"model-{i % 2 + 1:05}-of-00002.safetensors" for i, name in enumerate(sorted(tensors))}
+    for file in set(names.values()):
+        save_file({n: t for n, t in tensors.items() if names[n] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    same(GOLDEN / "qwen3", folder)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_half_of_a_multimodal_model_is_found(tmp_path, prefix):
+    folder = copy(tmp_path, "gemma3-text")
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {prefix + name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    save_file(renamed | {"vision_tower.patch.weight": np.zeros((2, 2), np.float32)}, folder / "model.safetensors")
+    inner = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": inner}))
+    same(GOLDEN / "gemma3-text", folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_exported_is_what_was_read(tmp_path, family):
+    read = {path: np.asarray(leaf) for path, leaf in Folder(GOLDEN / family).load(everywhere).items()}
+    export(GOLDEN / family, tmp_path / "out", read)
+    before, after = load_file(GOLDEN / family / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (GOLDEN / family / "tokenizer.json").read_bytes()
+    with pytest.raises(FileExistsError, match="out exists"):
+        export(GOLDEN / family, tmp_path / "out", read)
+
+
+def test_large_models_are_exported_in_several_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface, "SHARD_BYTES", 100_000)
+    read = {path: np.asarray(leaf) for path, leaf in Folder(GOLDEN / "qwen3").load(everywhere).items()}
+    export(GOLDEN / "qwen3", tmp_path / "out", read, "bfloat16")
+    assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 3
+    rounded = {path: np.asarray(leaf) for path, leaf in Folder(tmp_path / "out").load(everywhere).items()}
+    for path in read:
+        np.testing.assert_allclose(rounded[path], read[path], rtol=2**-8, atol=1e-6, err_msg=path)
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
+    export(tmp_path / "out", tmp_path / "again", rounded, "bfloat16")
+    same(tmp_path / "out", tmp_path / "again")
+
+
+def test_the_digest_of_a_folder_changes_with_its_weights_shape_and_config(tmp_path):
+    folder = copy(tmp_path, "qwen3")
+    assert Folder(folder).digest != Folder(GOLDEN / "qwen3").digest, "config.json was written anew"
+    before = Folder(folder).digest
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"made": "again"})
+    assert Folder(folder).digest != before
+
+
+def test_parameters_and_the_decoder_agree_on_every_path():
+    """Every choice of the architecture at once."""
+    a = Architecture(
+        vocabulary=32, width=16, heads=4, kv_heads=2, head_width=6, hidden=24, layers=(Layer(),) * 2, tied=False,
+        attention_bias=(True, True), mlp_bias=True, head_norms=True, post_norms=True,
+    )  # fmt: skip
+    wanted = {path: leaf.shape for path, leaf in flat_paths(Policy(a).abstract).items()}
+    ours = {}
+    for path, p in parameters(a).items():
+        rows = sum(shape[0] for shape in p.shapes)
+        ours[path] = (p.shapes[0][1], rows) if p.matrix else (rows, *p.shapes[0][1:])
+    assert ours == wanted
+
+
+GEMMA2 = {
+    "model_type": "gemma2", "vocab_size": 48, "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 8, "intermediate_size": 40, "num_hidden_layers": 3, "sliding_window": 5, "query_pre_attn_scalar": 12,
+    "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.5, "hidden_activation": "gelu_pytorch_tanh",
+}  # fmt: skip
+
+
+def test_gemma_2_is_what_its_formulas_say():
+    """Against float64 loops over heads: soft caps, window, offset norms on both sides, grouped heads, decoding."""
+    a = architecture(GEMMA2)
+    policy = Policy(a)
+    draw = np.random.default_rng(0)
+    flat = {path: draw.normal(size=leaf.shape) * 0.4 for path, leaf in flat_paths(policy.abstract).items()}
+    params = nested({path: np.float32(leaf) for path, leaf in flat.items()})
+    ids = draw.integers(0, 48, (2, 17))
+    expected = np.stack([gemma2_logits(flat, row) for row in ids])
+    np.testing.assert_allclose(logits_of(policy, params, ids), expected, atol=2e-5)
+    prompt = tuple(ids[0, :9].tolist())
+    tokens = list(prompt)
+    for _ in range(12):
+        tokens.append(int(gemma2_logits(flat, np.array(tokens))[-1].argmax()))
+    assert greedy(policy, params, [prompt], 12)[0].tolist() == tokens[9:]
+
+
+def gemma2_logits(w, ids):
+    norm = lambda x, scale: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * (1 + scale)  # noqa: E731
+    gelu = lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))  # noqa: E731
+    x = w["embedding"][ids] * np.sqrt(24)
+    places = np.arange(len(ids))
+    for i in range(3):
+        b = {path.removeprefix(f"blocks/{i}/"): leaf for path, leaf in w.items() if path.startswith(f"blocks/{i}/")}
+        mixed = norm(x, b["attention_norm/scale"]) @ b["attention/input"]
+        query, key, value = np.split(mixed, [32, 48], -1)
+        heads = []
+        for head in range(4):
+            q, k, v = (
+                part[:, at * 8 : at * 8 + 8] for part, at in ((query, head), (key, head // 2), (value, head // 2))
+            )
+            turned = []
+            for part in (q, k):
+                angle = places[:, None] * 10000.0 ** (-np.arange(4) / 4)
+                one, two = part[:, :4], part[:, 4:]
+                turned.append(
+                    np.concatenate(
+                        [one * np.cos(angle) - two * np.sin(angle), two * np.cos(angle) + one * np.sin(angle)], -1
+                    )
+                )
+            scores = 2.0 * np.tanh(turned[0] @ turned[1].T * 12**-0.5 / 2.0)
+            apart = places[:, None] - places
+            seen = (apart >= 0) & ((apart < 5) if i % 2 == 0 else True)
+            weights = np.where(seen, np.exp(scores), 0.0)
+            heads.append(weights / weights.sum(-1, keepdims=True) @ v)
+        x = x + norm(np.concatenate(heads, -1) @ b["attention/output"], b["attention_post_norm/scale"])
+        gate, up = np.split(norm(x, b["mlp_norm/scale"]) @ b["mlp/input"], 2, -1)
+        x = x + norm((gelu(gate) * up) @ b["mlp/output"], b["mlp_post_norm/scale"])
+    return 1.5 * np.tanh(norm(x, w["norm/scale"]) @ w["embedding"].T / 1.5)

@@ -1,0 +1,98 @@
+"""What distinguishes one decoder from another: sizes and choices, as data.
+
+Decides which choices there are. Families are rows of these (`huggingface` reads them from a config, `presets` names
+some); the arithmetic of each choice is in `decoder`, `attention` and `activations`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the trained length.
+
+    `linear`: all by `factor`. `llama3` (Llama 3.1): wavelengths above original/low by `factor`, those below
+    original/high not at all, smoothly in between.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions (arXiv 2104.09864): base and scaling."""
+
+    base: float = 10_000.0
+    scaling: RopeScaling | None = None
+
+    def frequencies(self, width: int) -> np.ndarray:
+        """Radians a position of each pair of a head's `width`, float32[width / 2]."""
+        plain = self.base ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+        s = self.scaling
+        if s is None:
+            return plain.astype(np.float32)
+        if s.kind == "linear":
+            return (plain / s.factor).astype(np.float32)
+        turns = s.original * plain / (2 * math.pi)  # in the original length
+        kept = np.clip((turns - s.low) / (s.high - s.low), 0.0, 1.0)
+        return (plain * (kept + (1 - kept) / s.factor)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What may differ from layer to layer: rotary positions, and the number of latest tokens seen (None: all)."""
+
+    rope: Rope = Rope()
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A decoder: RMSNorm, rotary attention with grouped heads, a gated MLP."""
+
+    vocabulary: int
+    width: int
+    heads: int
+    hidden: int  # inner width of the MLP
+    layers: tuple[Layer, ...]
+    kv_heads: int = 0  # heads of keys and values; 0: as many as `heads`
+    head_width: int = 0  # 0: width / heads
+    epsilon: float = 1e-6
+    tied: bool = True  # whether the embedding is the head, too
+    attention_bias: tuple[bool, bool] = (False, False)  # of query, key and value; of the output
+    mlp_bias: bool = False
+    head_norms: bool = False  # RMSNorm of each head's query and key
+    norm_offset: float = 0.0  # scales are this + weight
+    post_norms: bool = False  # RMSNorm after attention and MLP, too, before they are added
+    activation: Literal["silu", "gelu_tanh"] = "silu"
+    embedding_scale: float = 1.0
+    query_scale: float = field(default=0.0)  # 0: 1 / sqrt(head width)
+    attention_cap: float | None = None  # scores are cap * tanh(score / cap)
+    logit_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("kv_heads", self.kv_heads or self.heads),
+            ("head_width", self.head_width or self.width // self.heads),
+        ):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "query_scale", self.query_scale or self.head_width**-0.5)
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} heads of keys and values evenly")
+        if self.head_width % 2:
+            raise ValueError(f"rotary positions turn pairs: a head width of {self.head_width} is odd")
+
+    @property
+    def projections(self) -> tuple[int, int, int]:
+        """Widths of query, key and value side by side."""
+        return self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.head_width
