@@ -91,7 +91,7 @@ class Reference:
     def __init__(self) -> None:
         mesh = distributed.mesh()
         policy = Policy(SHAPE)
-        self.sampler, self.learner = Sampler(policy, mesh), Learner(policy, mesh)
+        self.sampler, self.learner = Sampler(policy, mesh, (2,)), Learner(policy, mesh)
         self.params, self.moments = self.learner.init(keys.seed_words(0))
         draw = np.random.default_rng(0)
         tokens = lambda n: tuple(int(t) for t in draw.integers(3, 500, n))  # noqa: E731

@@ -1,4 +1,4 @@
-"""`ratchet model`: what a model folder is worth, before anything is trained."""
+"""`ratchet model`: models in Hugging Face layout, before a run and after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ratchet_cli.manifests import fail
+from ratchet_cli.manifests import fail, read_job
 
 TOLERANCE = 2e-4
 
@@ -17,6 +17,36 @@ TOLERANCE = 2e-4
 @click.group()
 def model() -> None:
     """Look at a model in Hugging Face layout."""
+
+
+@model.command()
+@click.argument("file", type=click.Path())
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="As given to `ratchet train`.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+def export(file: str, target: Path, workdir: Path | None, dtype: str) -> None:
+    """Write the newest checkpoint of the manifest FILE to the folder TARGET, in the layout of the model it began with.
+
+    Reads only, so a run in progress is not disturbed. WORKDIR may also be a checkpoint directory of a cluster.
+    """
+    data, job = read_job(file)
+    if job.spec.model.path is None:
+        fail(os.EX_DATAERR, f"{file}: spec.model: only a model with a path has a layout to be written in")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from ratchet_cli.train import DEFAULT_FOLDER
+    from ratchet_trainer.errors import TrainerError
+    from ratchet_trainer.inspect_run import newest
+    from ratchet_trainer.model import huggingface
+
+    try:
+        commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
+        arrays = {k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")}
+        huggingface.export(Path(job.spec.model.path), target, arrays, dtype)
+    except TrainerError as error:
+        fail(os.EX_DATAERR, str(error))
+    except OSError as error:
+        fail(os.EX_CANTCREAT, f"{target}: {error}")
+    click.echo(f"step {commit.step} in {target}")
 
 
 @model.command()

@@ -27,10 +27,42 @@ NAME_LENGTH = 39
 
 
 class Model(ApiModel):
-    """The policy to train."""
+    """The policy to train: a built-in one, or a folder in Hugging Face layout."""
 
-    preset: Literal["tiny"] = Field(
-        description="A small built-in decoder with random weights and a byte tokenizer: tiny."
+    rules: ClassVar = (
+        Rule(
+            "has(self.preset) != has(self.path)",
+            "give the model as a preset or as the path of a folder",
+            lambda m: (m.preset is None) != (m.path is None),
+        ),
+        Rule(
+            "has(self.path) || !(has(self.claimName) || has(self.chatTemplate) || has(self.systemPrompt))",
+            "claimName, chatTemplate and systemPrompt are for a model with a path",
+            lambda m: m.path is not None or (m.claim_name, m.chat_template, m.system_prompt) == (None, None, None),
+        ),
+    )
+    preset: Literal["tiny"] | None = Field(
+        default=None, description="A small built-in decoder with random weights and a byte tokenizer: tiny."
+    )
+    path: str | None = Field(
+        default=None,
+        min_length=2,
+        max_length=1024,
+        pattern=r"^/.*$",
+        description="Folder with config.json, safetensors and tokenizer.json, as the trainer's pods see it. "
+        "Families: Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3.",
+    )
+    claim_name: str | None = Field(
+        default=None,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="PersistentVolumeClaim that holds the folder; it is mounted at the first component of `path`.",
+    )
+    chat_template: str | None = Field(
+        default=None, min_length=1, max_length=65_536, description="Jinja template of prompts, instead of the folder's."
+    )
+    system_prompt: str | None = Field(
+        default=None, max_length=16_384, description="What the system message of every prompt says; absent: none."
     )
 
 

@@ -83,7 +83,7 @@ class Sft(ApiModel):
     dataset: Name = Field(description="Name of the data set to learn from.")
     batch_size: Whole = whole("Items a step; divisible by the number of processes.", ge=1, le=65_536, default=32)
     max_prompt_tokens: Whole = whole(
-        "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=64
+        "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=128
     )
     max_response_tokens: Whole = whole("Longest answer in tokens, its end included.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
@@ -109,7 +109,7 @@ class Rl(ApiModel):
         "Mini-batches, hence optimiser updates, that a step's rollouts are split into.", ge=1, le=256, default=1
     )
     max_prompt_tokens: Whole = whole(
-        "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=64
+        "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=128
     )
     max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS

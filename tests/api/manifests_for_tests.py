@@ -10,7 +10,12 @@ _FULL: dict[str, Any] = {
     "kind": "RLTrainingJob",
     "metadata": {"name": "sums"},
     "spec": {
-        "model": {"preset": "tiny"},
+        "model": {
+            "path": "/models/qwen",
+            "claimName": "models",
+            "chatTemplate": "{{ messages[-1].content }}",
+            "systemPrompt": "Add.",
+        },
         "seed": 7,
         "image": "registry.example/trainer:1",
         "suspend": False,

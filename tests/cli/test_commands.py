@@ -13,6 +13,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/sums.yaml"
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+TRAINABLE = ["README.md", *(file.name for file in EXAMPLES if "preset:" in file.read_text())]
 
 
 def ratchet(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -44,6 +46,17 @@ def test_every_command_explains_itself():
 def test_every_example_is_valid():
     done = ratchet("validate", *map(str, sorted((ROOT / "examples").rglob("*.yaml"))))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("example", TRAINABLE)
+def test_every_example_trains(tmp_path, example):
+    """On one process, as far as the first step: data, lengths and shapes fit."""
+    file = next((ROOT / "examples").rglob(example)) if example != "README.md" else tmp_path / "job.yaml"
+    if example == "README.md":
+        file.write_text((ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
+    done = ratchet("train", str(file), "--processes", "1", "--until-step", "1", "--workdir", str(tmp_path / "work"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("step 1, ")
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ async def test_the_series_of_a_deleted_job_go(world):
     world.kubelet.pace["sums"] = Pace(stop_at=5)
     await world.apply()
     await world.running(step=5)
-    assert operator.metric('ratchet_step{job_name="sums"') >= 1
+    await until("its steps are counted", lambda: operator.metric('ratchet_step{job_name="sums"') >= 1)
     await world.api.delete(world.path("rltrainingjobs", "sums"))
     await until("its series are gone", lambda: 'job_name="sums"' not in operator.get("/metrics")[1])
 

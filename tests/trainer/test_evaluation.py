@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ratchet_api.job import parse_spec
+from ratchet_api.job import Model, parse_spec
 from ratchet_trainer import keys
 from ratchet_trainer.data.items import open_source
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
@@ -51,7 +51,7 @@ def trained(memory_runtime: Any, tmp_path_factory: pytest.TempPathFactory) -> Si
 
 
 def test_training_shows_in_the_number_which_is_the_same_each_time(trained) -> None:
-    params, _ = machine("tiny", one_device()).learner.init(keys.seed_words(0))
+    params, _ = machine(Model(preset="tiny"), one_device()).learner.init(keys.seed_words(0))
     from ratchet_trainer.state import flat_paths
 
     untrained = SimpleNamespace(step=0, arrays={k: np.asarray(v) for k, v in flat_paths({"params": params}).items()})

@@ -14,6 +14,7 @@ from ratchet_trainer.data import tokenizer
 from ratchet_trainer.data.epochs import epoch_order, visits
 from ratchet_trainer.data.items import answer_tokens, open_source, prompt_of
 from ratchet_trainer.data.reasoning_gym_items import HELD_OUT_BASE
+from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import ConfigurationInvalid
 
 
@@ -115,22 +116,22 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_texts_that_are_too_long_are_refused_with_the_item(tmp_path: Path) -> None:
     source = lines(tmp_path, '{"question": "123456789", "answer": "12345"}')
-    assert len(prompt_of(source, 0, 10).tokens) == 10
-    assert len(answer_tokens(source, 0, "12345", 6)) == 6
+    assert len(prompt_of(source, BYTES, 0, 10).tokens) == 10
+    assert len(answer_tokens(source, BYTES, 0, "12345", 6)) == 6
     with pytest.raises(
         ConfigurationInvalid, match="data set d, item 0: the prompt has 10 tokens, maxPromptTokens is 9"
     ):
-        prompt_of(source, 0, 9)
+        prompt_of(source, BYTES, 0, 9)
     with pytest.raises(ConfigurationInvalid, match="the answer has 6 tokens with its end, maxResponseTokens is 5"):
-        answer_tokens(source, 0, "12345", 5)
+        answer_tokens(source, BYTES, 0, "12345", 5)
 
 
 @given(st.text())
 def test_every_text_survives_the_tokenizer(text: str) -> None:
-    assert tokenizer.decode(tokenizer.encode_answer(text)) == text
-    assert tokenizer.decode(tokenizer.encode_prompt(text)[1:]) == text
+    assert BYTES.decode(BYTES.encode_answer(text)) == text
+    assert BYTES.decode(BYTES.encode_prompt(text)[1:]) == text
 
 
 def test_tokens_that_are_no_bytes_never_make_a_right_answer() -> None:
-    assert tokenizer.decode([tokenizer.PAD, *b"12", tokenizer.END]) != "12"
-    assert tokenizer.decode([*b"12", tokenizer.END, *b"3"]) == "12"
+    assert BYTES.decode([tokenizer.PAD, *b"12", tokenizer.END]) != "12"
+    assert BYTES.decode([*b"12", tokenizer.END, *b"3"]) == "12"

@@ -8,6 +8,7 @@ import pytest
 
 from ratchet_trainer import keys
 from ratchet_trainer.data.items import Item
+from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.evaluate import Alone
 from ratchet_trainer.keys import Purpose
 from ratchet_trainer.model.architecture import Architecture, Layer
@@ -29,7 +30,9 @@ class Squares:
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
     axes = ("data", "fsdp", "tensor")
-    return Sampler(Policy(SMALL), jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3))
+    return Sampler(
+        Policy(SMALL), jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3), BYTES.ends
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def params(sampler: Sampler):
 
 
 def engine(sampler: Sampler, seed: int = 3, prompts: int = 4, response: int = CHUNK + 4) -> Engine:
-    return Engine(Alone(), sampler, Squares(), seed, Shape(prompts, 24, response), 1.0)
+    return Engine(Alone(), sampler, BYTES, Squares(), seed, Shape(prompts, 24, response), 1.0)
 
 
 def train(ordinal: int, item: int, **changes) -> Request:

@@ -80,15 +80,16 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     mesh = jax.make_mesh(
         (1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes), devices=jax.local_devices()[:1]
     )
-    one = machine(spec.model.preset, mesh)
+    one = machine(spec.model, mesh)
     policy = one.policy
     wanted = flat_paths({"params": policy.abstract})
     arrays = {path: np.asarray(saved.arrays[path]) for path in wanted if path in saved.arrays}
     if any(path not in arrays or arrays[path].shape != shape.shape for path, shape in wanted.items()):
-        raise CheckpointUnreadable(f"the arrays of step {saved.step} are not those of model preset {spec.model.preset}")
+        model = spec.model.path or f"preset {spec.model.preset}"
+        raise CheckpointUnreadable(f"the arrays of step {saved.step} are not those of model {model}")
     params = jax.tree.unflatten(jax.tree.structure(policy.abstract), [arrays[path] for path in wanted])
     shape = Shape(PROMPTS, users[-1].max_prompt_tokens, users[-1].max_response_tokens)
-    engine = Engine(Alone(), one.sampler, source, spec.seed, shape, temperature=1.0)
+    engine = Engine(Alone(), one.sampler, one.tokenizer, source, spec.seed, shape, temperature=1.0)
     requests = [Request(Draw(index, index), Purpose.EVAL, n=1, tag=saved.step) for index in source.items]
     rollouts = engine.sample(requests, params, saved.step)
     return sum(r.outcome.accuracy for r in rollouts) / len(rollouts)

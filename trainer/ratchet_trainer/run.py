@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ratchet_trainer import advance, keys, optimiser, sft
+from ratchet_trainer import advance, optimiser, sft
 from ratchet_trainer.commits import Commits
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
 from ratchet_trainer.judging import MiniBatch, judge
@@ -55,7 +55,7 @@ class Run:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.machine = machine(runtime.job.spec.model.preset, runtime.mesh)
+        self.machine = machine(runtime.job.spec.model, runtime.mesh)
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.stage: Stage
         self.state: State
@@ -202,7 +202,9 @@ class Run:
         """One step of supervised fine-tuning: a batch in epoch order, cross-entropy, one update."""
         stage, settings = self.stage, self.stage.settings
         self.runtime.safe_point()
-        position, rows = sft.batch(self.runtime, stage.source, stage.facts, stage.seed, state.selection, stage.spec.sft)
+        position, rows = sft.batch(
+            self.runtime, stage.source, self.machine.tokenizer, stage.facts, stage.seed, state.selection, stage.spec.sft
+        )
         self.runtime.enter("update")
         tokens = sum(len(row.response) for row in rows)
         params, moments, found = self.machine.learner.update(
@@ -253,12 +255,12 @@ class Run:
 
     def begin(self) -> State:
         """The newest committed state, or the one that follows from the seed alone."""
-        runtime, learner = self.runtime, self.machine.learner
+        runtime = self.runtime
         saved = runtime.restore(lambda path: replicated(runtime.mesh))
         if saved is None:
             self.open(0)
             runtime.enter("compile")
-            params, moments = learner.init(keys.seed_words(runtime.job.spec.seed))
+            params, moments = self.machine.start(runtime.job.spec.seed)
             return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
         stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
         state = State.restored(saved.arrays, saved.control, self.machine.arrays_of(stage))

@@ -15,6 +15,7 @@ import numpy as np
 from ratchet_api.stages import Sft
 from ratchet_trainer.data.epochs import visits
 from ratchet_trainer.data.items import Source, answer_tokens, prompt_of
+from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.learner import Row
 from ratchet_trainer.rollout.requests import Team
 from ratchet_trainer.slots import DataFacts, Metrics, Micro, Plain
@@ -43,7 +44,7 @@ def cross_entropy(
 
 
 def batch(
-    team: Team, source: Source | None, facts: DataFacts, seed: int, position: Plain, sft: Sft
+    team: Team, source: Source | None, tokenizer: Tokenizer, facts: DataFacts, seed: int, position: Plain, sft: Sft
 ) -> tuple[Plain, list[Row]]:
     """The next `batchSize` items of {epoch, position}, tokenised on process 0 (which alone needs `source`), and the
     position after them. Raises ConfigurationInvalid for an item that is too long."""
@@ -53,7 +54,8 @@ def batch(
         assert source is not None
         record = []
         for item in items:
-            prompt = prompt_of(source, item, sft.max_prompt_tokens)
-            record.append([prompt.tokens, answer_tokens(source, item, prompt.answer, sft.max_response_tokens)])
+            prompt = prompt_of(source, tokenizer, item, sft.max_prompt_tokens)
+            answer = answer_tokens(source, tokenizer, item, prompt.answer, sft.max_response_tokens)
+            record.append([prompt.tokens, answer])
     rows = [Row(tuple(prompt), tuple(answer)) for prompt, answer in team.broadcast(record)]
     return {"epoch": epoch, "position": at}, rows

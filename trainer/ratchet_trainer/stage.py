@@ -9,6 +9,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,11 +17,11 @@ from jax.sharding import Mesh
 
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
-from ratchet_api.job import Spec
-from ratchet_trainer import optimiser, sft
+from ratchet_api.job import Model, Spec
+from ratchet_trainer import keys, optimiser, sft
 from ratchet_trainer.credit.critic import Critic
-from ratchet_trainer.data import tokenizer
 from ratchet_trainer.data.items import Source, check_lengths, open_source
+from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learner import Layout, Learner
 from ratchet_trainer.methods import Method, resolve
 from ratchet_trainer.model.policy import Policy
@@ -34,11 +35,32 @@ from ratchet_trainer.slots import DataFacts
 class Machine:
     """The policy and its programs, shared by all stages of a job, on one mesh."""
 
-    def __init__(self, preset: str, mesh: Mesh):
+    def __init__(self, model: Model, mesh: Mesh):
+        """Raises ConfigurationInvalid for a folder that cannot be used."""
         self.mesh = mesh
-        self.policy = Policy(PRESETS[preset])
-        self.sampler = Sampler(self.policy, mesh)
+        self.folder, self.tokenizer = None, BYTES
+        if model.path is not None:
+            # Imported here: a preset needs none of it.
+            from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
+            from ratchet_trainer.model.huggingface import Folder
+
+            self.folder = Folder(Path(model.path))
+            vocabulary = self.folder.architecture.vocabulary
+            self.tokenizer = HuggingFaceTokenizer(
+                self.folder.path, vocabulary, model.chat_template, model.system_prompt
+            )
+        self.policy = Policy(PRESETS[model.preset] if model.preset is not None else self.folder.architecture)
+        self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
         self.learner = Learner(self.policy, mesh)
+
+    def start(self, seed: int) -> tuple[Any, Any]:
+        """The parameters that a run starts from, drawn or read, and a fresh optimiser state."""
+        if self.folder is None:
+            return self.learner.init(keys.seed_words(seed))
+        from ratchet_trainer.model.huggingface import nested
+
+        params = nested(self.folder.load(lambda path: replicated(self.mesh)))
+        return params, self.learner.fresh_optimiser(params)
 
     @cached_property
     def critic(self) -> Critic:
@@ -64,9 +86,9 @@ class Machine:
 
 
 @lru_cache(2)
-def machine(preset: str, mesh: Mesh) -> Machine:
+def machine(model: Model, mesh: Mesh) -> Machine:
     """The machine of a model on a mesh; asked again, the same with what it has compiled."""
-    return Machine(preset, mesh)
+    return Machine(model, mesh)
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,7 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
-        return {f"data set {self.settings.dataset}": self.facts.digest, "the tokenizer": tokenizer.DIGEST}
+        return {f"data set {self.settings.dataset}": self.facts.digest, "the tokenizer": self.machine.tokenizer.digest}
 
     @property
     def rl(self) -> api.Rl:
@@ -107,7 +129,8 @@ class Stage:
         """Samples as this stage does. Prompts are shared evenly among the devices."""
         rl, parts = self.rl, self.machine.learner.parts
         shape = Shape(-(-rl.prompts_per_step // parts) * parts, rl.max_prompt_tokens, rl.max_response_tokens)
-        return Engine(self.team, self.machine.sampler, self.source, self.seed, shape, float(rl.temperature))
+        one = self.machine
+        return Engine(self.team, one.sampler, one.tokenizer, self.source, self.seed, shape, float(rl.temperature))
 
     @cached_property
     def layout(self) -> Layout:
@@ -171,7 +194,8 @@ def open_stage(team: Team, machine: Machine, spec: Spec, index: int) -> Stage:
     assert settings is not None  # the type's rules
     source = open_source(spec.dataset(settings.dataset)) if team.process == 0 else None
     if source is not None:
-        check_lengths(source, settings.max_prompt_tokens, stage.sft.max_response_tokens if stage.sft else None)
+        answers = stage.sft.max_response_tokens if stage.sft else None
+        check_lengths(source, machine.tokenizer, settings.max_prompt_tokens, answers)
     facts = team.broadcast([source.digest, source.size] if source is not None else None)
     hash_ = sha256(said(stage))
     return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), machine, team)

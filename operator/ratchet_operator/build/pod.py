@@ -178,7 +178,10 @@ def mounts(spec: Spec) -> Iterator[tuple[str, str, str]]:
     """Claims that the manifest asks for, as (path in the manifest, claim, folder where it is mounted)."""
     checkpoint = spec.checkpoint
     if checkpoint.claim_name is not None:
-        yield "spec.checkpoint.claimName", checkpoint.claim_name, "/" + checkpoint.directory.split("/")[1]
+        yield "spec.checkpoint.claimName", checkpoint.claim_name, top(checkpoint.directory)
+    model = spec.model
+    if model.path is not None and model.claim_name is not None:
+        yield "spec.model.claimName", model.claim_name, top(model.path)
     for i, dataset in enumerate(spec.datasets):
         if dataset.jsonl is not None and dataset.jsonl.claim_name is not None:
             yield f"spec.datasets[{i}].jsonl.claimName", dataset.jsonl.claim_name, _folder(dataset.jsonl.path)
@@ -192,6 +195,11 @@ def _claims(spec: Spec) -> list[tuple[str, str, str, dict[str, bool]]]:
         name = "checkpoint" if checkpoint else f"data-{len(found)}"
         found.setdefault(place, (name, claim, place, {} if checkpoint else {"readOnly": True}))
     return list(found.values())
+
+
+def top(path: str) -> str:
+    """The first component of an absolute path."""
+    return "/" + path.split("/")[1]
 
 
 def sliced(placement: Placement) -> bool:

@@ -13,7 +13,7 @@ from ratchet_api.canonical import canonical
 from ratchet_api.exact_environment import exact_environment
 from ratchet_api.job import Spec
 from ratchet_api.validate import Problem, semantic_problems
-from ratchet_operator.build.pod import mounts
+from ratchet_operator.build.pod import mounts, top
 from ratchet_operator.snapshot import Values
 
 OWN_DOMAINS = ("ratchet.dev", "jobset.sigs.k8s.io", "batch.kubernetes.io", "kubernetes.io", "k8s.io")
@@ -73,14 +73,9 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 f"missing: without it {checkpoint.directory} would be lost with the pod; name a PersistentVolumeClaim "
                 "that all hosts can mount",
             )
-        top = checkpoint.directory.split("/")[1]
-        if top in SYSTEM_FOLDERS or not top:
-            yield Problem(
-                "spec.checkpoint.directory",
-                f"the claim would be mounted at /{top}, which the system needs; use a folder below /checkpoints",
-            )
-        elif _detours(checkpoint.directory):
-            yield Problem("spec.checkpoint.directory", DETOUR)
+        yield from _mountable("spec.checkpoint.directory", checkpoint.directory, "/checkpoints")
+    if spec.model.path is not None and spec.model.claim_name is not None:
+        yield from _mountable("spec.model.path", spec.model.path, "/models")
     places: dict[str, str] = {}
     for path, claim, mount in mounts(spec):
         if places.setdefault(mount, claim) != claim:
@@ -96,6 +91,16 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 yield Problem(path, "the claim would be mounted over a folder that the system needs; use /data/FILE")
             elif _detours(dataset.jsonl.path):
                 yield Problem(path, DETOUR)
+
+
+def _mountable(path: str, folder: str, better: str) -> Iterator[Problem]:
+    place = top(folder)
+    if place[1:] in SYSTEM_FOLDERS or place == "/":
+        yield Problem(
+            path, f"the claim would be mounted at {place}, which the system needs; use a folder below {better}"
+        )
+    elif _detours(folder):
+        yield Problem(path, DETOUR)
 
 
 def _detours(path: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratchet_api.datasets import Dataset
-from ratchet_trainer.data import tokenizer
+from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.rollout.types import Prompt
 
@@ -47,16 +47,16 @@ def open_source(dataset: Dataset) -> Source:
     return JsonlItems(dataset.name, dataset.jsonl)
 
 
-def check_lengths(source: Source, prompt_limit: int, answer_limit: int | None) -> None:
+def check_lengths(source: Source, tokenizer: Tokenizer, prompt_limit: int, answer_limit: int | None) -> None:
     """Raises ConfigurationInvalid for an item that is too long, before a step is made that could not be made again
     with another limit. All items of a file; of generated ones, which cost milliseconds each, the first hundred."""
     for index in range(source.size if source.held else min(source.size, 100)):
-        prompt = prompt_of(source, index, prompt_limit)
+        prompt = prompt_of(source, tokenizer, index, prompt_limit)
         if answer_limit is not None:
-            answer_tokens(source, index, prompt.answer, answer_limit)
+            answer_tokens(source, tokenizer, index, prompt.answer, answer_limit)
 
 
-def prompt_of(source: Source, index: int, limit: int) -> Prompt:
+def prompt_of(source: Source, tokenizer: Tokenizer, index: int, limit: int) -> Prompt:
     """Item `index` as a prompt of at most `limit` tokens. Raises ConfigurationInvalid for a longer one."""
     item = source.item(index)
     tokens = tuple(tokenizer.encode_prompt(item.question))
@@ -68,7 +68,7 @@ def prompt_of(source: Source, index: int, limit: int) -> Prompt:
     return Prompt(tokens, item.answer)
 
 
-def answer_tokens(source: Source, index: int, answer: str, limit: int) -> tuple[int, ...]:
+def answer_tokens(source: Source, tokenizer: Tokenizer, index: int, answer: str, limit: int) -> tuple[int, ...]:
     """An answer to be learned, END included, of at most `limit` tokens. Raises ConfigurationInvalid for a longer
     one."""
     tokens = tuple(tokenizer.encode_answer(answer))

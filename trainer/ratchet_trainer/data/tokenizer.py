@@ -1,36 +1,64 @@
-"""The built-in byte tokenizer of the presets: 256 bytes, then beginning, end and padding.
+"""Text to tokens and back: what a tokenizer is to the trainer, and the built-in one of the presets.
 
-A prompt is BEGIN and the bytes of its text; a response is bytes and END. Reversible for every text.
+Decides what a prompt and an answer are in tokens. Tokenizers of Hugging Face folders are in `huggingface_tokenizer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 BEGIN, END, PAD = 256, 257, 258
 VOCABULARY = 259
-DIGEST = "bytes-v1"
-"""Identity of this tokenizer; it changes with the meaning of any token."""
 
 
-def encode_prompt(text: str) -> list[int]:
-    return [BEGIN, *text.encode()]
+class Tokenizer(Protocol):
+    """`ends`: tokens after which a response is over. `digest` changes with the meaning of any token or prompt."""
+
+    ends: tuple[int, ...]
+    digest: str
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """A question as the tokens that the policy is asked to continue."""
+
+    def encode_answer(self, text: str) -> list[int]:
+        """An answer to be learned, one of `ends` included."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of a response before its end."""
 
 
-def encode_answer(text: str) -> list[int]:
-    return [*text.encode(), END]
+def before_end(tokens: Sequence[int], ends: tuple[int, ...]) -> Sequence[int]:
+    """Tokens up to the first that ends a response."""
+    return tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
-def decode(tokens: Sequence[int]) -> str:
-    """The text before END. Tokens that are no bytes become U+FFFD, which no sensible answer contains."""
-    out: list[str] = []
-    run = bytearray()
-    for token in tokens:
-        if token == END:
-            break
-        if token < 256:
-            run.append(token)
-            continue
-        out += [run.decode(errors="replace"), "\N{REPLACEMENT CHARACTER}"]
-        run.clear()
-    return "".join([*out, run.decode(errors="replace")])
+class Bytes:
+    """256 bytes, then beginning, end and padding.
+
+    A prompt is BEGIN and the bytes of its text; a response is bytes and END. Reversible for every text.
+    """
+
+    ends = (END,)
+    digest = "bytes-v1"
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return [BEGIN, *text.encode()]
+
+    def encode_answer(self, text: str) -> list[int]:
+        return [*text.encode(), END]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens that are no bytes become U+FFFD, which no sensible answer contains."""
+        out: list[str] = []
+        run = bytearray()
+        for token in before_end(tokens, self.ends):
+            if token < 256:
+                run.append(token)
+                continue
+            out += [run.decode(errors="replace"), "\N{REPLACEMENT CHARACTER}"]
+            run.clear()
+        return "".join([*out, run.decode(errors="replace")])
+
+
+BYTES = Bytes()

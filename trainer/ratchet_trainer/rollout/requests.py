@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ratchet_trainer import keys
-from ratchet_trainer.data import tokenizer
 from ratchet_trainer.data.items import Source, prompt_of
+from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.model.policy import Params, lay_out_prompts
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.types import Draw, Outcome, Prompt, R, Request, Rollout, Rounds
@@ -60,13 +60,14 @@ class Engine:
         self,
         team: Team,
         sampler: Sampler,
+        tokenizer: Tokenizer,
         source: Source | None,
         seed: int,
         shape: Shape,
         temperature: float,
     ):
         """`source` is needed on process 0 only."""
-        self.team, self.sampler, self.source = team, sampler, source
+        self.team, self.sampler, self.tokenizer, self.source = team, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
         self.shape, self.temperature = shape, temperature
 
@@ -84,7 +85,7 @@ class Engine:
         record = None
         if self.team.process == 0:
             assert self.source is not None
-            found = [prompt_of(self.source, draw.item, self.shape.prompt_tokens) for draw in draws]
+            found = [prompt_of(self.source, self.tokenizer, draw.item, self.shape.prompt_tokens) for draw in draws]
             record = [[list(p.tokens), p.answer] for p in found]
         return [Prompt(tuple(tokens), answer) for tokens, answer in self.team.broadcast(record)]
 
@@ -132,7 +133,7 @@ class Engine:
             self.temperature,
             self.team.safe_point,
         )
-        ended = sampled.tokens == tokenizer.END
+        ended = np.isin(sampled.tokens, self.tokenizer.ends)
         lengths = np.where(ended.any(-1), ended.argmax(-1) + 1, self.shape.response_tokens)
         return {
             i: [
@@ -151,7 +152,7 @@ class Engine:
     def _judge(self, flat: Sequence[tuple[Request, Prompt, _Unjudged]]) -> list[Outcome]:
         """Outcomes in the order given. Each process judges its share of ordinals, then all learn all."""
         mine = [
-            [i, *_to_plain(verify(tokenizer.decode(u.tokens), p.answer))]
+            [i, *_to_plain(verify(self.tokenizer.decode(u.tokens), p.answer))]
             for i, (r, p, u) in enumerate(flat)
             if r.draw.ordinal % self.team.processes == self.team.process
         ]

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ratchet_trainer import keys
-from ratchet_trainer.data.tokenizer import END, PAD
+from ratchet_trainer.data.tokenizer import PAD
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts, log_prob_and_entropy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
@@ -31,7 +31,7 @@ CHUNK = 16
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Decoding:
-    """Responses in the making: caches, raw row keys uint32[P, G, 2], the newest token and whether END came, [P, G]."""
+    """Responses in the making: caches, raw row keys uint32[P, G, 2], the newest token and whether it ended, [P, G]."""
 
     prompt: kv_cache.Prompt
     own: tuple[kv_cache.Pair, ...]
@@ -42,7 +42,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Host arrays [P, G, T]: tokens (PAD after END), their log-probabilities and the policy's entropy there (nats)."""
+    """Host arrays [P, G, T]: tokens (PAD after an end), their log-probabilities, the policy's entropy there (nats)."""
 
     tokens: np.ndarray
     log_probs: np.ndarray
@@ -52,12 +52,13 @@ class Sampled:
 class Sampler:
     """The compiled programs of one policy on one mesh; new shapes compile on first use."""
 
-    def __init__(self, policy: Policy, mesh: Mesh):
-        self.mesh = mesh
+    def __init__(self, policy: Policy, mesh: Mesh, ends: tuple[int, ...]):
+        """`ends`: tokens after which a response is over."""
+        self.mesh, self.ends = mesh, ends
         rows, everywhere = by_rows(mesh), replicated(mesh)
         self._start = jax.jit(partial(_start, policy), static_argnames="slots", out_shardings=rows)
         self._decode = jax.jit(
-            partial(_decode, policy),
+            partial(_decode, policy, ends),
             static_argnames="count",
             donate_argnums=1,
             out_shardings=(rows, everywhere),
@@ -101,7 +102,7 @@ class Sampler:
             count = min(CHUNK, slots - at)
             state, chunk = self._decode(params, state, np.int32(at), np.float32(temperature), count=count)
             chunks.append(np.asarray(chunk))
-            ended |= (chunks[-1][0] == END).any(-1)
+            ended |= np.isin(chunks[-1][0], self.ends).any(-1)
             safe_point()
             if ended.all():
                 break
@@ -127,7 +128,13 @@ def _start(
 
 
 def _decode(
-    policy: Policy, params: Params, state: Decoding, at: jax.Array, temperature: jax.Array, count: int
+    policy: Policy,
+    ends: tuple[int, ...],
+    params: Params,
+    state: Decoding,
+    at: jax.Array,
+    temperature: jax.Array,
+    count: int,
 ) -> tuple[Decoding, jax.Array]:
     """`count` more tokens from response position `at`; tokens, log-probs and entropy as float32[3, P, G, count].
 
@@ -151,7 +158,7 @@ def _decode(
         chosen = jnp.argmax(logits / temperature + drawn, -1).astype(jnp.int32)
         log_prob, entropy = log_prob_and_entropy(logits, chosen, temperature)
         out = jnp.where(done, PAD, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
-        return (own, out[0], done | (out[0] == END)), out
+        return (own, out[0], done | jnp.isin(out[0], np.array(ends))), out
 
     (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), (tokens, noises))
     made = jnp.stack([jnp.moveaxis(x.astype(jnp.float32), 0, -1) for x in outs])

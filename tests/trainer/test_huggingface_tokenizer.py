@@ -1,0 +1,139 @@
+"""Tokenizers and chat templates of models of others, and a whole run with one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.run import run
+from ratchet_trainer.runtime import Drain
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3"
+PLAIN = "{{ messages[-1]['content'] }}"
+CHAT = """{%- for message in messages %}
+<|{{ message.role }}|>{{ message.content }}{{ eos_token }}
+{%- endfor %}
+{%- if add_generation_prompt %}<think>{% endif %}"""
+
+
+def folder(tmp_path: Path, **files: Any) -> Path:
+    """The golden folder with some files replaced (`__` stands for the dot); None removes one."""
+    copy = tmp_path / "model"
+    shutil.copytree(GOLDEN, copy)
+    for name, content in files.items():
+        path = copy / name.replace("__", ".")
+        if content is None:
+            path.unlink()
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return copy
+
+
+def test_text_becomes_tokens_and_text_again() -> None:
+    tokenizer = HuggingFaceTokenizer(GOLDEN, 320, PLAIN)
+    for text in ("12 + 7 =", "Grüße, 世界\n", "<answer> 3 </answer>", ""):
+        assert tokenizer.decode(tokenizer.encode_prompt(text)) == text
+        answer = tokenizer.encode_answer(text)
+        assert answer[-1] == 2
+        assert tokenizer.decode([*answer, 100, 101]) == text, "what comes after the end is no part of it"
+    assert tokenizer.encode_prompt("<answer>")[0] == 5, "tags are tokens of their own"
+
+
+def test_prompts_are_what_the_chat_template_makes(tmp_path: Path) -> None:
+    path = folder(tmp_path, chat_template__jinja=CHAT)
+    tokenizer = HuggingFaceTokenizer(path, 320, system="Add.")
+    said = tokenizer.decode([0 if token == 2 else token for token in tokenizer.encode_prompt("1+1")])
+    assert said == "<|system|>Add.<pad><|user|>1+1<pad><think>"
+    config = json.loads((GOLDEN / "tokenizer_config.json").read_text())
+    for template in (CHAT, [{"name": "tool", "template": "x"}, {"name": "default", "template": CHAT}]):
+        (path / "chat_template.jinja").unlink(missing_ok=True)
+        (path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
+        other = HuggingFaceTokenizer(path, 320, system="Add.")
+        assert other.encode_prompt("1+1") == tokenizer.encode_prompt("1+1")
+        assert other.digest == tokenizer.digest
+    assert HuggingFaceTokenizer(path, 320).digest != tokenizer.digest, "the system prompt counts"
+
+
+@pytest.mark.parametrize(
+    ("files", "ends"),
+    [
+        ({}, (2,)),
+        ({"generation_config__json": {"eos_token_id": [2, 7]}}, (2, 7)),
+        ({"generation_config__json": None}, (2,)),
+        ({"generation_config__json": None, "config__json": {}}, (2,)),
+    ],
+)
+def test_what_ends_a_response(tmp_path: Path, files: dict, ends: tuple[int, ...]) -> None:
+    assert HuggingFaceTokenizer(folder(tmp_path, **files), 320, PLAIN).ends == ends
+
+
+@pytest.mark.parametrize(
+    ("files", "template", "words"),
+    [
+        ({}, None, "no chat template.*set spec.model.chatTemplate"),
+        ({"tokenizer__json": None}, PLAIN, "tokenizer.json: No such file"),
+        ({"tokenizer__json": "{}"}, PLAIN, "tokenizer.json: no tokenizer can be made of it"),
+        ({"tokenizer_config__json": "{"}, PLAIN, "tokenizer_config.json"),
+        ({}, "{% for %}", "is no template"),
+        ({"generation_config__json": None, "config__json": {}, "tokenizer_config__json": {}}, PLAIN, "no eos_token_id"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, files: dict, template: str | None, words: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=words):
+        HuggingFaceTokenizer(folder(tmp_path, **files), 320, template)
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    with pytest.raises(ConfigurationInvalid, match="vocabulary ends at 99"):
+        HuggingFaceTokenizer(GOLDEN, 100, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('only users') }}", "only users"),
+        ("{{ strftime_now('%Y') }}", "prompts must be the same in every attempt"),
+        ("{{ messages.append(1) }}", "fails"),
+        ("{{ ''.__class__.__mro__ }}{{ messages[9].content.x }}", "fails"),
+    ],
+)
+def test_a_template_that_fails_or_reaches_out_is_named(template: str, words: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=words):
+        HuggingFaceTokenizer(GOLDEN, 320, template).encode_prompt("1+1")
+
+
+def test_a_model_of_others_trains_and_goes_on_after_a_kill(tmp_path: Path, memory_runtime: Any) -> None:
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps({"question": f"{a}+1=", "answer": str(a + 1)}) + "\n" for a in range(8)))
+    lengths = {"maxPromptTokens": 16, "maxResponseTokens": 5}
+    rl = {"dataset": "sums", "promptsPerStep": 2, "groupSize": 3, **lengths}
+    spec = {
+        "model": {"path": str(GOLDEN), "chatTemplate": PLAIN},
+        "datasets": [{"name": "sums", "jsonl": {"path": str(data)}}],
+        "stages": [
+            {"name": "a", "sft": {"dataset": "sums", "batchSize": 4, **lengths}, "advance": {"steps": 2}},
+            {"name": "b", "rl": rl, "advance": {"steps": 2}},
+        ],
+        "checkpoint": {"directory": "/checkpoints/x"},
+        "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
+    }
+    straight = memory_runtime(spec)
+    run(straight)
+    step, arrays, control, *_ = straight.commits[-1]
+    assert step == 4
+    first = memory_runtime(spec, drain_at=5)
+    with pytest.raises(Drain):
+        run(first)
+    second = memory_runtime(spec, commits=first.commits)
+    run(second)
+    _, again, found, *_ = second.commits[-1]
+    assert found == control
+    for path, leaf in arrays.items():
+        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
