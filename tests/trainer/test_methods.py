@@ -11,7 +11,8 @@ import pytest
 
 from ratchet_api.method import MethodName
 from ratchet_api.stages import Rl
-from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.errors import CheckpointUnreadable, OldPolicyMismatch
+from ratchet_trainer.learner import Learner
 from ratchet_trainer.methods import PRESETS
 from ratchet_trainer.reference.scheduled import Scheduled
 from ratchet_trainer.run import run
@@ -123,6 +124,13 @@ def test_with_one_update_a_step_the_ratio_is_one(after_warm_up: Any) -> None:
     runtime = after_warm_up({"method": "grpo"})
     run(runtime)
     assert [(t["ratio"], r["train/clip_fraction"]) for r, t in records(runtime)] == [(1.0, 0.0)] * 2
+
+
+def test_an_old_policy_that_is_not_the_new_one_stops_the_run(after_warm_up: Any, monkeypatch: Any) -> None:
+    judge = Learner.log_probs
+    monkeypatch.setattr(Learner, "log_probs", lambda *arguments: judge(*arguments) + 1e-4)
+    with pytest.raises(OldPolicyMismatch, match=rf"step {WARM + 1}: old and new log-probabilities .* more than 2e-06"):
+        run(after_warm_up({"method": "reinforce++-baseline", "updatesPerStep": 2}))
 
 
 REFERENCE = {"method": "grpo", "updatesPerStep": 2, "kl": {"coefficient": "0.1"}}
