@@ -57,7 +57,7 @@ def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
     """Compare what FOLDER computes here with its `expected.npz`, made by another implementation.
 
     The file holds input_ids and logits; left_padded_ids, left_padded_mask and left_padded_logits; greedy_ids. Exits 0
-    when all agree, 1 when one lies beyond the tolerance, 65 when the folder cannot be used.
+    when all agree, 1 when one lies beyond the tolerance, 65 when the folder cannot be used, 66 when it is not there.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from ratchet_trainer.errors import ConfigurationInvalid
@@ -65,6 +65,8 @@ def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
 
     try:
         found = numbers.check(folder)
+    except FileNotFoundError as error:
+        fail(os.EX_NOINPUT, str(error))
     except ConfigurationInvalid as error:
         fail(os.EX_DATAERR, str(error))
     good = {name: value <= (0.0 if name == "greedy_ids" else tolerance) for name, value in found.items()}

@@ -15,7 +15,7 @@ from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import export as exporting
 from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeScaling
 from ratchet_trainer.model.check import check, greedy, logits_of
-from ratchet_trainer.model.export import export
+from ratchet_trainer.model.export import COPIED, export
 from ratchet_trainer.model.families import architecture
 from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Policy
@@ -24,6 +24,8 @@ from ratchet_trainer.state import flat_paths
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = ("qwen2-tied", "qwen3", "llama3-rope-scaled", "gemma3-text")
+OTHERS = ("gemma2", "qwen2-window-yarn", "llama-biased")
+"""Made as the former, by transformers 5.24: soft caps, windows of some layers, YaRN, biases, one head of keys."""
 
 
 def everywhere(path: str) -> jax.sharding.Sharding:
@@ -49,7 +51,7 @@ def same(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + OTHERS)
 def test_another_implementation_s_numbers_come_out(family):
     found = check(GOLDEN / family)
     assert found.keys() == {"logits", "left_padded_logits", "greedy_ids"}
@@ -92,6 +94,24 @@ def test_sliding_windows_of_qwen_begin_where_the_config_says():
     config = json.loads((GOLDEN / "qwen2-tied/config.json").read_text()) | {"layer_types": None}
     config |= {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
     assert [layer.window for layer in architecture(config).layers] == [None, 16, 16]
+
+
+def test_what_a_multimodal_config_leaves_out_is_as_its_class_has_it():
+    """As the published Gemma 3 4B says it."""
+    said = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
+    said |= {"model_type": "gemma3_text", "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    found = architecture({"model_type": "gemma3", "text_config": said})
+    assert (found.vocabulary, found.heads, found.kv_heads, found.head_width) == (262_208, 8, 4, 256)
+    assert (found.query_scale, found.tied, found.logit_cap) == (1 / 16, True, None)
+    assert [layer.window for layer in found.layers].count(None) == 5
+
+
+def test_yarn_grows_cosine_and_sine_as_the_config_says():
+    config = json.loads((GOLDEN / "qwen2-window-yarn/config.json").read_text())
+    attention = lambda **said: architecture(config | {"rope_scaling": said}).layers[0].rope.attention  # noqa: E731
+    assert attention() == pytest.approx(0.1 * np.log(4) + 1)
+    assert attention(attention_factor=1.25) == 1.25
+    assert attention(mscale=1.0, mscale_all_dim=1.0) == 1.0
 
 
 def test_scaling_of_a_multimodal_gemma_is_of_its_global_layers_only():
@@ -177,7 +197,7 @@ def test_the_text_half_of_a_multimodal_model_is_found(tmp_path, prefix):
     same(GOLDEN / "gemma3-text", folder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES + OTHERS)
 def test_what_is_exported_is_what_was_read(tmp_path, family):
     read = {path: np.asarray(leaf) for path, leaf in Folder(GOLDEN / family).load(everywhere).items()}
     export(GOLDEN / family, tmp_path / "out", read)
@@ -185,9 +205,45 @@ def test_what_is_exported_is_what_was_read(tmp_path, family):
     assert before.keys() == after.keys()
     for name in before:
         np.testing.assert_array_equal(before[name], after[name], err_msg=name)
-    assert (tmp_path / "out/tokenizer.json").read_bytes() == (GOLDEN / family / "tokenizer.json").read_bytes()
+    for name in ("config.json", "generation_config.json", "tokenizer.json"):
+        if (GOLDEN / family / name).exists():
+            of = json.loads if name == "config.json" else str
+            assert of((tmp_path / "out" / name).read_text()) == of((GOLDEN / family / name).read_text())
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir() if file.name not in COPIED}
+    assert len(modes) == 1, "whoever may read the config may read the weights"
     with pytest.raises(FileExistsError, match="out exists"):
         export(GOLDEN / family, tmp_path / "out", read)
+
+
+def test_any_part_of_a_parameter_is_read_by_itself():
+    """As the devices of a mesh ask for them; parts may end inside one of the tensors that lie side by side."""
+    folder = Folder(GOLDEN / "qwen2-tied")
+    for path, parameter in parameters(folder.architecture).items():
+        whole = folder.read(parameter)
+        rows, *others = (size // 4 for size in whole.shape)
+        for i in range(4):
+            for part in [(slice(i * rows, (i + 1) * rows), *(slice(None) for _ in others))] + [
+                (slice(None), slice(i * width, (i + 1) * width)) for width in others
+            ]:
+                np.testing.assert_array_equal(folder.read(parameter, part), whole[part], err_msg=path)
+
+
+def test_the_other_half_of_a_multimodal_model_is_exported_as_it_was(tmp_path):
+    folder = copy(tmp_path, "gemma3-text")
+    tensors = {
+        f"language_{name}".replace("language_model.", "language_model.model."): t
+        for name, t in load_file(folder / "model.safetensors").items()
+    } | {"vision_tower.patch.weight": np.arange(4, dtype=np.float16)}
+    save_file(tensors, folder / "model.safetensors")
+    inner = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": inner}))
+    read = {path: np.asarray(leaf) + 1 for path, leaf in Folder(folder).load(everywhere).items()}
+    export(folder, tmp_path / "out", read)
+    after = load_file(tmp_path / "out/model.safetensors")
+    assert after.keys() == tensors.keys()
+    np.testing.assert_array_equal(after["vision_tower.patch.weight"], tensors["vision_tower.patch.weight"])
+    same_name = "language_model.model.norm.weight"
+    np.testing.assert_array_equal(after[same_name], tensors[same_name] + 1)
 
 
 def test_large_models_are_exported_in_several_files(tmp_path, monkeypatch):
@@ -199,7 +255,8 @@ def test_large_models_are_exported_in_several_files(tmp_path, monkeypatch):
     for path in read:
         np.testing.assert_allclose(rounded[path], read[path], rtol=2**-8, atol=1e-6, err_msg=path)
     assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
-    export(tmp_path / "out", tmp_path / "again", rounded, "bfloat16")
+    export(tmp_path / "out", tmp_path / "again", rounded)
+    assert Folder(tmp_path / "again").dtype("model.norm.weight") == "BF16", "each tensor stays what it was"
     same(tmp_path / "out", tmp_path / "again")
 
 

@@ -6,6 +6,8 @@ prompts of different lengths, and greedy tokens, which go through the caches exa
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,55 +21,100 @@ from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Params, Policy, lay_out_prompts
 
 EXPECTED = "expected.npz"
-CHUNK = 5
+CHUNK = 8
 """Greedy tokens decoded at once; less than there are, so that caches are carried on."""
 
 
 def check(path: Path) -> dict[str, float]:
     """Name of each known array in `expected.npz` -> largest absolute difference of what this project computes (for
-    greedy ids: the share of tokens that differ). Raises ConfigurationInvalid."""
+    greedy ids: the share of tokens that differ). Raises ConfigurationInvalid, FileNotFoundError."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    expected = _read(path / EXPECTED)
     folder = Folder(path)
-    try:
-        with np.load(path / EXPECTED) as file:
-            expected = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise ConfigurationInvalid(f"{path / EXPECTED}: {error}") from None
     policy = Policy(folder.architecture)
+    _fit(expected, folder.architecture.vocabulary, path / EXPECTED)
     params = nested(folder.load(lambda path: jax.sharding.SingleDeviceSharding(jax.devices()[0])))
     found: dict[str, float] = {}
     if "logits" in expected:
-        logits = logits_of(policy, params, expected["input_ids"])
-        found["logits"] = float(np.abs(logits - expected["logits"]).max())
-    if "left_padded_ids" in expected:
-        mask = expected["left_padded_mask"].astype(bool)
-        rows = [tuple(row[real].tolist()) for row, real in zip(expected["left_padded_ids"], mask, strict=True)]
-        if "left_padded_logits" in expected:
-            width = max(map(len, rows))
-            right = np.array([row + (0,) * (width - len(row)) for row in rows])
-            logits = logits_of(policy, params, right)
-            found["left_padded_logits"] = max(
-                float(np.abs(logits[i, : len(row)] - expected["left_padded_logits"][i][mask[i]]).max())
-                for i, row in enumerate(rows)
-            )
-        if "greedy_ids" in expected:
-            tokens = greedy(policy, params, rows, expected["greedy_ids"].shape[1])
-            found["greedy_ids"] = float((tokens != expected["greedy_ids"]).mean())
-    if not found:
-        raise ConfigurationInvalid(f"{path / EXPECTED}: holds none of logits, left_padded_logits, greedy_ids")
+        found["logits"] = _gap(logits_of(policy, params, expected["input_ids"]), expected["logits"])
+    if "left_padded_mask" not in expected:
+        return found
+    mask = expected["left_padded_mask"].astype(bool)
+    rows = [tuple(row[real].tolist()) for row, real in zip(expected["left_padded_ids"], mask, strict=True)]
+    if "left_padded_logits" in expected:
+        # Positions count real tokens and padding is never seen, so it may stand on the other side.
+        width = max(map(len, rows))
+        logits = logits_of(policy, params, np.array([row + (0,) * (width - len(row)) for row in rows]))
+        wanted = expected["left_padded_logits"]
+        gaps = [_gap(logits[i, : len(row)], wanted[i][mask[i]]) for i, row in enumerate(rows)]
+        found["left_padded_logits"] = float(np.max(gaps))
+    if "greedy_ids" in expected:
+        tokens = greedy(policy, params, rows, expected["greedy_ids"].shape[1])
+        found["greedy_ids"] = float((tokens != expected["greedy_ids"]).mean())
     return found
+
+
+def _gap(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(np.float64) - other).max())
+
+
+NEEDED = {
+    "logits": ("input_ids",),
+    "left_padded_logits": ("left_padded_ids", "left_padded_mask"),
+    "greedy_ids": ("left_padded_ids", "left_padded_mask"),
+}
+"""What is compared -> what it is made of."""
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, all that are compared with what they are made of."""
+    try:
+        with np.load(file) as opened:
+            found = {name: opened[name] for name in opened.files}
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{file}: {error.strerror}") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ConfigurationInvalid(f"{file}: no archive of arrays: {error}") from None
+    if not NEEDED.keys() & found.keys():
+        raise ConfigurationInvalid(f"{file}: holds none of {', '.join(NEEDED)}")
+    missing = sorted({n for name in NEEDED.keys() & found.keys() for n in NEEDED[name]} - found.keys())
+    if missing:
+        raise ConfigurationInvalid(f"{file}: {', '.join(missing)} missing, which the others are made of")
+    return found
+
+
+def _fit(arrays: Mapping[str, np.ndarray], vocabulary: int, file: Path) -> None:
+    """Raises ConfigurationInvalid for shapes and tokens that do not belong together, naming the array."""
+    for name in ("input_ids", "left_padded_ids", "left_padded_mask", "greedy_ids"):
+        array = arrays.get(name)
+        if array is not None and (array.ndim != 2 or array.dtype.kind not in "iub"):
+            raise ConfigurationInvalid(f"{file}: {name} is {array.dtype} {array.shape}, not whole numbers [B, T]")
+        if array is not None and name.endswith("ids") and not (0 <= array.min(initial=0) <= array.max() < vocabulary):
+            raise ConfigurationInvalid(f"{file}: {name} holds tokens outside of the vocabulary of {vocabulary}")
+    for logits, ids in (("logits", "input_ids"), ("left_padded_logits", "left_padded_ids")):
+        if logits in arrays and arrays[logits].shape != (*arrays[ids].shape, vocabulary):
+            wanted = [*arrays[ids].shape, vocabulary]
+            raise ConfigurationInvalid(f"{file}: {logits} is {list(arrays[logits].shape)}, not {wanted}")
+    if "left_padded_ids" in arrays:
+        mask = arrays["left_padded_mask"]
+        if mask.shape != arrays["left_padded_ids"].shape or not mask.any(-1).all():
+            raise ConfigurationInvalid(f"{file}: left_padded_mask must mark a token in each row of left_padded_ids")
+        if "greedy_ids" in arrays and len(arrays["greedy_ids"]) != len(mask):
+            raise ConfigurationInvalid(f"{file}: greedy_ids has {len(arrays['greedy_ids'])} rows for {len(mask)}")
 
 
 def logits_of(policy: Policy, params: Params, ids: np.ndarray) -> np.ndarray:
     """Logits float32[B, T, V] at every position of token ids [B, T]."""
+    return np.asarray(_logits(policy, params, jnp.asarray(ids, jnp.int32)))
 
-    @jax.jit
-    def run(params: Params, ids: jax.Array) -> jax.Array:
-        model = policy.decoder(params)
-        positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-        hidden, _ = model(ids[:, None], positions[:, None])
-        return model.logits(hidden)[:, 0]
 
-    return np.asarray(run(params, jnp.asarray(ids, jnp.int32)))
+@partial(jax.jit, static_argnums=0)
+def _logits(policy: Policy, params: Params, ids: jax.Array) -> jax.Array:
+    model = policy.decoder(params)
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    hidden, _ = model(ids[:, None], positions[:, None])
+    return model.logits(hidden)[:, 0]
 
 
 def greedy(policy: Policy, params: Params, prompts: list[tuple[int, ...]], count: int) -> np.ndarray:

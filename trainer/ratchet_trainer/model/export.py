@@ -63,17 +63,18 @@ def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: 
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    files = _files(folder, arrays, dtype)
-    for name, tensors in files.items():
-        save_file({n: tensor.make() for n, tensor in tensors.items()}, part / name, metadata={"format": "pt"})
-    if len(files) > 1:
-        total = sum(tensor.size for tensors in files.values() for tensor in tensors.values())
-        where = {tensor: name for name, tensors in files.items() for tensor in tensors}
-        (part / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
     config = folder.config
     if dtype is not None:
         config = config | {"torch_dtype" if "torch_dtype" in config else "dtype": dtype}
     (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    files = _files(folder, arrays, dtype)
+    for name, tensors in files.items():
+        save_file({n: tensor.make() for n, tensor in tensors.items()}, part / name, metadata={"format": "pt"})
+        shutil.copymode(part / "config.json", part / name)  # the library lets nobody else read them
+    if len(files) > 1:
+        total = sum(tensor.size for tensors in files.values() for tensor in tensors.values())
+        where = {tensor: name for name, tensors in files.items() for tensor in tensors}
+        (part / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
     for name in COPIED:
         if (source / name).exists():
             shutil.copy(source / name, part / name)
