@@ -14,7 +14,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 DIR = "RATCHET_CLUSTER_DIR"
@@ -83,54 +84,61 @@ def end(where: Where, grace: float) -> list[int]:
 
     Returns the pids that had to be killed. Processes that appear meanwhile (children) are ended as well.
     """
-    pids = belonging(where)
-    _send(pids, where, signal.SIGTERM)
-    deadline = time.monotonic() + grace
-    _wait(pids, where, deadline)
+    with _pinned(where) as handles:
+        _send(handles, signal.SIGTERM)
+        _wait(handles, time.monotonic() + grace)
     killed = sorted(belonging(where))
     kill(where)
     return killed
 
 
 def kill(where: Where) -> None:
-    """SIGKILL to every process whose environment holds `where`, until there is none.
+    """SIGKILL to every process whose environment holds `where`, until there is none; their ports are free then.
 
     Raises RuntimeError when some do not end (the kernel holds them).
     """
     deadline = time.monotonic() + 30
-    while pids := belonging(where):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"processes {sorted(pids)} do not end even by SIGKILL; are they stuck in the kernel?")
-        _send(pids, where, signal.SIGKILL)
-        _wait(pids, where, time.monotonic() + 5)
+    while True:
+        with _pinned(where) as handles:
+            if not handles:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"processes {sorted(handles)} do not end even by SIGKILL; are they stuck in the kernel?"
+                )
+            _send(handles, signal.SIGKILL)
+            _wait(handles, time.monotonic() + 5)
 
 
-def _send(pids: Iterable[int], where: Where, number: int) -> None:
-    for pid in pids:
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:  # the pidfd pins this process; its environment tells whether it is still the one we mean
-            if _holds(environment(pid), where):
-                signal.pidfd_send_signal(handle, number)
-        except ProcessLookupError:
-            continue
-        finally:
+@contextmanager
+def _pinned(where: Where) -> Iterator[dict[int, int]]:
+    """pid -> pidfd of every live process whose environment holds `where`.
+
+    A pidfd pins the process: its environment, read again, tells whether it is still the one we mean. And it tells when
+    a process is gone for good: the environment vanishes earlier, while files and sockets are still open.
+    """
+    handles: dict[int, int] = {}
+    try:
+        for pid in belonging(where):
+            with suppress(ProcessLookupError):
+                handles[pid] = os.pidfd_open(pid)
+                if not _holds(environment(pid), where):
+                    os.close(handles.pop(pid))
+        yield handles
+    finally:
+        for handle in handles.values():
             os.close(handle)
 
 
-def _wait(pids: Iterable[int], where: Where, deadline: float) -> None:
-    for pid in pids:
-        try:
-            handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            if _holds(environment(pid), where):
-                select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-        finally:
-            os.close(handle)
+def _send(handles: Mapping[int, int], number: int) -> None:
+    for handle in handles.values():
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, number)
+
+
+def _wait(handles: Mapping[int, int], deadline: float) -> None:
+    for handle in handles.values():
+        select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
     _reap()
 
 

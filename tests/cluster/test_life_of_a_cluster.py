@@ -20,6 +20,13 @@ from ratchet_cluster.cluster import Cluster, ClusterError
 SMALL = [pools.make("pool-a", "tpu-v6e-slice", "1x1")]
 
 
+def _listening(port: int) -> socket.socket | None:
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError:
+        return None
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Cluster]:
     """A cluster of this test alone; a deep folder, so that socket addresses have to cope."""
@@ -59,10 +66,7 @@ def test_a_cluster_lives_through_what_can_happen_to_it(own: Cluster, wait_until)
     # Everything is killed, and one of the ports is somebody else's now.
     port = own.plane.ports["etcd"]
     processes.kill({processes.DIR: str(own.folder)})
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", port))
-        other.listen()
+    with wait_until(lambda: _listening(port)):  # a passing connection may have got the number for a moment
         own.up(SMALL)
     assert own.plane.ports["etcd"] != port
     assert own.status()["up"]
