@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -56,10 +57,15 @@ def demo(preemptions: int, seed: int, json_file: str | None, file: str | None, t
     default_folder().parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="demo-", dir=default_folder().parent))
     board = Board()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         figures = tell(Story(board, folder, Path(file) if file else find_example(), preemptions, seed, timeout), keep)
     except RuntimeError as error:  # every error of the cluster, the proof and the story is one
         fail(os.EX_SOFTWARE, f"the demo could not go on: {error}", f"what it left: {folder}")
+    except KeyboardInterrupt:  # the cluster went down on the way here
+        if not keep:
+            proof.remove(folder)
+        fail(128 + signal.SIGINT, "interrupted" if keep else "interrupted; nothing of it is left")
     if json_file:
         Path(json_file).write_text(json.dumps(figures, indent=2) + "\n")
         board.say(f"figures: {json_file}")

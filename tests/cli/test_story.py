@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ratchet_api import protocol
 from ratchet_api.job import parse_spec
 from ratchet_cli.story.curve import draw
 from ratchet_cli.story.disturbances import certain_steps, schedule
-from ratchet_cli.story.watch import documents
+from ratchet_cli.story.watch import Leader, documents
+from ratchet_cluster.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +59,22 @@ def test_a_curve_rises_from_left_to_right_and_carries_its_marks():
 def test_a_curve_of_one_point_and_of_none_can_be_drawn():
     assert "1.00" in draw([(5, 0.5)])
     assert draw([]) == "(no points)"
+
+
+def test_a_leader_that_dies_in_the_middle_of_an_answer_has_said_nothing() -> None:
+    """As the demo meets it when a node is taken away: a length is promised and the connection ends before it."""
+    address = "127.0.0.98"
+    with socket.create_server((address, protocol.PORT)) as server:
+
+        def answer_half() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 583\r\n\r\n{"attempt": 1')
+
+        thread = threading.Thread(target=answer_half, daemon=True)
+        thread.start()
+        leader = Leader(Cluster(Path("nowhere")), "default", "sums")
+        leader._address = (1, address)
+        assert leader.progress(1) is None
+        thread.join(timeout=10)

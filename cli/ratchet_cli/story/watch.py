@@ -5,13 +5,13 @@ Gathers; shows and decides nothing. Each watcher is a thread that ends with the 
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import queue
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,7 +101,7 @@ class Leader:
         try:
             with urllib.request.urlopen(url, timeout=2) as answer:
                 found: dict[str, Any] = json.load(answer)
-        except (OSError, urllib.error.URLError, ValueError):
+        except (OSError, http.client.HTTPException, ValueError):  # the last: it dies in the middle of a word
             return None
         return found if found.get("attempt") == attempt else None
 
