@@ -133,5 +133,5 @@ def test_every_text_survives_the_tokenizer(text: str) -> None:
 
 
 def test_tokens_that_are_no_bytes_never_make_a_right_answer() -> None:
-    assert BYTES.decode([tokenizer.PAD, *b"12", tokenizer.END]) != "12"
+    assert BYTES.decode([tokenizer.VOCABULARY - 1, *b"12", tokenizer.END]) != "12"
     assert BYTES.decode([*b"12", tokenizer.END, *b"3"]) == "12"

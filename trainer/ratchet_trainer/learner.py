@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ratchet_trainer import optimiser
-from ratchet_trainer.data.tokenizer import PAD
+from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.errors import NonFinite
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
@@ -80,7 +80,7 @@ class Layout:
         return out.reshape(self.prompts, self.samples, *values.shape[1:])
 
     def rows(self, rows: list[Row]) -> Rows:
-        tokens = np.full((self.prompts * self.samples, self.response_slots), PAD, np.int32)
+        tokens = np.full((self.prompts * self.samples, self.response_slots), FILLER, np.int32)
         for i, row in enumerate(rows):
             tokens[i, : len(row.response)] = row.response
         prompts = [row.prompt for row in rows[:: self.samples]]

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-BEGIN, END, PAD = 256, 257, 258
+BEGIN, END = 256, 257
 VOCABULARY = 259
+"""Of the built-in tokenizer; its last token is never used."""
+FILLER = 0
+"""What stands in fixed shapes where no token is: one that every vocabulary has, as numbers of tokens outside of a
+vocabulary have no log-probability. Its meaning does not matter, for lengths say where tokens are."""
 
 
 class Tokenizer(Protocol):
@@ -34,7 +38,7 @@ def before_end(tokens: Sequence[int], ends: tuple[int, ...]) -> Sequence[int]:
 
 
 class Bytes:
-    """256 bytes, then beginning, end and padding.
+    """256 bytes, then beginning and end.
 
     A prompt is BEGIN and the bytes of its text; a response is bytes and END. Reversible for every text.
     """

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ratchet_trainer.data.tokenizer import PAD
+from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.decoder import Decoder
@@ -120,9 +120,9 @@ def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.
 
 def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Prompts:
     """Host arrays of `rows` prompts; missing ones become dummies, so that a batch never shrinks."""
-    body = np.full((rows, slots), PAD, np.int32)
+    body = np.full((rows, slots), FILLER, np.int32)
     length = np.zeros((rows,), np.int32)
-    last = np.full((rows,), PAD, np.int32)
+    last = np.full((rows,), FILLER, np.int32)
     for i, tokens in enumerate(prompts):
         body[i, : len(tokens) - 1] = tokens[:-1]
         length[i], last[i] = len(tokens) - 1, tokens[-1]

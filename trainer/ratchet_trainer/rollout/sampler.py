@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ratchet_trainer import keys
-from ratchet_trainer.data.tokenizer import PAD
+from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts, log_prob_and_entropy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
@@ -42,7 +42,8 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Host arrays [P, G, T]: tokens (PAD after an end), their log-probabilities, the policy's entropy there (nats)."""
+    """Host arrays [P, G, T]: tokens (FILLER after an end), their log-probabilities, the policy's entropy
+    there (nats)."""
 
     tokens: np.ndarray
     log_probs: np.ndarray
@@ -110,7 +111,7 @@ class Sampler:
         tokens = tokens.astype(np.int32)
         missing = [(0, 0), (0, 0), (0, slots - tokens.shape[-1])]
         return Sampled(
-            np.pad(tokens, missing, constant_values=PAD), np.pad(log_probs, missing), np.pad(entropy, missing)
+            np.pad(tokens, missing, constant_values=FILLER), np.pad(log_probs, missing), np.pad(entropy, missing)
         )
 
 
@@ -157,7 +158,7 @@ def _decode(
         drawn = noise(t) if drawn is None else drawn
         chosen = jnp.argmax(logits / temperature + drawn, -1).astype(jnp.int32)
         log_prob, entropy = log_prob_and_entropy(logits, chosen, temperature)
-        out = jnp.where(done, PAD, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
+        out = jnp.where(done, FILLER, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
         return (own, out[0], done | jnp.isin(out[0], np.array(ends))), out
 
     (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), (tokens, noises))
