@@ -105,9 +105,9 @@ class Reference:
 
     def generate(self) -> Any:
         samples = np.arange(SAMPLES)
-        return self.sampler.sample(
-            self.params, keys.seed_words(0), self.prompts, self.words, samples, RESPONSE_TOKENS, 1.0, lambda: None
-        )
+        return self.sampler.begin(
+            self.params, keys.seed_words(0), self.prompts, self.words, samples, RESPONSE_TOKENS, 1.0
+        ).finish()
 
     def update(self) -> Any:
         self.params, self.moments, found = self.learner.update(

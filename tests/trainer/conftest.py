@@ -9,6 +9,7 @@ os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import parse_spec
+from ratchet_trainer.rollout.journal import RolloutJournal
 from ratchet_trainer.runtime import Drain, Saved
 from ratchet_trainer.word import Word
 
@@ -30,7 +32,15 @@ class MemoryRuntime:
     process = 0
     processes = 1
 
-    def __init__(self, spec: dict[str, Any], commits: list | None = None, drain_at: int | None = None):
+    name_of_run = ("memory",)
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        commits: list | None = None,
+        drain_at: int | None = None,
+        rollouts: Path = Path("/dev/null"),
+    ):
         self.job = SimpleNamespace(spec=parse_spec(spec), may_enter=len(spec["stages"]) - 1)
         axes = ("data", "fsdp", "tensor")
         self.mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -41,6 +51,7 @@ class MemoryRuntime:
         self.phases: list[str] = []
         self.drained: tuple[str, int] | None = None  # the phase, and how many steps had been made
         self.commit_requested = False
+        self.rollouts = RolloutJournal(rollouts, 0, 1, self.gather)
 
     def broadcast(self, value: Any) -> Any:
         return value

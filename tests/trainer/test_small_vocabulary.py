@@ -30,7 +30,7 @@ def test_dummies_and_what_follows_an_end_have_numbers() -> None:
     prompts = [(1, 4, 5), (10,)]
     words = keys.row_words(Purpose.TRAIN, [0, 1, 0], [0, 0, 0])
     laid_out = lay_out_prompts(prompts, 3, 8)
-    sampled = sampler.sample(params, keys.seed_words(2), laid_out, words, np.arange(4), SLOTS, 1.0, lambda: None)
+    sampled = sampler.begin(params, keys.seed_words(2), laid_out, words, np.arange(4), SLOTS, 1.0).finish()
     assert ((sampled.tokens >= 0) & (sampled.tokens < TINY.vocabulary)).all()
     assert np.isfinite(sampled.log_probs).all()
     rows = []

@@ -53,9 +53,10 @@ class Commits:
         return replace(state, lines=())
 
     def last(self, state: State) -> None:
-        """Makes the state durable before the process leaves."""
+        """Makes the state durable before the process leaves, then what is sampled of the step after it."""
         self.commit(state)
         self._settle()
+        self.runtime.rollouts.write()
 
     def _settle(self) -> None:
         self.runtime.spend("save")

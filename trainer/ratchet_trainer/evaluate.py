@@ -35,6 +35,7 @@ class Alone:
 
     process = 0
     processes = 1
+    rollouts = None
 
     def broadcast(self, value: Any) -> Any:
         return value

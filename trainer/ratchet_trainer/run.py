@@ -23,6 +23,7 @@ from ratchet_trainer.commits import Commits
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
 from ratchet_trainer.judging import MiniBatch, judge
 from ratchet_trainer.model.sharding import replicated
+from ratchet_trainer.rollout.journal import context_of
 from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.slots import Context
@@ -98,6 +99,8 @@ class Run:
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
         ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
+
+        self.runtime.rollouts.bind(self.here(state))
 
         # Select prompts.
         need = self.stage.rl.prompts_per_step
@@ -249,6 +252,10 @@ class Run:
                 self.runtime.safe_point()
             except Drain as drain:
                 self.leaving = drain
+
+    def here(self, state: State) -> str:
+        """What decides all that is sampled in the step after `state`."""
+        return context_of([self.runtime.name_of_run, self.stage.hash, state.step, state.metrics_digest])
 
     # After a step
 

@@ -28,6 +28,7 @@ from ratchet_trainer.journal import Claim
 from ratchet_trainer.peers import Peers
 from ratchet_trainer.preemption import Watchdog
 from ratchet_trainer.progress import Progress
+from ratchet_trainer.rollout.journal import RolloutJournal
 from ratchet_trainer.word import Word, WordFile, merged
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class Runtime:
         self._checkpoints = Checkpoints(
             Path(spec.checkpoint.directory), environment.tag, spec.checkpoint.keep, self._identity
         )
+        self.rollouts = RolloutJournal(
+            Path(spec.checkpoint.directory), self.process, self.processes, lambda value: self.gather(value)
+        )
         names = {dataset.name for dataset in spec.datasets}
         self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"], names)
         self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the word are of these
@@ -110,6 +114,11 @@ class Runtime:
         watchdog.on_request = lambda: progress.update(draining=True)
         watchdog.silence = progress.silence
         self.enter("start")
+
+    @property
+    def name_of_run(self) -> list[Any]:
+        """What tells this run's programs and trajectory from every other's, as plain JSON."""
+        return [self.job.uid, identity.config_hash(self.job.spec, 0), self._identity]
 
     # Agreeing
 

@@ -130,7 +130,10 @@ class Stage:
         rl, parts = self.rl, self.machine.learner.parts
         shape = Shape(-(-rl.prompts_per_step // parts) * parts, rl.max_prompt_tokens, rl.max_response_tokens)
         one = self.machine
-        return Engine(self.team, one.sampler, one.tokenizer, self.source, self.seed, shape, float(rl.temperature))
+        temperature = float(rl.temperature)
+        return Engine(
+            self.team, one.sampler, one.tokenizer, self.source, self.seed, shape, temperature, self.team.rollouts
+        )
 
     @cached_property
     def layout(self) -> Layout:

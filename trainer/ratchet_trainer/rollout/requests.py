@@ -17,8 +17,10 @@ from ratchet_trainer import keys
 from ratchet_trainer.data.items import Source, prompt_of
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.model.policy import Params, lay_out_prompts
-from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.journal import RolloutJournal
+from ratchet_trainer.rollout.sampler import Sampler, Sampling
 from ratchet_trainer.rollout.types import Draw, Outcome, Prompt, R, Request, Rollout, Rounds
+from ratchet_trainer.runtime import Drain
 from ratchet_trainer.verify.exact import verify
 
 
@@ -27,6 +29,7 @@ class Team(Protocol):
 
     process: int
     processes: int
+    rollouts: RolloutJournal | None
 
     def broadcast(self, value: Any) -> Any: ...
     def gather(self, value: Any) -> list[Any]: ...
@@ -65,8 +68,10 @@ class Engine:
         seed: int,
         shape: Shape,
         temperature: float,
+        journal: RolloutJournal | None = None,
     ):
-        """`source` is needed on process 0 only."""
+        """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart."""
+        self.journal = journal
         self.team, self.sampler, self.tokenizer, self.source = team, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
         self.shape, self.temperature = shape, temperature
@@ -119,7 +124,8 @@ class Engine:
         self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
     ) -> dict[int, list[_Unjudged]]:
         first, missing = requests[indices[0]], self.shape.prompts - len(indices)
-        sampled = self.sampler.sample(
+        name = _name_of_call([requests[i] for i in indices])
+        going = self.sampler.begin(
             params,
             self.seed,
             lay_out_prompts([prompts[i].tokens for i in indices], self.shape.prompts, self.shape.prompt_slots),
@@ -131,8 +137,17 @@ class Engine:
             np.arange(first.first, first.first + first.n),
             self.shape.response_tokens,
             self.temperature,
-            self.team.safe_point,
+            self.journal.find(name) if self.journal is not None else None,
         )
+        try:
+            while not going.over:
+                going.advance()
+                self.team.safe_point()
+        except Drain:
+            self._keep(name, going)
+            raise
+        self._keep(name, going)
+        sampled = going.result()
         ended = np.isin(sampled.tokens, self.tokenizer.ends)
         lengths = np.where(ended.any(-1), ended.argmax(-1) + 1, self.shape.response_tokens)
         return {
@@ -148,6 +163,10 @@ class Engine:
             ]
             for row, i in enumerate(indices)
         }
+
+    def _keep(self, name: str, going: Sampling) -> None:
+        if self.journal is not None:
+            self.journal.keep(name, going.kept())
 
     def _judge(self, flat: Sequence[tuple[Request, Prompt, _Unjudged]]) -> list[Outcome]:
         """Outcomes in the order given. Each process judges its share of ordinals, then all learn all."""
@@ -170,6 +189,11 @@ class _Unjudged:
     log_probs: np.ndarray
     entropy: np.ndarray
     finish: Literal["end", "length"]
+
+
+def _name_of_call(requests: Sequence[Request]) -> str:
+    """What tells the calls of one step apart."""
+    return ",".join(f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}" for r in requests)
 
 
 def _to_plain(outcome: Outcome) -> list:

@@ -6,20 +6,21 @@ process that holds a row matter. Rows are spread over the mesh axis `data`; what
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from ratchet_trainer import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts, log_prob_and_entropy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.rollout.journal import Kept
 
 NOISE_AHEAD = 16 << 20
 """Noise of a whole chunk is drawn at once if it is not more numbers than this: one large computation instead of many
@@ -78,7 +79,7 @@ class Sampler:
         for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
             self._decode.lower(params, state, np.int32(0), np.float32(1), count=count).compile()
 
-    def sample(
+    def begin(
         self,
         params: Params,
         seed: np.ndarray,
@@ -87,32 +88,96 @@ class Sampler:
         samples: np.ndarray,
         slots: int,
         temperature: float,
-        safe_point: Callable[[], None],
-    ) -> Sampled:
-        """`len(samples)` responses of at most `slots` tokens to each prompt.
+        kept: Kept | None = None,
+    ) -> Sampling:
+        """`len(samples)` responses of at most `slots` tokens to each prompt, to be made chunk by chunk.
 
         prompts: host arrays, P a multiple of the data axis; row_words uint32[P, 5] and samples uint32[G] name the keys.
-        `safe_point` is called after each chunk and may raise.
+        `kept`: go on from there.
         """
         rows = by_rows(self.mesh)
-        state = self._start(
-            params, seed, place(prompts, rows), place(row_words, rows), samples.astype(np.uint32), slots=slots
-        )
-        chunks, ended = [], np.zeros((len(row_words), len(samples)), bool)
-        for at in range(0, slots, CHUNK):
-            count = min(CHUNK, slots - at)
-            state, chunk = self._decode(params, state, np.int32(at), np.float32(temperature), count=count)
-            chunks.append(np.asarray(chunk))
-            ended |= np.isin(chunks[-1][0], self.ends).any(-1)
-            safe_point()
-            if ended.all():
-                break
-        tokens, log_probs, entropy = np.concatenate(chunks, -1)
+        start = partial(self._start, slots=slots)
+        arguments = params, seed, place(prompts, rows), place(row_words, rows), samples.astype(np.uint32)
+        if kept is None:
+            nothing = np.zeros((3, len(row_words), len(samples), 0), np.float32)
+            return Sampling(self, params, slots, temperature, start(*arguments), [nothing])
+        state = None
+        if kept.state is not None:
+            leaves, structure = jax.tree.flatten(jax.eval_shape(start, *arguments))
+            pairs = zip(leaves, kept.state, strict=True)
+            state = structure.unflatten([_put_back(leaf.shape, parts, rows) for leaf, parts in pairs])
+        return Sampling(self, params, slots, temperature, state, [kept.made])
+
+    def decode(self, params: Params, state: Decoding, at: int, temperature: float, count: int) -> Any:
+        """The next `count` tokens: new state, and [3, P, G, count] on every process."""
+        return self._decode(params, state, np.int32(at), np.float32(temperature), count=count)
+
+
+class Sampling:
+    """One call under way, made chunk by chunk. `state` is None once all responses have ended."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        params: Params,
+        slots: int,
+        temperature: float,
+        state: Decoding | None,
+        made: list[np.ndarray],
+    ):
+        """`made`: tokens, log-probabilities and entropy so far, float32[3, P, G, at] in chunks."""
+        self._sampler, self._params, self._slots, self._temperature = sampler, params, slots, temperature
+        self._state, self._made = state, made
+        self._at = sum(chunk.shape[-1] for chunk in made)
+        self._ended = np.isin(made[0][0], sampler.ends).any(-1)
+
+    @property
+    def over(self) -> bool:
+        return self._state is None
+
+    def advance(self) -> None:
+        """Makes the next chunk."""
+        assert self._state is not None
+        count = min(CHUNK, self._slots - self._at)
+        self._state, chunk = self._sampler.decode(self._params, self._state, self._at, self._temperature, count)
+        self._made.append(np.asarray(chunk))
+        self._at += count
+        self._ended |= np.isin(self._made[-1][0], self._sampler.ends).any(-1)
+        if self._at >= self._slots or self._ended.all():
+            self._state = None
+
+    def kept(self) -> Kept:
+        """All that another process needs to go on."""
+        state = None if self._state is None else tuple(_own_parts(leaf) for leaf in jax.tree.leaves(self._state))
+        return Kept(np.concatenate(self._made, -1), state)
+
+    def finish(self) -> Sampled:
+        """Makes all that is missing."""
+        while not self.over:
+            self.advance()
+        return self.result()
+
+    def result(self) -> Sampled:
+        """The responses, once over."""
+        tokens, log_probs, entropy = np.concatenate(self._made, -1)
         tokens = tokens.astype(np.int32)
-        missing = [(0, 0), (0, 0), (0, slots - tokens.shape[-1])]
+        missing = [(0, 0), (0, 0), (0, self._slots - tokens.shape[-1])]
         return Sampled(
             np.pad(tokens, missing, constant_values=FILLER), np.pad(log_probs, missing), np.pad(entropy, missing)
         )
+
+
+def _own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
+    """What this process's devices hold of an array, in the order of their rows."""
+    return tuple(np.asarray(s.data) for s in sorted(leaf.addressable_shards, key=lambda s: s.index[0].start or 0))
+
+
+def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: NamedSharding) -> jax.Array:
+    """The array that `_own_parts` took apart."""
+    indices = sharding.addressable_devices_indices_map(shape)
+    devices = sorted(indices, key=lambda d: indices[d][0].start or 0)
+    pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
+    return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
 
 
 def _start(

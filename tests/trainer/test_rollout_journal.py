@@ -1,0 +1,157 @@
+"""What was sampled before a drain is not sampled again, and no bit depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ratchet_trainer.rollout import journal
+from ratchet_trainer.rollout.journal import Kept, RolloutJournal
+from ratchet_trainer.rollout.sampler import CHUNK, Sampler
+from ratchet_trainer.run import run
+from ratchet_trainer.runtime import Drain
+
+CHUNKS = 3
+STEPS = 3
+
+
+def job() -> dict[str, Any]:
+    """Responses of three chunks, which random weights hardly ever end earlier."""
+    rl = {"promptsPerStep": 2, "groupSize": 2, "maxPromptTokens": 26, "maxResponseTokens": CHUNKS * CHUNK - 8}
+    config = {"max_terms": 2, "max_digits": 1, "operators": ["+"], "allow_parentheses": False}
+    return {
+        "model": {"preset": "tiny"},
+        "seed": 7,
+        "datasets": [{"name": "sums", "reasoningGym": {"task": "basic_arithmetic", "size": 10, "config": config}}],
+        "stages": [{"name": "a", "rl": {"dataset": "sums", **rl}, "advance": {"steps": STEPS}}],
+        "checkpoint": {"directory": "/checkpoints/x"},
+        "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
+    }
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The response position of every chunk that is decoded."""
+    found: list[int] = []
+    decode = Sampler.decode
+
+    def spied(self: Sampler, params: Any, state: Any, at: int, *rest: Any) -> Any:
+        found.append(at)
+        return decode(self, params, state, at, *rest)
+
+    monkeypatch.setattr(Sampler, "decode", spied)
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(memory_runtime: Any) -> Any:
+    runtime = memory_runtime(job())
+    run(runtime)
+    return runtime
+
+
+def same(a: Any, b: Any) -> bool:
+    (step, arrays, control, *_), (other_step, others, other_control, *_) = a.commits[-1], b.commits[-1]
+    equal = all(np.array_equal(leaf, others[path]) for path, leaf in arrays.items())
+    return equal and step == other_step and control == other_control and a.stream == b.stream
+
+
+def interrupted(memory_runtime: Any, folder: Path, point: int) -> Any:
+    runtime = memory_runtime(job(), drain_at=point, rollouts=folder)
+    with pytest.raises(Drain):
+        run(runtime)
+    return runtime
+
+
+def test_no_chunk_is_decoded_twice_and_no_bit_differs(tmp_path, memory_runtime, straight, decoded) -> None:
+    run(memory_runtime(job()))
+    whole = len(decoded)
+    assert whole == STEPS * CHUNKS
+    for point in range(1, straight.safe_points + 1):
+        decoded.clear()
+        first = interrupted(memory_runtime, tmp_path / str(point), point)
+        second = memory_runtime(job(), commits=first.commits, rollouts=tmp_path / str(point))
+        run(second)
+        assert len(decoded) == whole, f"stopped at safe point {point}"
+        assert same(second, straight)
+
+
+def test_stopped_again_and_again(tmp_path, memory_runtime, straight, decoded) -> None:
+    commits = None
+    for _ in range(straight.safe_points + 5):
+        runtime = memory_runtime(job(), commits=commits, drain_at=2, rollouts=tmp_path)
+        commits = runtime.commits
+        try:
+            run(runtime)
+            break
+        except Drain:
+            continue
+    assert same(runtime, straight) or commits[-1][2] == straight.commits[-1][2]
+    assert len(decoded) == STEPS * CHUNKS
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "of another step"])
+def test_what_cannot_be_trusted_is_sampled_again(tmp_path, memory_runtime, straight, decoded, damage: str) -> None:
+    first = interrupted(memory_runtime, tmp_path, 2)
+    (file,) = (tmp_path / "rollouts").iterdir()
+    data = bytearray(file.read_bytes())
+    commits = first.commits
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    elif damage == "cut":
+        data = data[: len(data) // 2]
+    file.write_bytes(bytes(data))
+    if damage == "missing":
+        file.unlink()
+    elif damage == "of another step":
+        commits = straight.commits[:1]
+    decoded.clear()
+    second = memory_runtime(job(), commits=commits, rollouts=tmp_path)
+    run(second)
+    assert decoded[:CHUNKS] == [0, CHUNK, 2 * CHUNK]
+    assert second.commits[-1][2] == straight.commits[-1][2]
+
+
+def test_a_call_that_another_process_lacks_is_used_by_none(tmp_path) -> None:
+    made = np.zeros((3, 2, 2, CHUNK), np.float32)
+    books = RolloutJournal(tmp_path, 0, 2, lambda mine: [mine, None])
+    books.bind("here")
+    books.keep("call", Kept(made))
+    assert books.find("call") is None
+    both = RolloutJournal(tmp_path, 0, 2, lambda mine: [mine, mine])
+    both.bind("here")
+    both.keep("call", Kept(made))
+    assert both.find("call") is not None
+    both.bind("the next step")
+    assert both.find("call") is None
+
+
+def test_state_that_is_too_large_for_the_notice_is_not_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(journal, "LIMIT", 100)
+    books = RolloutJournal(tmp_path, 0, 1, lambda mine: [mine])
+    books.bind("here")
+    books.keep("unfinished", Kept(np.zeros((3, 1, 1, 1), np.float32), ((np.zeros(64, np.float32),),)))
+    books.keep("finished", Kept(np.zeros((3, 8, 8, 8), np.float32)))
+    assert books.find("unfinished") is None
+    assert books.find("finished") is not None
+
+
+def test_a_file_holds_what_was_kept(tmp_path) -> None:
+    import ml_dtypes
+
+    state = ((np.arange(6, dtype=np.float32).reshape(2, 3),), (np.ones(4, ml_dtypes.bfloat16), np.zeros(2, bool)))
+    books = RolloutJournal(tmp_path, 1, 2, lambda mine: [mine])
+    books.bind("here")
+    books.keep("call", Kept(np.ones((3, 1, 1, 2), np.float32), state))
+    books.write()
+    again = RolloutJournal(tmp_path, 1, 2, lambda mine: [mine])
+    again.bind("here")
+    found = again.find("call")
+    assert found.made.tolist() == np.ones((3, 1, 1, 2)).tolist()
+    for leaf, expected in zip(found.state, state, strict=True):
+        for part, wanted in zip(leaf, expected, strict=True):
+            assert part.dtype == wanted.dtype
+            assert part.tobytes() == wanted.tobytes()
