@@ -95,7 +95,7 @@ class Architecture:
     head_norms: bool = False  # RMSNorm of each head's query and key
     norm_offset: float = 0.0  # scales are this + weight
     post_norms: bool = False  # RMSNorm after attention and MLP, too, before they are added
-    activation: Literal["silu", "gelu_tanh"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
     embedding_scale: float = 1.0
     query_scale: float = field(default=0.0)  # 0: 1 / sqrt(head width)
     attention_cap: float | None = None  # scores are cap * tanh(score / cap)
