@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,12 +43,22 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> 
     try:
         commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
         arrays = {k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")}
-        write(Path(job.spec.model.path), target, arrays, dtype)
+        write(Path(job.spec.model.path), target, with_adapters(job.spec.model, arrays), dtype)
     except TrainerError as error:
         fail(os.EX_DATAERR, str(error))
     except OSError as error:
         fail(os.EX_CANTCREAT, f"{target}: {error}")
     click.echo(f"step {commit.step} in {target}")
+
+
+def with_adapters(model: Any, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A checkpoint's weights by path; adapters are added to the base that they were trained on."""
+    if model.lora is None:
+        return arrays
+    from ratchet_trainer.model.huggingface import Folder
+    from ratchet_trainer.model.lora import Merged
+
+    return Merged(Folder(Path(model.path)), arrays, float(model.lora.alpha) / model.lora.rank)
 
 
 @model.command()

@@ -78,6 +78,15 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters (`lora`): tensors that have one, its rank, and the factor of what it adds (alpha / rank)."""
+
+    targets: tuple[str, ...]
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A decoder: RMSNorm, rotary attention with grouped heads, a gated MLP."""
 
@@ -100,6 +109,7 @@ class Architecture:
     query_scale: float = field(default=0.0)  # 0: 1 / sqrt(head width)
     attention_cap: float | None = None  # scores are cap * tanh(score / cap)
     logit_cap: float | None = None
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         for name, value in (

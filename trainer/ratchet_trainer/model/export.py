@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ratchet_trainer.model import families
 from ratchet_trainer.model.huggingface import HEADS, INDEX, SINGLE, Folder
 from ratchet_trainer.model.tensor_names import Parameter, parameters
 
@@ -50,7 +51,7 @@ class Tensor:
 def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: str | None = None) -> None:
     """Writes parameters, by path, in the layout of the folder they came from. `dtype`: float32, bfloat16 or float16;
     None leaves each tensor in the type it had. Raises FileExistsError if `target` exists, ConfigurationInvalid for a
-    source that cannot be read.
+    source that cannot be read. `arrays` is asked for one parameter at a time.
 
     The folder appears whole: it is written beside its place and renamed.
     """
@@ -64,6 +65,8 @@ def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: 
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     config = folder.config
+    if folder.architecture.tied is not families.architecture(config).tied:
+        config = config | {"tie_word_embeddings": folder.architecture.tied}  # the tensors have the last word
     if dtype is not None:
         config = config | {"torch_dtype" if "torch_dtype" in config else "dtype": dtype}
     (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -84,6 +84,15 @@ class Folder:
         return found.hexdigest()
 
     @cached_property
+    def digest_of_bytes(self) -> str:
+        """Identity of every byte of config and weights."""
+        found = hashlib.sha256((self.path / "config.json").read_bytes())
+        for file in sorted(set(self.files.values())):
+            with open(self.path / file, "rb") as opened:
+                found.update(file.encode() + hashlib.file_digest(opened, "sha256").digest())
+        return found.hexdigest()
+
+    @cached_property
     def files(self) -> dict[str, str]:
         """Tensor -> file."""
         if not (self.path / SINGLE).exists() and (self.path / INDEX).exists():
