@@ -6,7 +6,9 @@ A trainer process starts through this program too, so importing it must cost nex
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+from typing import Any
 
 import click
 
@@ -38,6 +40,13 @@ class Lazy(click.Group):
         module, _ = COMMANDS[name]
         command: click.Command = getattr(importlib.import_module(f"ratchet_cli.{module}"), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # click's own answer is 1, which commands give a meaning of their own
+            click.echo("interrupted", err=True)
+            sys.exit(128 + signal.SIGINT)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -21,6 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import aiohttp
+
 from ratchet_cluster import build, control, faults, plane, processes
 from ratchet_cluster import pools as node_pools
 from ratchet_cluster.api import Api, ApiError
@@ -94,7 +96,7 @@ class Cluster:
         alive = processes.running(self.folder)
         missing = [name for name in expected if name not in alive]
         found = {"up": not missing, "folder": str(self.folder), "processes": alive, "missing": missing, "nodes": []}
-        if "kube-apiserver" in alive:
+        if not {"etcd", "kube-apiserver"} & set(missing):
             found["server"] = self.plane.server
             found["nodes"] = self.nodes()
         return found
@@ -204,6 +206,9 @@ class Cluster:
                 ports = {}
 
     async def _complete(self) -> None:
+        if "etcd" not in processes.running(self.folder):
+            # An API server that has lost etcd for long tries again only after minutes; a new one asks at once.
+            processes.kill({processes.DIR: str(self.folder), processes.NAME: "kube-apiserver"})
         try:
             await self.plane.start()
         except plane.PlaneError as error:
@@ -295,6 +300,16 @@ class Cluster:
             yield
 
 
+async def _in_words(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return await make()
+    except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+        raise ClusterError(
+            f"the API server could not be asked: {error or type(error).__name__}\n"
+            f"`ratchet cluster status` says what runs; `up` again completes it, `down` ends it"
+        ) from error
+
+
 def _node_row(node: dict, pods: list[dict]) -> dict[str, Any]:
     name = node["metadata"]["name"]
     return {
@@ -321,17 +336,20 @@ def _not_ready_taint(node: dict) -> bool:
 
 
 def _run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs a coroutine to its end, also where the caller stands inside an event loop already."""
+    """Runs a coroutine to its end, also where the caller stands inside an event loop already.
+
+    Raises `ClusterError` when the API server does not answer, or refuses.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(make())
+        return asyncio.run(_in_words(make))
     results: list[T] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            results.append(asyncio.run(make()))
+            results.append(asyncio.run(_in_words(make)))
         except BaseException as error:  # handed to the caller's thread below
             errors.append(error)
 

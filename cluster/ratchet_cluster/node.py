@@ -160,8 +160,16 @@ class Node:
             await asyncio.sleep(RENEW)
             try:
                 await self._renew_once()
+                await self._say_again()
             except (ApiError, *UNREACHABLE) as error:
                 log.warning("lease of %s: %s", self.name, error)
+
+    async def _say_again(self) -> None:
+        """Posts the status again where the node controller gave the machine up, as a kubelet does after an outage."""
+        found = await self.api.get(self.path)
+        given_up = any(one["status"] == "Unknown" for one in found["status"].get("conditions") or [])
+        if given_up and self.state == UP and found["metadata"]["uid"] == self.uid:
+            await self.api.patch(f"{self.path}/status", {"status": self._status()}, MERGE)
 
     async def _renew_once(self) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

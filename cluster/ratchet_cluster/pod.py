@@ -92,6 +92,8 @@ class Pod:
                 self._spawn(self._forget())  # it was deleted while its last status was on the way
         if any(old["metadata"].get(key) != found["metadata"].get(key) for key in ("labels", "annotations")):
             self._spawn(self._refresh())
+        if self._published.is_set() and self._conditions.denied_by(found):
+            self.changed()
 
     def terminate(
         self, grace: float, override: dict[str, str] | None = None, disruption: tuple[str, str] | None = None

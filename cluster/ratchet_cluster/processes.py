@@ -14,7 +14,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def end(where: Where, grace: float) -> list[int]:
 
     Returns the pids that had to be killed. Processes that appear meanwhile (children) are ended as well.
     """
-    with _pinned(where) as handles:
+    with _pinned(belonging(where), where) as handles:
         _send(handles, signal.SIGTERM)
         _wait(handles, time.monotonic() + grace)
     killed = sorted(belonging(where))
@@ -99,7 +99,7 @@ def kill(where: Where) -> None:
     """
     deadline = time.monotonic() + 30
     while True:
-        with _pinned(where) as handles:
+        with _pinned(belonging(where), where) as handles:
             if not handles:
                 return
             if time.monotonic() > deadline:
@@ -111,15 +111,15 @@ def kill(where: Where) -> None:
 
 
 @contextmanager
-def _pinned(where: Where) -> Iterator[dict[int, int]]:
-    """pid -> pidfd of every live process whose environment holds `where`.
+def _pinned(pids: Iterable[int], where: Where) -> Iterator[dict[int, int]]:
+    """pid -> pidfd of those whose environment holds `where`.
 
     A pidfd pins the process: its environment, read again, tells whether it is still the one we mean. And it tells when
     a process is gone for good: the environment vanishes earlier, while files and sockets are still open.
     """
     handles: dict[int, int] = {}
     try:
-        for pid in belonging(where):
+        for pid in pids:
             with suppress(ProcessLookupError):
                 handles[pid] = os.pidfd_open(pid)
                 if not _holds(environment(pid), where):

@@ -27,6 +27,11 @@ class Conditions:
     def list(self) -> list[dict]:
         return list(self._held.values())
 
+    def denied_by(self, pod: dict) -> bool:
+        """Whether somebody else wrote that the pod is not Ready though it is: the node controller does in an outage."""
+        said = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions") or []}
+        return said.get("Ready") == "False" and self._held.get("Ready", {}).get("status") == "True"
+
 
 def phase(restart_policy: str, initial: Sequence[Container], main: Sequence[Container], *, ending: bool) -> str:
     """Pending, Running, Succeeded or Failed. `ending`: nothing starts again, whatever the restart policy says."""

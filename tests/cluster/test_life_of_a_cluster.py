@@ -58,10 +58,11 @@ def test_a_cluster_lives_through_what_can_happen_to_it(own: Cluster, wait_until)
     assert processes.belonging({processes.DIR: str(own.folder), processes.POD: None}) == {}
 
     # One part of the plane is killed.
-    os.kill(own.status()["processes"]["kube-scheduler"], signal.SIGKILL)
-    wait_until(lambda: own.status()["missing"] == ["kube-scheduler"])
-    own.up(SMALL)
-    assert own.status()["up"]
+    for part in ("kube-scheduler", "etcd"):
+        os.kill(own.status()["processes"][part], signal.SIGKILL)
+        wait_until(lambda part=part: own.status()["missing"] == [part])
+        own.up(SMALL)
+        assert own.status()["up"]
 
     # Everything is killed, and one of the ports is somebody else's now.
     port = own.plane.ports["etcd"]
@@ -78,6 +79,18 @@ def test_a_cluster_lives_through_what_can_happen_to_it(own: Cluster, wait_until)
     assert (own.folder / "volumes/checkpoints/kept").exists(), "checkpoints survive"
     assert not own.kubeconfig.exists()
     own.down()
+
+
+def test_what_an_outage_wrote_about_nodes_and_pods_is_put_right(own: Cluster, wait_until) -> None:
+    """After a long outage the node controller gives up machines that were well all the time, and their pods."""
+    own.up(SMALL)
+    own.kubectl("run", "sleeper", "--image=i", "--restart=Never", "--command", "--", "sleep", "600")
+    ready = ("get", "pod", "sleeper", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
+    wait_until(lambda: own.kubectl(*ready) == "True")
+    for kind, name, status in (("node", "pool-a-0", "Unknown"), ("pod", "sleeper", "False")):
+        patch = {"status": {"conditions": [{"type": "Ready", "status": status}]}}
+        own.kubectl("patch", kind, name, "--subresource=status", "-p", json.dumps(patch))
+    wait_until(lambda: own.kubectl(*ready) == "True" and all(node["ready"] for node in own.nodes()))
 
 
 def test_a_cluster_goes_with_the_process_that_it_was_started_for(own: Cluster, wait_until) -> None:

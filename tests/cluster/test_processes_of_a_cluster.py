@@ -48,8 +48,10 @@ def test_a_foreign_process_is_never_signalled(tmp_path: Path) -> None:
     """Also when its pid is one that a process of ours had: only the environment counts."""
     foreign = begin(SLEEP, {})
     try:
-        processes._send([foreign.pid], {processes.DIR: str(tmp_path)}, 9)
-        processes.kill({processes.DIR: str(tmp_path)})
+        where = {processes.DIR: str(tmp_path)}
+        with processes._pinned([foreign.pid], where) as handles:
+            assert handles == {}
+        processes.kill(where)
         assert foreign.poll() is None
     finally:
         foreign.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from plan_story import Story
+from plan_story import Story, job
 
 WARM_UP = {"name": "warm-up", "index": 0, "startStep": 0}
 REASON = {"name": "reason", "index": 1, "startStep": 10}
@@ -166,3 +166,13 @@ def test_exit_zero_before_the_end_is_a_failure():
     story.leave(story.pod(0), 0).leave(story.pod(1), 0)
     story.settle()
     assert story.record(1)["verdict"] == "ApplicationFailed"
+
+
+def test_a_job_applied_again_says_nothing_of_stages_that_ended_before_it_knew_them():
+    """Its checkpoint is two stages on; where the first one ended is known to nobody."""
+    manifest = job()
+    manifest["spec"]["stages"].append({**manifest["spec"]["stages"][1], "name": "more"})
+    story = Story(manifest).begin()
+    story.report(stage={"name": "more", "index": 2, "startStep": 40}, startStep=55, step=55).settle()
+    assert [(s["name"], s["startStep"], s.get("endStep")) for s in story.status["stages"]] == [("more", 40, None)]
+    assert story.status["stage"]["index"] == 2

@@ -1,8 +1,9 @@
 """The proof: train once undisturbed and once killed again and again, and compare every hash.
 
 Decides when processes are killed and what is compared. The schedule follows from the seed: graceful (SIGTERM) and
-abrupt (SIGKILL) ends of one process, at random moments in steps, at the ends of stages, and while a run is starting,
-restoring or compiling. What the clock does to a schedule differs from run to run; the hashes must not.
+abrupt (SIGKILL) ends of one process, at random moments in steps, at the ends of stages, while a run is starting,
+restoring or compiling, and in each phase of a step. What the clock does to a schedule differs from run to run; the
+hashes must not.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from ratchet_trainer.local import TRAINER, Folder, Gang, train, verdict
 HASHES = ("weightsSha256", "stateSha256", "metricsSha256", "streamSha256")
 """What must be equal: the weights, the whole state (optimiser and curriculum included), the running hash of the metric
 stream, and the stream itself, in which each step must stand once."""
-MOMENTS = ("step", "start", "restore", "compile", "boundary")
+PHASES = ("restore", "compile", "generate", "verify", "update", "save")
+MOMENTS = ("step", "start", *PHASES, "boundary")
+PATIENCE = 50
+"""Steps after which a kill that waits for a phase no longer waits: the stage that it fell into may not have it."""
 ATTEMPTS_PER_KILL = 5
 
 
@@ -65,7 +69,7 @@ def schedule(kills: int, seed: int, steps: int, processes: int) -> list[Kill]:
     for i, step in enumerate(at):
         # Half of them in steps; the others wherever a start, a stage's end or a recovery can be hit.
         moment = "step" if rng.random() < 0.5 else rng.choice(MOMENTS[1:])
-        if i == 0 and moment in ("restore", "boundary"):
+        if i == 0 and moment in ("restore", "boundary"):  # nothing to restore yet, and no end before the first step
             moment = "step"
         delay = rng.uniform(0.0, 1.2) if moment == "start" else rng.uniform(0.0, 0.3)
         found.append(Kill(moment, step, delay, rng.randrange(processes), bool(rng.getrandbits(1))))
@@ -123,7 +127,9 @@ class Disturber:
             return bool(at["step"] >= kill.step and at["phase"] not in ("start", "restore", "compile"))
         if kill.moment == "boundary":
             return bool(at["boundary"] is not None and at["step"] >= kill.step) or bool(at["phase"] == "done")
-        return bool(at["phase"] == kill.moment or at["step"] > kill.step)
+        if kill.moment in ("restore", "compile"):
+            return bool(at["phase"] == kill.moment or at["step"] > kill.step)
+        return bool(at["step"] >= kill.step and (at["phase"] == kill.moment or at["step"] > kill.step + PATIENCE))
 
     @property
     def signalled(self) -> float:
@@ -142,21 +148,54 @@ def prove(
     command: Sequence[str] = TRAINER,
 ) -> dict[str, Any]:
     """Runs both; returns `{equal, <hash>: [undisturbed, killed], recoveries, ...}`. Raises ProofFailed."""
+    calm = undisturbed(directory, name, job, processes, say, lambda d: listener("undisturbed", d), command)
+    plan = schedule(kills, seed, calm.result["step"], processes)
+    say(f"{calm.result['step']} steps in {calm.seconds:.1f} s; now with {kills} kills (seed {seed})")
+    stormy = Folder(directory / "killed", name, job, directory / "cache")
+    return compare(calm, stormy, processes, plan, say, lambda d: listener("killed", d), command)
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What the undisturbed run came to."""
+
+    result: dict[str, Any]
+    seconds: float
+
+
+def undisturbed(
+    directory: Path,
+    name: str,
+    job: RLTrainingJob,
+    processes: int,
+    say: Callable[[str], None] = lambda _: None,
+    listener: Callable[[dict[str, Any]], None] | None = None,
+    command: Sequence[str] = TRAINER,
+) -> Calm:
+    """Trains in DIRECTORY/undisturbed without a kill. Raises ProofFailed."""
     say(f"undisturbed run in {directory / 'undisturbed'}")
-    cache = directory / "cache"  # shared: compiled once, and whether bits depend on that is not what is proved here
-    calm = Folder(directory / "undisturbed", name, job, cache)
+    # The cache is shared: compiled once, and whether bits depend on that is not what is proved here.
+    folder = Folder(directory / "undisturbed", name, job, directory / "cache")
     began = time.monotonic()
-    code, message = train(calm, processes, listener=lambda d: listener("undisturbed", d), command=command)
+    code, message = train(folder, processes, listener=listener, command=command)
     if code != Exit.DONE:
         raise ProofFailed(f"the undisturbed run ended with {code}: {message.get('message', 'no message')}")
-    calm_seconds = time.monotonic() - began
-    expected = calm.result()
-    plan = schedule(kills, seed, expected["step"], processes)
-    say(f"{expected['step']} steps in {calm_seconds:.1f} s; now with {kills} kills (seed {seed})")
+    return Calm(folder.result(), time.monotonic() - began)
+
+
+def compare(
+    calm: Calm,
+    stormy: Folder,
+    processes: int,
+    plan: Sequence[Kill],
+    say: Callable[[str], None] = lambda _: None,
+    listener: Callable[[dict[str, Any]], None] = lambda _: None,
+    command: Sequence[str] = TRAINER,
+) -> dict[str, Any]:
+    """Trains in `stormy` with these kills and compares; returns what `prove` does. Raises ProofFailed."""
     began = time.monotonic()
-    stormy = Folder(directory / "killed", name, job, cache)
-    recoveries = _storm(stormy, processes, plan, say, lambda d: listener("killed", d), command)
-    found = stormy.result()
+    recoveries = _storm(stormy, processes, plan, say, listener, command)
+    expected, found = calm.result, stormy.result()
     hashes = {h: [expected.get(h), found.get(h)] for h in HASHES}
     seconds = [r.seconds for r in recoveries if r.seconds is not None]
     return {
@@ -167,7 +206,7 @@ def prove(
         "stepsLost": sum(r.stepsLost for r in recoveries),
         "stepsLostWithNotice": sum(r.stepsLost for r in recoveries if r.kind == "graceful"),
         "recoverySecondsMedian": round(statistics.median(seconds), 3) if seconds else None,
-        "seconds": [round(calm_seconds, 1), round(time.monotonic() - began, 1)],
+        "seconds": [round(calm.seconds, 1), round(time.monotonic() - began, 1)],
         "tokensPerSecond": [expected["tokensPerSecond"], found["tokensPerSecond"]],
         "recoveries": [asdict(r) for r in recoveries],
     }

@@ -92,7 +92,7 @@ def _reports(draft: Draft) -> Iterator[tuple[Raw | None, int | None, Raw | None]
 def _catch_up(draft: Draft, spec: Spec, position: Raw, restored: int | None) -> None:
     """After a loss of status the checkpoint knows best which stage the job is in: the one that the attempt began in, or
     one that a word, which still stands on the leader, let it enter. Whoever claims another is not believed: nobody
-    steers a run over HTTP.
+    steers a run over HTTP. Where stages were passed over, nobody knows when the open one ended, so its record goes.
     """
     stage = draft.status.stage
     index, start = position.get("index"), position.get("startStep")
@@ -100,7 +100,10 @@ def _catch_up(draft: Draft, spec: Spec, position: Raw, restored: int | None) -> 
         return
     if (restored is None or restored < max(1, start)) and _told(draft) < index:
         return
-    _close(draft, max(start, stage.start_step), None)
+    if index == stage.index + 1:
+        _close(draft, max(start, stage.start_step), None)
+    else:
+        draft.revise(stages=[record for record in draft.status.stages if record.end_step is not None])
     _enter(draft, spec, index, start)
 
 
