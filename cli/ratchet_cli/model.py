@@ -66,16 +66,19 @@ def with_adapters(model: Any, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
 @click.option("--tolerance", type=float, default=TOLERANCE, show_default=True, help="Largest difference of a logit.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
 def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
-    """Compare what FOLDER computes here with its `expected.npz`, made by another implementation.
+    """Look whether FOLDER can be trained here, and compare what it computes with its `expected.npz`, if it has one.
 
-    The file holds input_ids and logits; left_padded_ids, left_padded_mask and left_padded_logits; greedy_ids. Exits 0
-    when all agree, 1 when one lies beyond the tolerance, 65 when the folder cannot be used, 66 when it is not there.
+    Such a file is made with another implementation (docs/models.md) and holds input_ids and logits; left_padded_ids,
+    left_padded_mask and left_padded_logits; greedy_ids. Exits 0 when all is well, 1 when a number lies beyond the
+    tolerance, 65 when the folder cannot be used, 66 when it is not there.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from ratchet_trainer.errors import ConfigurationInvalid
     from ratchet_trainer.model import check as numbers
 
     try:
+        for name, words in numbers.look(folder).items():
+            click.echo(f"{name:20} {words}")
         found = numbers.check(folder)
     except FileNotFoundError as error:
         fail(os.EX_NOINPUT, str(error))
@@ -85,6 +88,8 @@ def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
     for name, value in found.items():
         what = "of the tokens differ" if name == "greedy_ids" else "largest difference"
         click.echo(f"{name:20} {value:10.3g}  {what}  {'' if good[name] else 'TOO MUCH'}".rstrip())
+    if not found:
+        click.echo(f"{'numbers':20} finite; compared with nobody's, as there is no {numbers.EXPECTED}")
     if json_file:
         json_file.write_text(json.dumps(found, indent=2) + "\n")
     sys.exit(0 if all(good.values()) else 1)

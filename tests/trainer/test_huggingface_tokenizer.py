@@ -115,6 +115,8 @@ def test_an_added_token_that_the_model_lacks_is_refused_where_it_is_used(tmp_pat
     with pytest.raises(ConfigurationInvalid, match=rf"'<image>' is token {size}, the model's vocabulary ends at"):
         tokenizer.encode_prompt("<image>")
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, size]}))
+    assert HuggingFaceTokenizer(path, size, PLAIN).ends == (2,)
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [size]}))
     with pytest.raises(ConfigurationInvalid, match=rf"generation_config.json: eos_token_id {size} is no token"):
         HuggingFaceTokenizer(path, size, PLAIN)
 

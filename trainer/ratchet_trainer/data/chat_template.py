@@ -22,6 +22,10 @@ PLAIN = "{{ bos_token }}{{ messages[-1]['content'] }}"
 Message = Mapping[str, str]
 
 
+class NoChatTemplate(ConfigurationInvalid):
+    """A folder has none."""
+
+
 class ChatTemplate:
     """A template, ready to be rendered. `place`: where it comes from, for errors. `special`: names as `bos_token` ->
     the text of that token. Raises ConfigurationInvalid if it is none."""
@@ -58,7 +62,7 @@ class ChatTemplate:
 
 def of_folder(folder: Path, config: Mapping[str, Any]) -> str:
     """The template that a folder has: in a file of its own, else in `config`, the content of tokenizer_config.json,
-    else where older multimodal models keep it. Raises ConfigurationInvalid where there is none."""
+    else where older multimodal models keep it. Raises NoChatTemplate."""
     if (folder / FILE).exists():
         return (folder / FILE).read_text()
     found = config.get("chat_template")
@@ -66,7 +70,7 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> str:
         found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
     if isinstance(found, dict):  # several by name
         if "default" not in found and len(found) > 1:
-            raise ConfigurationInvalid(
+            raise NoChatTemplate(
                 f"{folder / CONFIG}: none of the chat templates {', '.join(map(str, found))} is called default; "
                 "set spec.model.chatTemplate to one of them"
             )
@@ -74,7 +78,7 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> str:
     if found is None and (folder / OLDER_FILE).exists():
         found = _older(folder / OLDER_FILE)
     if not isinstance(found, str):
-        raise ConfigurationInvalid(
+        raise NoChatTemplate(
             f"{folder}: no chat template, neither {FILE} nor in {CONFIG}; set spec.model.chatTemplate, "
             f'for example to "{PLAIN}" for a base model that continues plain text'
         )

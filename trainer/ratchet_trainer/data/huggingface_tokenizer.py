@@ -64,6 +64,15 @@ class HuggingFaceTokenizer:
                 parts[-1].append(token)
         return UNKNOWN.join(self._tokenizer.decode(part, skip_special_tokens=False) for part in parts)
 
+    def decode_one(self, token: int) -> str:
+        """A token's own text."""
+        return self._tokenizer.id_to_token(token) or UNKNOWN
+
+    @property
+    def size(self) -> int:
+        """How many tokens the tokenizer has, added ones included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
     def _messages(self, text: str) -> list[dict[str, str]]:
         system = [] if self._system is None else [{"role": "system", "content": self._system}]
         return [*system, {"role": "user", "content": text}]
@@ -123,13 +132,13 @@ class HuggingFaceTokenizer:
             raise ConfigurationInvalid(
                 f"{self._folder}: no eos_token_id in generation_config.json or config.json, so no response would end"
             )
-        for token in found:
-            if type(token) is not int or not 0 <= token < self._vocabulary:
-                raise ConfigurationInvalid(
-                    f"{self._folder / where}: eos_token_id {token!r} is no token of the model's vocabulary, which ends "
-                    f"at {self._vocabulary - 1}"
-                )
-        return tuple(found)
+        possible = tuple(token for token in found if type(token) is int and 0 <= token < self._vocabulary)
+        if not possible:
+            raise ConfigurationInvalid(
+                f"{self._folder / where}: eos_token_id {', '.join(map(repr, found))} is no token of the model's "
+                f"vocabulary, which ends at {self._vocabulary - 1}, so no response would end"
+            )
+        return possible
 
     def _said_ends(self) -> tuple[list[Any], str]:
         """Tokens that end a response, and the file that says so."""
