@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ratchet_api.job import Lora
 from ratchet_cli.manifests import fail, read_job
 
 TOLERANCE = 2e-4
@@ -26,7 +27,8 @@ def model() -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="As given to `ratchet train`.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="As the model came, by default.")
-def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> None:
+@click.option("--base", type=click.Path(path_type=Path, file_okay=False), help="Where spec.model.path is here.")
+def export(file: str, target: Path, workdir: Path | None, dtype: str | None, base: Path | None) -> None:
     """Write the newest checkpoint of the manifest FILE to the folder TARGET, in the layout of the model it began with.
 
     Reads only, so a run in progress is not disturbed. WORKDIR may also be a checkpoint directory of a cluster.
@@ -43,7 +45,10 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> 
     try:
         commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
         arrays = {k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")}
-        write(Path(job.spec.model.path), target, with_adapters(job.spec.model, arrays), dtype)
+        base = base or Path(job.spec.model.path)
+        if job.spec.model.lora is not None:
+            arrays = with_adapters(base, job.spec.model.lora, arrays, content.control["stage"]["inputs"])
+        write(base, target, arrays, dtype)
     except TrainerError as error:
         fail(os.EX_DATAERR, str(error))
     except OSError as error:
@@ -51,14 +56,18 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> 
     click.echo(f"step {commit.step} in {target}")
 
 
-def with_adapters(model: Any, arrays: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A checkpoint's weights by path; adapters are added to the base that they were trained on."""
-    if model.lora is None:
-        return arrays
+def with_adapters(base: Path, lora: Lora, arrays: Mapping[str, Any], inputs: Mapping[str, str]) -> Mapping[str, Any]:
+    """A checkpoint's adapters by path, as weights: added to the base that they were trained on, which the checkpoint's
+    `inputs` know."""
+    from ratchet_trainer.errors import ConfigurationInvalid
     from ratchet_trainer.model.huggingface import Folder
     from ratchet_trainer.model.lora import Merged
+    from ratchet_trainer.stage import MODEL
 
-    return Merged(Folder(Path(model.path)), arrays, float(model.lora.alpha) / model.lora.rank)
+    folder = Folder(base)
+    if folder.digest_of_bytes != inputs[MODEL]:
+        raise ConfigurationInvalid(f"{base}: not the model that the adapters were trained on; name it with --base")
+    return Merged(folder, arrays, float(lora.alpha) / lora.rank)
 
 
 @model.command()

@@ -80,5 +80,8 @@ def test_without_a_template_the_way_out_is_named(tmp_path: Path) -> None:
     (tmp_path / "chat_template.json").write_text("{")
     with pytest.raises(ConfigurationInvalid, match=r"chat_template.json: not JSON"):
         of_folder(tmp_path, {})
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationInvalid, match=r"chat_template.jinja: .*decode"):
+        of_folder(tmp_path, {})
     with pytest.raises(ConfigurationInvalid, match="it is no template"):
         rendered("{% for %}")

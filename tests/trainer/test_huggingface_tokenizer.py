@@ -140,6 +140,18 @@ def test_nothing_is_put_before_what_the_template_says(tmp_path: Path) -> None:
     assert 1 not in HuggingFaceTokenizer(path, 320, PLAIN).encode_answer("1+1")
 
 
+def test_lengths_that_somebody_once_encoded_with_are_not_ours(tmp_path: Path) -> None:
+    content = json.loads((GOLDEN / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {
+        "strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<pad>",
+    }  # fmt: skip
+    tokenizer = HuggingFaceTokenizer(folder(tmp_path, tokenizer__json=content), 320, PLAIN)
+    text = "12 + 7 = ?"
+    assert tokenizer.encode_prompt(text) == HuggingFaceTokenizer(GOLDEN, 320, PLAIN).encode_prompt(text)
+
+
 TURNS = """{% for m in messages -%}
 <{{ m.role }}>{{ m.content }}{{ '<turn>' if m.role == 'assistant' else '<pad>' }}
 {%- endfor %}"""

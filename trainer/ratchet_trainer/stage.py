@@ -33,6 +33,9 @@ from ratchet_trainer.rollout.requests import Engine, Shape, Team, slots
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.slots import DataFacts
 
+MODEL = "the model's folder"
+"""Name of an input."""
+
 
 class Machine:
     """The policy and its programs, shared by all stages of a job, on one mesh."""
@@ -89,7 +92,7 @@ class Machine:
         found = {"the tokenizer": self.tokenizer.digest}
         if self.folder is not None:
             frozen = self.policy.architecture.adapters is not None
-            found["the model's folder"] = self.folder.digest_of_bytes if frozen else self.folder.digest
+            found[MODEL] = self.folder.digest_of_bytes if frozen else self.folder.digest
         return found
 
     @cached_property

@@ -64,7 +64,10 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> str:
     """The template that a folder has: in a file of its own, else in `config`, the content of tokenizer_config.json,
     else where older multimodal models keep it. Raises NoChatTemplate."""
     if (folder / FILE).exists():
-        return (folder / FILE).read_text()
+        try:
+            return (folder / FILE).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ConfigurationInvalid(f"{folder / FILE}: {error}") from None
     found = config.get("chat_template")
     if isinstance(found, list):
         found = {one.get("name"): one.get("template") for one in found if isinstance(one, dict)}
@@ -88,7 +91,7 @@ def of_folder(folder: Path, config: Mapping[str, Any]) -> str:
 def _older(file: Path) -> Any:
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationInvalid(f"{file}: not JSON: {error}") from None
     return content.get("chat_template") if isinstance(content, dict) else content
 

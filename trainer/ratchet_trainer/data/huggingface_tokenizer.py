@@ -107,6 +107,8 @@ class HuggingFaceTokenizer:
         try:
             content = file.read_bytes()
             self._tokenizer = Tokenizer.from_str(content.decode())
+            self._tokenizer.no_truncation()  # the file may hold what somebody once encoded with
+            self._tokenizer.no_padding()
         except FileNotFoundError as error:
             raise ConfigurationInvalid(
                 f"{file}: {error.strerror}; other forms of tokenizers are not read, `save_pretrained` of transformers' "
