@@ -26,6 +26,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = ("qwen2-tied", "qwen3", "llama3-rope-scaled", "gemma3-text")
 OTHERS = ("gemma2", "qwen2-window-yarn", "llama-biased")
 """Made as the former, by transformers 5.24: soft caps, windows of some layers, YaRN, biases, one head of keys."""
+UNUSUAL = ("gemma3-multimodal", "llama-old-fields")
+"""Likewise: bfloat16 in several files beside an encoder of images; float16, older fields, a copy of a tied head."""
 
 
 def everywhere(path: str) -> jax.sharding.Sharding:
@@ -51,7 +53,7 @@ def same(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
-@pytest.mark.parametrize("family", FAMILIES + OTHERS)
+@pytest.mark.parametrize("family", FAMILIES + OTHERS + UNUSUAL)
 def test_another_implementation_s_numbers_come_out(family):
     found = check(GOLDEN / family)
     assert found.keys() == {"logits", "left_padded_logits", "greedy_ids"}
@@ -277,6 +279,16 @@ def test_what_is_exported_is_what_was_read(tmp_path, family):
     assert len(modes) == 1, "whoever may read the config may read the weights"
     with pytest.raises(FileExistsError, match="out exists"):
         export(GOLDEN / family, tmp_path / "out", read)
+
+
+@pytest.mark.parametrize("family", UNUSUAL)
+def test_what_is_unusual_is_exported_too(tmp_path, family):
+    read = {path: np.asarray(leaf) for path, leaf in Folder(GOLDEN / family).load(everywhere).items()}
+    export(GOLDEN / family, tmp_path / "out", read)
+    same(GOLDEN / family, tmp_path / "out")
+    before, after = Folder(GOLDEN / family), Folder(tmp_path / "out")
+    assert set(before.rest()) - set(after.rest()) <= {"lm_head.weight"}
+    assert {after.dtype(name) for name in after.files} == {before.dtype(name) for name in before.files}
 
 
 def test_any_part_of_a_parameter_is_read_by_itself():
