@@ -143,6 +143,13 @@ class Restart(ApiModel):
     preemption_limit: Count | None = Field(
         default=None, description="Preemptions after which the job is Failed; absent means no limit."
     )
+    progress_deadline_seconds: Whole = whole(
+        "Seconds without a sign of life after which a trainer hangs and is ended, a failure; starting, restoring and "
+        "compiling may take an hour. Larger than the slowest update.",
+        ge=120,
+        le=604_800,
+        default=1800,
+    )
 
 
 class EnvVar(ApiModel):

@@ -92,3 +92,7 @@ PROGRESS_PHASES = (
     "drain",
     "done",
 )
+
+SLOW_PHASES = ("start", "restore", "compile")
+"""Phases that may take SLOW_PHASE_SECONDS without a sign of life, whatever `restart.progressDeadlineSeconds` says."""
+SLOW_PHASE_SECONDS = 3600

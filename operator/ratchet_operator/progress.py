@@ -31,6 +31,8 @@ HOLD_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
 RETRY_FIRST, RETRY_MOST = 0.1, 1.0
 PACE_SECONDS = 0.2
+SILENT_SECONDS = 60.0
+"""A trainer that has shown no sign of life for so long is looked at though it has no news."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class Progress:
                     steps.append(answer["step"])  # the first steps of an attempt end a recovery: told at once
                 before, urgency = urgency, (_urgency(answer), len(steps))
                 self._on_news(key, urgency != before)
+            elif (answer["lastSafePointAgeSeconds"] or 0) > SILENT_SECONDS:  # no news is news
+                self._answers[key] = {**answer, "receivedAt": self._clock.now()}
+                self._on_news(key, False)
             if not held:
                 await asyncio.sleep(max(10.0, len(self._tasks) / 50))
             else:

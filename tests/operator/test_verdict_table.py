@@ -180,6 +180,10 @@ def says_that_it_drains(s):
     s.report(step=3, draining=True)
 
 
+def hangs_with_its_watchdog(s):
+    s.report(step=3, phase="update", lastSafePointAgeSeconds=2700.0)
+
+
 def failed_jobset(s):
     s.jobset_failed()
 
@@ -232,6 +236,7 @@ TABLE = [
     (image_cannot_be_pulled_for_minutes, "StartFailed", "failures", "none"),
     (fenced, "Fenced", "nothing", "none"),
     (says_that_it_drains, "Drained", "nothing", "none"),
+    (hangs_with_its_watchdog, "Hung", "failures", "none"),
     (failed_jobset, "ApplicationFailed", "failures", "none"),
 ]
 
@@ -245,7 +250,11 @@ def test_verdict(happening, verdict, charged, notice):
     assert (record["verdict"], record["chargedTo"], record["notice"]) == (verdict, charged, notice), record
     counted = {name: story.counters[name] for name in ("preemptions", "failures")}
     assert counted == {"preemptions": 0, "failures": 0} | ({charged: 1} if charged != "nothing" else {})
-    if verdict not in ("PeerLost", "Drained", "Deleted") and "JobSet" not in record["evidence"]:
+    if (
+        verdict not in ("PeerLost", "Drained", "Deleted")
+        and "the trainer" not in record["evidence"]
+        and "JobSet" not in record["evidence"]
+    ):
         assert "sums-a1-s-0-1" in record["evidence"] or "sums-a1-s-0-0" in record["evidence"]
 
 
@@ -256,6 +265,26 @@ def test_signal_numbers_count_as_exit_codes():
     story.pod(1)["status"]["containerStatuses"][0]["state"]["terminated"]["signal"] = 6
     story.decide()
     assert story.record(1)["verdict"] == "PeerLost"
+
+
+@pytest.mark.parametrize(
+    ("phase", "age", "deadline", "ends"),
+    [
+        ("generate", 2699.0, 1800, False),
+        ("generate", 180.0, 120, True),
+        ("compile", 2700.0, 1800, False),
+        ("compile", 5400.0, 1800, True),
+        ("restore", 5400.0, 7200, False),
+        ("update", None, 120, False),
+    ],
+)
+def test_who_shows_no_sign_of_life_is_ended_at_one_and_a_half_times_the_deadline(phase, age, deadline, ends):
+    story = Story(restart={"progressDeadlineSeconds": deadline}).begin()
+    story.report(step=3, phase=phase, lastSafePointAgeSeconds=age)
+    story.decide()
+    assert (story.attempt.get("verdict") == "Hung") is ends
+    if ends:
+        assert f"{age:.0f} s in phase {phase}" in story.record(1)["evidence"]
 
 
 def test_nothing_ends_a_healthy_attempt():

@@ -51,6 +51,9 @@ class MemoryRuntime:
     def enter(self, phase: str) -> None:
         self.phases.append(phase)
 
+    def spend(self, category: str) -> None:
+        """Nobody keeps books."""
+
     def safe_point(self) -> None:
         self.safe_points += 1
         if self.drain_at is not None and self.safe_points >= self.drain_at:

@@ -4,7 +4,7 @@ Started by the tests as a program. What it does besides is said by the file `sma
 `hold: "PHASE:STEP"` process 0 stands still there until the file `release` exists, and says so in the file `held`;
 `raise: "NAME:STEP"` raises that error there, on every process;
 `largest: "BYTES:STEP"` from that step on no file may grow beyond so many bytes, like a full disk;
-`word: S` waits so many seconds for a word.
+`word: S` waits so many seconds for a word; `patience: S` calls it a hang after so many without a sign of life.
 At its end each process says in `compiled-N.json` how often it asked the compilation cache and found what it wanted.
 """
 
@@ -126,8 +126,10 @@ def run(runtime) -> None:
 
 if __name__ == "__main__":
     checkpoint.BACK_OFF_SECONDS = (0.01, 0.01)
-    if "word" in SETTINGS:
-        import ratchet_trainer.runtime
+    if SETTINGS:
+        from ratchet_trainer import runtime as real
 
-        ratchet_trainer.runtime.BOUNDARY_WAIT_SECONDS = SETTINGS["word"]
+        real.BOUNDARY_WAIT_SECONDS = SETTINGS.get("word", real.BOUNDARY_WAIT_SECONDS)
+        if "patience" in SETTINGS:
+            real.Runtime.patience = lambda self, phase: SETTINGS["patience"]
     sys.exit(app.main(run))

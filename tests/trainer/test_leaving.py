@@ -16,6 +16,7 @@ import pytest
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
+from ratchet_trainer import stacks
 from ratchet_trainer.journal import Claim, Journal
 from ratchet_trainer.local import Folder, Gang, train, write_json
 
@@ -310,3 +311,34 @@ def test_a_job_file_that_is_missing(folder: Folder, tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-m", "ratchet_trainer"], env=env, capture_output=True, timeout=60)
     assert process.returncode == Exit.CONFIGURATION_INVALID
     assert "none.json" in json.loads(log.read_text())["message"]
+
+
+def test_a_hang_is_found_and_leaves_its_stacks(
+    folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]]
+) -> None:
+    watched = start(2, {"hold": "generate:4", "patience": 5})
+    codes = watched.codes()
+    assert codes[0] == Exit.HUNG
+    assert codes[1] in (Exit.HUNG, Exit.PEER_LOST), "it waits for process 0, which may be the first to say so"
+    message = watched.gang.termination()
+    assert (message["reason"], message["step"]) == ("Hung", 3)
+    assert "no sign of life for 5 s" in message["message"]
+    assert "MainThread: maybe_hold (small_run.py" in message["message"]
+    assert "Thread 0x" in (folder.local / "process-0.log").read_text(), "all stacks are in the log"
+    finish(folder, 2, undisturbed[2])
+
+
+def test_newest_frames_fit_and_name_the_main_thread_first() -> None:
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait, name=f"waiting-{i}") for i in range(30)]
+    for thread in threads:
+        thread.start()
+    found: list[str] = []
+    asker = threading.Thread(target=lambda: found.extend(stacks.newest_frames(n) for n in (200, 3072)))
+    asker.start()
+    asker.join()
+    done.set()
+    for text, limit in zip(found, (200, 3072), strict=True):
+        assert len(text.encode()) <= limit
+    assert found[1].startswith("MainThread: ")
+    assert "waiting-29: wait (threading.py" in found[1]

@@ -58,5 +58,6 @@ class Commits:
         self._settle()
 
     def _settle(self) -> None:
+        self.runtime.spend("save")
         self.runtime.wait_for_commits()
         self.durable = self.submitted

@@ -33,7 +33,7 @@ from typing import Any
 from ratchet_api import protocol
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
-from ratchet_trainer import environment
+from ratchet_trainer import environment, ledger
 from ratchet_trainer.journal import Commit, Journal
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
@@ -113,6 +113,7 @@ class Folder:
             "exactSince": proof["identity"].get("exactSince"),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,
+            "ledger": ledger.summary(self.path),
             "boundaries": [c.boundary | {"path": c.path} for c in reversed(self.journal().candidates()) if c.boundary],
         }
 

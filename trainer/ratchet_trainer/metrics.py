@@ -34,13 +34,6 @@ GAUGES = {
     ),
 }
 
-LEDGER = {
-    # phase of progress -> phase of the ledger
-    "start": "init",
-    "boundary": "wait",
-    "done": "other",
-}
-
 
 def exposition(progress: Progress, namespace: str, name: str) -> bytes:
     """All metrics in the text format."""
@@ -94,14 +87,13 @@ class _Collector:
             exact["step"] if exact else 0,
         )
         phases = CounterMetricFamily(
-            "ratchet_phase_seconds_total", "Seconds that the leader spent in each phase.", labels=(*LABELS, "phase")
+            "ratchet_phase_seconds_total",
+            "Seconds of this attempt in each category of the ledger.",
+            labels=(*LABELS, "phase"),
         )
-        seconds: dict[str, float] = {}
-        for phase, value in self._progress.phase_seconds.items():
-            seconds[LEDGER.get(phase, phase)] = seconds.get(LEDGER.get(phase, phase), 0.0) + value
-        for phase, value in seconds.items():
-            phases.add_metric((*self._labels, phase), value)
+        for category, value in self._progress.ledger.seconds.items():
+            phases.add_metric((*self._labels, category), value)
         yield phases
         steps = CounterMetricFamily("ratchet_steps_total", "Steps done by this attempt.", labels=LABELS)
-        steps.add_metric(self._labels, self._progress.totals["steps"])
+        steps.add_metric(self._labels, self._progress.steps)
         yield steps

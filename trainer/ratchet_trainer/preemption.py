@@ -3,13 +3,15 @@
 Decides when a process that was told to go may go, and what the others hear of it. A Python signal handler runs late (5
 s were seen during a compile), so the signal only wakes a watchdog thread. Where collectives run, leaving is agreed on
 at safe points (`runtime.py`); where none can run (import, restore, compile, waiting at a boundary) the watchdog itself
-leaves, once no save is in flight. A peer whose connection breaks without a farewell is lost, and nobody waits for it.
+leaves, once no save is in flight. A peer whose connection breaks without a farewell is lost, and nobody waits for it. A
+main thread that shows no sign of life for too long hangs: its stacks are left as evidence, and the process ends.
 
 The exit is `os._exit`: JAX's own shutdown is a barrier with a time-out of minutes.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import selectors
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet_api.protocol import Exit
-from ratchet_trainer import termination
+from ratchet_trainer import stacks, termination
 from ratchet_trainer.errors import PeerLost, TrainerError
 from ratchet_trainer.peers import Line
 
@@ -35,6 +37,12 @@ NOTICE_SECONDS = 11.0
 """Without a safe point for this long after the signal a process leaves with what is committed; spot nodes give 15 s."""
 LAST_SAVE_SECONDS = 2.0
 """How long the save in flight may still take when a peer is lost, or after NOTICE_SECONDS."""
+LAST_ACT_SECONDS = 1.0
+FRAMES_BYTES = 3072
+TICK_SECONDS = 1.0
+"""How often a hang is looked for."""
+START_PATIENCE = 3600.0
+"""Seconds without a sign of life before the run has said how many it may need."""
 FAREWELL_SECONDS = 1.0
 """How long process 0 stays for the others to leave first: they abort when the coordinator in it goes."""
 
@@ -56,6 +64,10 @@ class Watchdog:
         self.free = True  # whether the main thread is where no collective can run
         self.flight: Callable[[], Future[Any] | None] = lambda: None  # the save in flight, or how the last one ended
         self.on_request: Callable[[], None] = lambda: None
+        self.last_act: Callable[[int], None] = lambda code: None  # done with the exit code, just before the end
+        self.patience = START_PATIENCE  # seconds without a sign of life after which the main thread hangs
+        began = time.monotonic()
+        self.silence: Callable[[], float] = lambda: time.monotonic() - began  # since the last sign of life
         self._termination_log = termination_log
         self._since: float | None = None
         self._line: Line | None = None
@@ -99,10 +111,17 @@ class Watchdog:
         self._tell({"farewell": int(code)})
         if self._line is not None and self._line.process == 0:
             self._outlive()
+        self._act_at_last(code)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(int(code))
+
+    def _act_at_last(self, code: int) -> None:
+        """At most LAST_ACT_SECONDS: it writes to storage, which may hang."""
+        thread = threading.Thread(target=self.last_act, args=(int(code),), daemon=True)
+        thread.start()
+        thread.join(LAST_ACT_SECONDS)
 
     def farewell_of_peers(self, seconds: float) -> int | None:
         """The first exit code other than 0 that a peer said farewell with, waiting for it at most so long."""
@@ -150,7 +169,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while True:
-            for key, _ in self._selector.select(0.02 if self.requested else None):
+            self._look_for_a_hang()
+            for key, _ in self._selector.select(0.02 if self.requested else TICK_SECONDS):
                 if key.data is None:
                     self._signalled()
                 else:
@@ -161,6 +181,13 @@ class Watchdog:
                 may_go = self.free or overdue or Exit.DRAINED in self._left.values()
                 if may_go and (not self.saving() or waited > NOTICE_SECONDS + LAST_SAVE_SECONDS):
                     self._drain("no safe point was reached in time" if overdue else "told to go")
+
+    def _look_for_a_hang(self) -> None:
+        silence = self.silence()
+        if silence > self.patience:
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            text = f"no sign of life for {silence:.0f} s, more than {self.patience:.0f}; the newest frames:\n"
+            self.leave(Exit.HUNG, "Hung", text + stacks.newest_frames(FRAMES_BYTES))
 
     def _signalled(self) -> None:
         try:

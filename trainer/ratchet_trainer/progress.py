@@ -17,8 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ratchet_api.protocol import PORT, PROGRESS_LIMIT, PROGRESS_PHASES, V
+from ratchet_api.protocol import PORT, PROGRESS_LIMIT, V
 from ratchet_trainer.environment import Environment
+from ratchet_trainer.ledger import OF_PHASE, Ledger
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +28,23 @@ HOLD_SECONDS = 30.0
 HELD_AT_MOST = 32
 """Polls beyond this are answered at once."""
 BIND_SECONDS = 5.0
+PARTS = ("start", "restore", "compile")
+"""Phases before the first step; what they took is shown as `parts`, with the first step itself."""
 
 
 class Progress:
-    """The present state, the seconds of each phase, and who waits for the next revision."""
+    """The present state, the books, and who waits for the next revision."""
 
     def __init__(self, environment: Environment):
         self._changed = threading.Condition()
         self._revision = 0
         self._prefix = f"{environment.jobset_uid[:8]}-{os.getpid()}"
         self._started = _process_start()
-        self._phase_since = self._started
         self._safe_point = time.monotonic()
         self._parts_done = False
-        self.phase_seconds = dict.fromkeys(PROGRESS_PHASES, 0.0)
+        self.ledger = Ledger(self._started)
         self.record: dict[str, Any] = {}  # metrics of the last step
-        self.totals = {"steps": 0, "generatedTokens": 0.0, "trainedTokens": 0.0}
+        self.steps = 0  # of this attempt
         self.document: dict[str, Any] = {
             "v": V,
             "jobUID": environment.uid,
@@ -73,20 +75,26 @@ class Progress:
 
     def enter(self, phase: str) -> None:
         """The main thread begins a phase; the seconds since the last call belong to the phase before."""
-        now = time.monotonic()
+        self.alive()
         before = self.document["phase"]
-        self.phase_seconds[before] += now - self._phase_since
-        self._phase_since = now
+        self.ledger.enter(OF_PHASE.get(phase, phase))
         changes: dict[str, Any] = {"phase": phase}
-        if not self._parts_done and before in ("start", "restore", "compile"):
-            changes["parts"] = self.document["parts"] | {before: round(self.phase_seconds[before], 3)}
+        if not self._parts_done and before in PARTS:
+            changes["parts"] = self.document["parts"] | {before: self._spent(before)}
             if phase != before:
-                log.info("%s took %.0f ms", before, 1e3 * self.phase_seconds[before])
+                log.info("%s took %.0f ms", before, 1e3 * self._spent(before))
         self.update(**changes)
 
+    def _spent(self, phase: str) -> float:
+        return round(self.ledger.seconds[OF_PHASE.get(phase, phase)], 3)
+
     def alive(self) -> None:
-        """A safe point was passed."""
+        """A safe point was passed, or a phase began."""
         self._safe_point = time.monotonic()
+
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self._safe_point
 
     def first_step_done(self) -> dict[str, float] | None:
         """The parts of this start, once the first step is done: start, restore, compile, step in seconds."""
@@ -94,7 +102,7 @@ class Progress:
             return None
         self.enter(self.document["phase"])
         self._parts_done = True
-        parts = {k: round(self.phase_seconds[k], 3) for k in ("start", "restore", "compile")}
+        parts = {phase: self._spent(phase) for phase in PARTS}
         parts["step"] = round(max(0.0, time.monotonic() - self._started - sum(parts.values())), 3)
         log.info(
             "first step done %.0f ms after the start of the process (%.0f ms of CPU): %s",
@@ -111,7 +119,7 @@ class Progress:
                 self._changed.wait_for(lambda: after != self.revision, HOLD_SECONDS)
             body = self.document | {
                 "revision": self.revision,
-                "lastSafePointAgeSeconds": round(time.monotonic() - self._safe_point, 3),
+                "lastSafePointAgeSeconds": round(self.silence(), 3),
             }
         data = json.dumps(body, separators=(",", ":")).encode()
         if len(data) > PROGRESS_LIMIT:  # only a rule's text could be so long

@@ -80,8 +80,10 @@ class Run:
         """Steps until the stage is over; its boundary is committed on return."""
         while self.state.stage.done is None:
             began = time.monotonic()
+            self.runtime.spend("other")
             step = self.rl_step if self.stage.spec.rl is not None else self.sft_step
             state, metrics, timing = step(self.state)
+            self.runtime.spend("other")
             self.state = self.advance(self.record(state, metrics), metrics)
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took

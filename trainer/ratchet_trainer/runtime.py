@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet_api.base import read_tolerantly
 from ratchet_api.canonical import canonical, immutable_spec_hash
 from ratchet_api.job import Spec
-from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
+from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS, SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_trainer import digests, identity
 from ratchet_trainer.checkpoint import Checkpoints, Content, with_retries
 from ratchet_trainer.environment import Environment
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 
 WITHOUT_COLLECTIVES = ("start", "restore", "compile", "boundary")
 """Phases in which nothing is uncommitted and no safe point comes: here the watchdog may leave on its own."""
-
 
 WORD_SECONDS = 1.0
 """How often the word is looked at within a stage, for a request to checkpoint."""
@@ -109,6 +108,7 @@ class Runtime:
         self.hashes: dict[str, str] = {}  # of the last committed state
         watchdog.flight = lambda: self._flight
         watchdog.on_request = lambda: progress.update(draining=True)
+        watchdog.silence = progress.silence
         self.enter("start")
 
     # Agreeing
@@ -125,6 +125,16 @@ class Runtime:
         """Begins one of `protocol.PROGRESS_PHASES`."""
         self._watchdog.free = phase in WITHOUT_COLLECTIVES
         self.progress.enter(phase)
+        self._watchdog.patience = self.patience(phase)
+
+    def patience(self, phase: str) -> float:
+        """Seconds in a phase without a sign of life after which the process hangs."""
+        deadline = self.job.spec.restart.progress_deadline_seconds
+        return float(max(deadline, SLOW_PHASE_SECONDS) if phase in SLOW_PHASES else deadline)
+
+    def spend(self, category: str) -> None:
+        """What comes now is of this category of the ledger, within the same phase."""
+        self.progress.ledger.enter(category)
 
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
@@ -161,7 +171,7 @@ class Runtime:
         rows, journalled = self.broadcast(plan)
         for row in rows:
             if (saved := self._restore_commit(row, shardings)) is not None:
-                self.progress.update(startStep=saved.step)
+                self._begin_at(saved.step)
                 return saved
         if journalled or self.environment.last_step > 0:
             raise CheckpointUnreadable(
@@ -169,9 +179,15 @@ class Runtime:
                 + (f"; the job's status knows step {self.environment.last_step}" if self.environment.last_step else "")
                 + ". Restore the directory from a copy, or create the job anew in another directory"
             )
-        self.progress.update(startStep=0)
+        self._begin_at(0)
         log.info("nothing is committed yet: starting at step 0")
         return None
+
+    def _begin_at(self, step: int) -> None:
+        self.progress.update(startStep=step)
+        if self.process == 0:
+            self.progress.ledger.open(self._checkpoints.directory, self.environment.tag, step)
+            self._watchdog.last_act = self.progress.ledger.close
 
     def _claim(self) -> None:
         spec = self.job.spec
@@ -296,7 +312,8 @@ class Runtime:
         """Reports a complete step: `stage` {name, index, startStep}, the step's metrics, and what the clock said."""
         parts = self.progress.first_step_done()
         self.progress.record = record
-        self.progress.totals["steps"] += 1
+        self.progress.steps += 1
+        self.progress.ledger.step_done(step, timing.get("generatedTokens", timing.get("trainedTokens", 0)))
         if self.process == 0:
             self._timings.append(canonical_timing(step, timing))
         shown = {k: stage[k] for k in ("name", "index", "startStep")}
@@ -334,8 +351,8 @@ class Runtime:
         self._watchdog.standing.boundary = None
         if word.ends(stage_index):
             self.enter("done")
-            spent = self.progress.phase_seconds.items()
-            log.info("seconds by phase: %s", "  ".join(f"{phase} {s:.1f}" for phase, s in spent if s >= 0.05))
+            spent = self.progress.ledger.seconds.items()
+            log.info("seconds by category: %s", "  ".join(f"{name} {s:.1f}" for name, s in spent if s >= 0.05))
         return replace(word, stages={i: self._stages[i] for i in word.stages if i < len(self._stages)})
 
     def _await_word(self, stage_index: int) -> Word | None:

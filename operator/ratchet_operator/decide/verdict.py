@@ -22,11 +22,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.status import AttemptStatus
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.views import Exit, Node, Pod
 from ratchet_operator.decide.world import World
+from ratchet_operator.plan import Raw
 
 STRENGTH = (
     "Completed",
@@ -83,6 +85,8 @@ OWN_GRACE_SECONDS = 30.0
 """terminationGracePeriodSeconds of trainer pods: what a deletion gives."""
 OVERDUE_SECONDS = 5.0
 """How long after its grace a pod must still be there, before its unreachable node is called lost."""
+HUNG_FACTOR = 1.5
+"""Of the deadline that the trainer's own watchdog keeps."""
 START_PATIENCE_SECONDS = 120.0
 """How long a container may fail to start for a reason that may pass."""
 
@@ -301,12 +305,27 @@ def _deletions(world: World, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> I
         yield Sign("Deleted", f"pod {pod.name} was deleted{_leaving(pod)}", window, pod.deletion_asked)
 
 
+def _silent_for(answer: Raw | None, world: World) -> float | None:
+    """The trainer's own watchdog ends a hang at the deadline; where that hangs, too, it is ended from outside."""
+    age = answer.get("lastSafePointAgeSeconds") if answer is not None else None
+    if answer is None or age is None or world.spec is None:
+        return None
+    deadline = world.spec.restart.progress_deadline_seconds
+    if answer.get("phase") in SLOW_PHASES:
+        deadline = max(deadline, SLOW_PHASE_SECONDS)
+    return float(age) if age >= HUNG_FACTOR * deadline else None
+
+
 def _silence(world: World, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
     """Ends that no pod and no node tells of."""
     answer = world.progress_of(attempt.number, attempt.job_set_uid)
     jobset = world.own_jobset(attempt.number)
+    silence = _silent_for(answer, world)
     if answer is not None and answer.get("draining"):
         yield Sign("Drained", "the trainer reports that it is draining", NOTICE_SECONDS)
+    elif silence is not None:
+        phase = answer.get("phase") if answer is not None else None
+        yield Sign("Hung", f"the trainer has shown no sign of life for {silence:.0f} s in phase {phase}", None)
     elif attempt.running_time is not None and len(pods) < attempt.pods_total:
         yield Sign("Deleted", f"{attempt.pods_total - len(pods)} of {attempt.pods_total} pods have vanished", None)
     elif jobset is not None and jobset.failed is not None:
