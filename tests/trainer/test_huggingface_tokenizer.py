@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
+from ratchet_trainer.data.items import Item, prompt_of
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.run import run
 from ratchet_trainer.runtime import Drain
@@ -150,6 +152,17 @@ def test_lengths_that_somebody_once_encoded_with_are_not_ours(tmp_path: Path) ->
     tokenizer = HuggingFaceTokenizer(folder(tmp_path, tokenizer__json=content), 320, PLAIN)
     text = "12 + 7 = ?"
     assert tokenizer.encode_prompt(text) == HuggingFaceTokenizer(GOLDEN, 320, PLAIN).encode_prompt(text)
+
+
+def test_a_prompt_of_nothing_is_refused_with_its_item() -> None:
+    source = SimpleNamespace(name="d", item=lambda index: Item("", "2"))
+    for template in (PLAIN, "{{ '' }}"):
+        with pytest.raises(ConfigurationInvalid, match="data set d, item 3: the prompt has no tokens"):
+            prompt_of(source, HuggingFaceTokenizer(GOLDEN, 320, template), 3, 8)
+    begun = HuggingFaceTokenizer(GOLDEN, 320, "{{ bos_token }}" + PLAIN)
+    assert prompt_of(source, begun, 3, 8).tokens == (1,)
+    with pytest.raises(ConfigurationInvalid, match="the prompt has 1 tokens, maxPromptTokens is 0"):
+        prompt_of(source, begun, 3, 0)
 
 
 TURNS = """{% for m in messages -%}
