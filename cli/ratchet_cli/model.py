@@ -48,7 +48,7 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None, bas
         base = base or Path(job.spec.model.path)
         if job.spec.model.lora is not None:
             arrays = with_adapters(base, job.spec.model.lora, arrays, content.control["stage"]["inputs"])
-        write(base, target, arrays, dtype)
+        write(base, target, arrays, dtype, job.spec.model.chat_template)
     except TrainerError as error:
         fail(os.EX_DATAERR, str(error))
     except OSError as error:

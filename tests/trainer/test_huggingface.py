@@ -134,6 +134,7 @@ def test_scaling_of_a_multimodal_gemma_is_of_its_global_layers_only():
         ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 entries for 3 layers"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config: only plain weights"),
         ({"head_dim": 15}, "a head width of 15 is odd"),
         ({"vocab_size": "320"}, "vocab_size is '320', not a whole number above 0"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
