@@ -7,7 +7,7 @@ Decides what a manifest may say of a stage. When a rule holds is decided by the 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -19,6 +19,12 @@ ROWS_PER_PASS = Field(
     default=None,
     description="Responses that a device learns from at a time. Those of an update are taken in passes of so many, "
     "whose gradients are added: less memory, the same update but for rounding. Absent: all at once.",
+)
+OnNonFinite = Literal["Fail", "SkipUpdate"]
+ON_NON_FINITE: Any = Field(
+    default="Fail",
+    description="What to do when a loss or gradient is NaN or infinite: fail for good, with the batch written out to "
+    "inspect/ in the checkpoint directory, or leave that update out and go on.",
 )
 SFT_METRICS = ("train/loss", "train/tokens")
 RL_METRICS = (
@@ -87,6 +93,7 @@ class Sft(ApiModel):
     )
     max_response_tokens: Whole = whole("Longest answer in tokens, its end included.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
+    on_non_finite: OnNonFinite = ON_NON_FINITE
     optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
 
 
@@ -113,6 +120,7 @@ class Rl(ApiModel):
     )
     max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
+    on_non_finite: OnNonFinite = ON_NON_FINITE
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
     objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
     credit: methods.Credit = Field(default=methods.Credit(), description="Which tokens earn a reward.")

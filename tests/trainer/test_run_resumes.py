@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -129,13 +130,47 @@ def test_a_limit_that_must_not_be_reached_fails_the_stage(memory_runtime) -> Non
         run(memory_runtime(spec))
 
 
-def test_a_loss_that_explodes_is_named(memory_runtime) -> None:
+def test_a_loss_that_explodes_is_named(tmp_path, memory_runtime) -> None:
     spec = job()
     spec["stages"][0]["sft"]["optimiser"] = {"learningRate": "1e30", "clipNorm": "1e30"}
+    spec["checkpoint"]["directory"] = str(tmp_path)
     runtime = memory_runtime(spec)
-    with pytest.raises(NonFinite, match="Lower the learning rate"):
+    with pytest.raises(NonFinite, match="Lower the learning rate") as caught:
         run(runtime)
     assert all(np.isfinite(leaf).all() for _, arrays, *_ in runtime.commits for leaf in arrays.values())
+    (written,) = (tmp_path / "inspect").iterdir()
+    assert str(written) in str(caught.value)
+    batch = json.loads(written.read_text())
+    assert batch["stage"] == "a"
+    assert {batch["found"][name] for name in ("loss", "gradient_norm")} & {"nan", "inf", "-inf"}
+    assert [row["response"] for row in batch["rows"]]
+    assert f"step-{batch['step']:08d}-policy.json" == written.name
+
+
+@pytest.mark.parametrize("kind", ["sft", "rl"])
+def test_an_update_that_is_no_number_is_left_out_where_the_stage_says_so(memory_runtime, kind: str) -> None:
+    """The rate is such that the first update spoils the weights for good: from then on all are left out."""
+    spec = job()
+    stage = next(stage for stage in spec["stages"] if kind in stage)
+    stage[kind] |= {"optimiser": {"learningRate": "1e30", "clipNorm": "1e30"}, "onNonFinite": "SkipUpdate"}
+    spec["stages"] = [stage]
+    runtime = memory_runtime(spec)
+    run(runtime)
+    assert len(runtime.steps) == stage["advance"]["steps"]
+    skipped = [timing["skippedUpdates"] for _, _, timing in runtime.steps]
+    assert skipped[-1] == (1 if kind == "sft" else stage["rl"].get("updatesPerStep", 1))
+    step, arrays, control = last(runtime)
+    assert all(np.isfinite(leaf).all() for leaf in arrays.values()), "what stands is sound"
+    assert control["updates"] < step
+    again = memory_runtime(spec, drain_at=4)
+    with pytest.raises(Drain):
+        run(again)
+    rest = memory_runtime(spec, commits=again.commits)
+    run(rest)
+    found = last(rest)
+    assert found[0] == step
+    assert found[2] == control
+    assert all((found[1][path] == leaf).all() for path, leaf in arrays.items())
 
 
 def test_data_that_changed_under_a_stage_is_noticed(tmp_path, memory_runtime) -> None:

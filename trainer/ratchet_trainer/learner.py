@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 
 from ratchet_trainer import optimiser
 from ratchet_trainer.data.tokenizer import FILLER
-from ratchet_trainer.errors import NonFinite
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
@@ -198,7 +197,8 @@ class Learner:
 
         Returns new parameters, new optimiser state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| /
         max(1, |old|), `sampler_gap` likewise against behaviour; summed over tokens, `mismatch` = |new - behaviour|,
-        `importance` = new / behaviour probability, and the objective's. Raises NonFinite.
+        `importance` = new / behaviour probability, and the objective's. Where loss or norm is no number, parameters
+        and state are the old ones.
         """
         sharding = by_rows(self.mesh)
         lengths = np.array([len(row.response) for row in rows])
@@ -218,19 +218,12 @@ class Learner:
             loss=objective.loss,
             passes=layout.passes,
         )
-        return params, state, finite(metrics)
+        return params, state, on_host(metrics)
 
 
-def finite(metrics: dict[str, jax.Array]) -> dict[str, float]:
-    """What an update reports, as numbers. Raises NonFinite."""
-    found = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    for name in ("loss", "gradient_norm"):
-        if not np.isfinite(found[name]):
-            raise NonFinite(
-                f"{name} is {found[name]}; weights of the step before are kept. Lower the learning rate, or "
-                f"look at the data of this step"
-            )
-    return found
+def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """What an update reports, as numbers."""
+    return {k: float(v) for k, v in jax.device_get(metrics).items()}
 
 
 def _float32(numbers: dict[str, float]) -> dict[str, np.float32]:
@@ -266,5 +259,5 @@ def _update(policy, mesh, params, state, rows, micro, temperature, settings, num
 
     part, frozen = lora.split(params)
     gradient, found = row_gradient(mesh, of_rows, part, (rows, micro), passes, frozen)
-    part, state, norm = optimiser.step(gradient, state, part, numbers)
+    part, state, norm = optimiser.step(gradient, found["loss"], state, part, numbers)
     return lora.joined(part, frozen), state, found | {"gradient_norm": norm}

@@ -97,3 +97,10 @@ class _Collector:
         steps = CounterMetricFamily("ratchet_steps_total", "Steps done by this attempt.", labels=LABELS)
         steps.add_metric(self._labels, self._progress.steps)
         yield steps
+        skipped = CounterMetricFamily(
+            "ratchet_updates_skipped_total",
+            "Optimiser calls of this attempt left out: no group could teach anything, or the loss was no number.",
+            labels=LABELS,
+        )
+        skipped.add_metric(self._labels, self._progress.skipped)
+        yield skipped

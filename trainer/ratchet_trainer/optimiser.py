@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ratchet_api.stages import Optimiser
@@ -41,14 +42,20 @@ def numbers(settings: Optimiser, updates: int) -> dict[str, float]:
     }
 
 
-def step(gradient: Params, state: Any, params: Params, settings: dict[str, jax.Array]) -> tuple[Params, Any, jax.Array]:
-    """New parameters, new state and the gradient's norm before the limit. Matrices decay, vectors do not."""
+def step(
+    gradient: Params, loss: jax.Array, state: Any, params: Params, settings: dict[str, jax.Array]
+) -> tuple[Params, Any, jax.Array]:
+    """New parameters, new state and the gradient's norm before the limit. Matrices decay, vectors do not. Where loss or
+    norm is no number, parameters and state are the old ones."""
     norm = optax.tree.norm(gradient)
+    sound = jnp.isfinite(norm) & jnp.isfinite(loss)
+    before = state
     gradient, _ = optax.clip_by_global_norm(settings["clip_norm"]).update(gradient, optax.EmptyState())
     direction, state = optax.scale_by_adam().update(gradient, state, params)
 
     def move(p: jax.Array, d: jax.Array) -> jax.Array:
         decay = settings["weight_decay"] * p if p.ndim > 1 else 0.0
-        return p - settings["learning_rate"] * (d + decay)
+        return jnp.where(sound, p - settings["learning_rate"] * (d + decay), p)
 
+    state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), state, before)
     return jax.tree.map(move, params, direction), state, norm

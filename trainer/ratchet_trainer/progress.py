@@ -44,7 +44,7 @@ class Progress:
         self._parts_done = False
         self.ledger = Ledger(self._started)
         self.record: dict[str, Any] = {}  # metrics of the last step
-        self.steps = 0  # of this attempt
+        self.steps = self.skipped = 0  # of this attempt: complete steps, and updates left out
         self.document: dict[str, Any] = {
             "v": V,
             "jobUID": environment.uid,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ratchet_trainer import advance, optimiser, sft
+from ratchet_trainer import advance, nonfinite, optimiser, sft
 from ratchet_trainer.commits import Commits
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
 from ratchet_trainer.judging import MiniBatch, judge
@@ -172,7 +172,11 @@ class Run:
                     stage.method.credit.critic.clip,
                     stage.critic_numbers((state.step - state.stage.start_step) * rl.updates_per_step + len(values)),
                 )
-                values.append(found)
+                if nonfinite.problem(found):
+                    shown = {"values": batch.values[part.place], "returns": batch.returns[part.place]}
+                    nonfinite.met(self, "critic", found, part.rows, shown)
+                else:
+                    values.append(found)
             advantages = batch.advantages[part.place]
             if not advantages.any():
                 timing["skippedUpdates"] += 1
@@ -190,6 +194,10 @@ class Run:
                 numbers,
                 part.reference,
             )
+            if nonfinite.problem(found):
+                nonfinite.met(self, "policy", found, part.rows, {"advantages": advantages})
+                timing["skippedUpdates"] += 1
+                continue
             if not updates and found.get("old_gap", 0.0) > OLD_GAP_LIMIT:
                 raise OldPolicyMismatch(
                     f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
@@ -221,15 +229,18 @@ class Run:
             sft.CrossEntropy(),
             optimiser.numbers(settings.optimiser, state.updates - state.stage.updates_at_start),
         )
+        timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
+        if nonfinite.problem(found):
+            nonfinite.met(self, "policy", found, rows, {})
+            timing["skippedUpdates"] = 1
         state = replace(
             state,
             step=state.step + 1,
-            updates=state.updates + 1,
+            updates=state.updates + 1 - timing["skippedUpdates"],
             params=params,
             optimiser=moments,
             selection=position,
         )
-        timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens}
         return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
 
     def between_updates(self) -> None:

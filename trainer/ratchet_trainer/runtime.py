@@ -313,6 +313,7 @@ class Runtime:
         parts = self.progress.first_step_done()
         self.progress.record = record
         self.progress.steps += 1
+        self.progress.skipped += timing.get("skippedUpdates", 0)
         self.progress.ledger.step_done(step, timing.get("generatedTokens", timing.get("trainedTokens", 0)))
         if self.process == 0:
             self._timings.append(canonical_timing(step, timing))

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ratchet_trainer import optimiser
-from ratchet_trainer.learner import Layout, Row, Rows, finite
+from ratchet_trainer.learner import Layout, Row, Rows, on_host
 from ratchet_trainer.model.policy import Params, Policy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.objective.aggregation import token_weights
@@ -80,7 +80,7 @@ class Critic:
         numbers: dict[str, float],
     ) -> tuple[State, dict[str, float]]:
         """One optimiser call on a mini-batch; `values` (before the step) and `returns` float64[R, T]. Every token
-        weighs the same. Returns the new state and `loss`, `gradient_norm`. Raises NonFinite."""
+        weighs the same. Returns the new state and `loss`, `gradient_norm`; where one is no number, the old state."""
         lengths = np.array([len(row.response) for row in rows])
         weight = token_weights("token-mean", lengths, layout.response_slots, layout.response_slots)
         sharding = by_rows(self.mesh)
@@ -88,7 +88,7 @@ class Critic:
         settings = {name: np.float32(value) for name, value in (numbers | {"clip": clip}).items()}
         laid_out = place(layout.rows(rows), sharding)
         state, found = self._update(state, laid_out, *arrays, settings, passes=layout.passes)
-        return state, finite(found)
+        return state, on_host(found)
 
 
 def _init(policy: Policy, params: Params) -> State:
@@ -115,5 +115,5 @@ def _update(policy, mesh, state, rows, weight, old, returns, settings, passes):
         return jnp.sum(weight * value_loss(_expected(policy, p, rows), old, returns, settings["clip"])), ({}, {})
 
     gradient, found = row_gradient(mesh, loss, state["params"], (rows, weight, old, returns), passes)
-    params, moments, norm = optimiser.step(gradient, state["optimiser"], state["params"], settings)
+    params, moments, norm = optimiser.step(gradient, found["loss"], state["optimiser"], state["params"], settings)
     return {"params": params, "optimiser": moments}, found | {"gradient_norm": norm}

@@ -38,7 +38,9 @@ def architecture(config: Config) -> Architecture:
             f"config.json: model_type {kind!r} is not known; known are {', '.join(sorted(FAMILIES))}"
         )
     if config.get("quantization_config"):
-        raise ConfigurationInvalid("config.json: quantization_config: only plain weights are read; take the model itself")
+        raise ConfigurationInvalid(
+            "config.json: quantization_config: only plain weights are read; take the model itself"
+        )
     try:
         return FAMILIES[kind](config)
     except KeyError as error:
