@@ -15,8 +15,10 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from ratchet_api.job import Lora, Model
-from ratchet_trainer import keys
+from ratchet_api.stages import Optimiser
+from ratchet_trainer import keys, optimiser, sft
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.learner import Layout, Row
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.architecture import Adapters, Architecture, Layer
 from ratchet_trainer.model.check import logits_of
@@ -116,19 +118,12 @@ def test_the_base_is_as_it_was(straight: Any, spec: dict[str, Any]) -> None:
     machine = Machine(Model.model_validate(spec["model"]), straight.mesh)
     params, state = machine.start(0)
     before = jax.device_get(lora.split(params)[1])
-    layout_rows = _some_rows()
-    params, *_ = machine.learner.update(params, state, *layout_rows)
-    jax.tree.map(np.testing.assert_array_equal, lora.split(params)[1], before)
-
-
-def _some_rows() -> tuple[Any, ...]:
-    from ratchet_api.stages import Optimiser
-    from ratchet_trainer import optimiser, sft
-    from ratchet_trainer.learner import Layout, Row
-
     rows = [Row((30, 31), (32, 2)), Row((33,), (34, 35, 2))]
     numbers = optimiser.numbers(Optimiser(), 0)
-    return Layout(2, 1, 8, 4), rows, np.zeros((2, 4)), None, 1.0, sft.CrossEntropy(), numbers
+    params, *_ = machine.learner.update(
+        params, state, Layout(2, 1, 8, 4), rows, np.zeros((2, 4)), None, 1.0, sft.CrossEntropy(), numbers
+    )
+    jax.tree.map(np.testing.assert_array_equal, lora.split(params)[1], before)
 
 
 def test_stopping_changes_no_bit(straight: Any, spec: dict[str, Any], memory_runtime: Any) -> None:
