@@ -221,3 +221,11 @@ def test_a_model_of_others_trains_and_goes_on_after_a_kill(tmp_path: Path, memor
     assert found == control
     for path, leaf in arrays.items():
         np.testing.assert_array_equal(again[path], leaf, err_msg=path)
+    # Under its feet the folder is another, or prompts are.
+    other = folder(tmp_path, config__json=json.loads((GOLDEN / "config.json").read_text()) | {"rms_norm_eps": 1e-5})
+    for model, words in (
+        ({"path": str(other), "chatTemplate": PLAIN}, "the model's folder of stage b changed since step 2"),
+        ({"path": str(GOLDEN), "chatTemplate": PLAIN + "!"}, "the tokenizer of stage b changed since step 2"),
+    ):
+        with pytest.raises(ConfigurationInvalid, match=words):
+            run(memory_runtime(spec | {"model": model}, commits=first.commits[:]))
