@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ratchet_api.job import Lora
 from ratchet_cli.manifests import fail, read_job
 
 TOLERANCE = 2e-4
@@ -24,7 +27,8 @@ def model() -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--workdir", type=click.Path(path_type=Path, file_okay=False), help="As given to `ratchet train`.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="As the model came, by default.")
-def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> None:
+@click.option("--base", type=click.Path(path_type=Path, file_okay=False), help="Where spec.model.path is here.")
+def export(file: str, target: Path, workdir: Path | None, dtype: str | None, base: Path | None) -> None:
     """Write the newest checkpoint of the manifest FILE to the folder TARGET, in the layout of the model it began with.
 
     Reads only, so a run in progress is not disturbed. WORKDIR may also be a checkpoint directory of a cluster.
@@ -41,7 +45,10 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> 
     try:
         commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
         arrays = {k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")}
-        write(Path(job.spec.model.path), target, arrays, dtype)
+        base = base or Path(job.spec.model.path)
+        if job.spec.model.lora is not None:
+            arrays = with_adapters(base, job.spec.model.lora, arrays, content.control["stage"]["inputs"])
+        write(base, target, arrays, dtype, job.spec.model.chat_template)
     except TrainerError as error:
         fail(os.EX_DATAERR, str(error))
     except OSError as error:
@@ -49,21 +56,38 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None) -> 
     click.echo(f"step {commit.step} in {target}")
 
 
+def with_adapters(base: Path, lora: Lora, arrays: Mapping[str, Any], inputs: Mapping[str, str]) -> Mapping[str, Any]:
+    """A checkpoint's adapters by path, as weights: added to the base that they were trained on, which the checkpoint's
+    `inputs` know."""
+    from ratchet_trainer.errors import ConfigurationInvalid
+    from ratchet_trainer.model.huggingface import Folder
+    from ratchet_trainer.model.lora import Merged
+    from ratchet_trainer.stage import MODEL
+
+    folder = Folder(base)
+    if folder.digest_of_bytes != inputs[MODEL]:
+        raise ConfigurationInvalid(f"{base}: not the model that the adapters were trained on; name it with --base")
+    return Merged(folder, arrays, float(lora.alpha) / lora.rank)
+
+
 @model.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--tolerance", type=float, default=TOLERANCE, show_default=True, help="Largest difference of a logit.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
 def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
-    """Compare what FOLDER computes here with its `expected.npz`, made by another implementation.
+    """Look whether FOLDER can be trained here, and compare what it computes with its `expected.npz`, if it has one.
 
-    The file holds input_ids and logits; left_padded_ids, left_padded_mask and left_padded_logits; greedy_ids. Exits 0
-    when all agree, 1 when one lies beyond the tolerance, 65 when the folder cannot be used, 66 when it is not there.
+    Such a file is made with another implementation (docs/models.md) and holds input_ids and logits; left_padded_ids,
+    left_padded_mask and left_padded_logits; greedy_ids. Exits 0 when all is well, 1 when a number lies beyond the
+    tolerance, 65 when the folder cannot be used, 66 when it is not there.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from ratchet_trainer.errors import ConfigurationInvalid
     from ratchet_trainer.model import check as numbers
 
     try:
+        for name, words in numbers.look(folder).items():
+            click.echo(f"{name:20} {words}")
         found = numbers.check(folder)
     except FileNotFoundError as error:
         fail(os.EX_NOINPUT, str(error))
@@ -73,6 +97,8 @@ def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
     for name, value in found.items():
         what = "of the tokens differ" if name == "greedy_ids" else "largest difference"
         click.echo(f"{name:20} {value:10.3g}  {what}  {'' if good[name] else 'TOO MUCH'}".rstrip())
+    if not found:
+        click.echo(f"{'numbers':20} finite; compared with nobody's, as there is no {numbers.EXPECTED}")
     if json_file:
         json_file.write_text(json.dumps(found, indent=2) + "\n")
     sys.exit(0 if all(good.values()) else 1)

@@ -6,11 +6,11 @@ reasoning-gym tasks) are in `validate`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
-from ratchet_api.base import LIST_MAP, ApiModel, Count, Rule, StringMap, Whole, whole
+from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, whole
 from ratchet_api.datasets import Dataset
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.stages import STAGES, Stage
@@ -24,6 +24,33 @@ PLURAL = "rltrainingjobs"
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_LENGTH = 39
+
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+class Lora(ApiModel):
+    """Low-rank adapters (arXiv 2106.09685): they are trained, the model's own weights stay as they are."""
+
+    rank: Whole = whole("Inner width of an adapter.", ge=1, le=1024, default=16)
+    alpha: PositiveDecimal = Field(
+        default="32", description="What an adapter adds is multiplied by alpha / rank. A decimal string."
+    )
+    targets: list[Target] = Field(
+        default=list(TARGETS),
+        min_length=1,
+        max_length=len(TARGETS),
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+        description="Matrices that get an adapter, in every layer.",
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, value: list[Target]) -> list[Target]:
+        if len(set(value)) < len(value):
+            raise ValueError("each target may be named once")
+        return value
 
 
 class Model(ApiModel):
@@ -64,6 +91,7 @@ class Model(ApiModel):
     system_prompt: str | None = Field(
         default=None, max_length=16_384, description="What the system message of every prompt says; absent: none."
     )
+    lora: Lora | None = Field(default=None, description="Train adapters instead of the weights; absent: the weights.")
 
 
 class Checkpoint(ApiModel):

@@ -15,6 +15,7 @@ _FULL: dict[str, Any] = {
             "claimName": "models",
             "chatTemplate": "{{ messages[-1].content }}",
             "systemPrompt": "Add.",
+            "lora": {"rank": 4, "alpha": "8", "targets": ["q_proj", "v_proj"]},
         },
         "seed": 7,
         "image": "registry.example/trainer:1",

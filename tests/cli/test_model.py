@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from safetensors.numpy import load_file
 
@@ -34,12 +35,13 @@ def test_a_folder_with_another_implementation_s_numbers_is_checked(tmp_path: Pat
     assert "nothing: no such folder" in done.stderr
 
 
-def test_what_was_trained_is_written_in_the_layout_it_came_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "targets": ["v_proj", "down_proj"]}])
+def test_what_was_trained_is_written_in_the_layout_it_came_in(tmp_path: Path, lora: dict | None) -> None:
     model = tmp_path / "model"
     shutil.copytree(GOLDEN / "llama3-rope-scaled", model)
     (tmp_path / "data.jsonl").write_text('{"question": "1+1=", "answer": "2"}\n')
     spec = {
-        "model": {"path": str(model), "chatTemplate": "{{ messages[-1]['content'] }}"},
+        "model": {"path": str(model), "chatTemplate": "{{ messages[-1]['content'] }}", "lora": lora},
         "datasets": [{"name": "d", "jsonl": {"path": str(tmp_path / "data.jsonl")}}],
         "stages": [{"name": "s", "sft": {"dataset": "d", "batchSize": 2}, "advance": {"steps": 2}}],
         "checkpoint": {"directory": "/checkpoints/x", "claimName": "c"},
@@ -55,10 +57,22 @@ def test_what_was_trained_is_written_in_the_layout_it_came_in(tmp_path: Path) ->
     before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
     moved = [name for name in before if not np.array_equal(before[name], after[name])]
-    assert len(moved) > len(before) / 2, "it was trained"
+    if lora is None:
+        assert len(moved) > len(before) / 2, "it was trained"
+    else:
+        assert {name.split(".")[-2] for name in moved} == {"v_proj", "down_proj"}
     done = ratchet("model", "check", tmp_path / "out")
-    assert done.returncode == os.EX_NOINPUT, "its numbers are nobody's yet"
-    assert "expected.npz" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "compared with nobody's, as there is no expected.npz" in done.stdout
+    assert "responses end with 2 '<eos>'" in done.stdout
+    assert "a prompt of one word has 3 tokens" in done.stdout, "the template that it was trained with is there"
     done = ratchet(*export)
     assert done.returncode == os.EX_CANTCREAT
     assert "out exists" in done.stderr
+    if lora is not None:
+        model.rename(tmp_path / "moved")
+        again = ("model", "export", tmp_path / "job.yaml", tmp_path / "again", "--workdir", tmp_path / "work")
+        assert ratchet(*again, "--base", tmp_path / "moved").returncode == 0
+        done = ratchet(*again, "--base", GOLDEN / "qwen3")
+        assert done.returncode == os.EX_DATAERR
+        assert "not the model that the adapters were trained on" in done.stderr

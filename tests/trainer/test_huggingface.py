@@ -26,6 +26,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = ("qwen2-tied", "qwen3", "llama3-rope-scaled", "gemma3-text")
 OTHERS = ("gemma2", "qwen2-window-yarn", "llama-biased")
 """Made as the former, by transformers 5.24: soft caps, windows of some layers, YaRN, biases, one head of keys."""
+UNUSUAL = ("gemma3-multimodal", "llama-old-fields")
+"""Likewise: bfloat16 in several files beside an encoder of images; float16, older fields, a copy of a tied head."""
 
 
 def everywhere(path: str) -> jax.sharding.Sharding:
@@ -51,7 +53,7 @@ def same(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
-@pytest.mark.parametrize("family", FAMILIES + OTHERS)
+@pytest.mark.parametrize("family", FAMILIES + OTHERS + UNUSUAL)
 def test_another_implementation_s_numbers_come_out(family):
     found = check(GOLDEN / family)
     assert found.keys() == {"logits", "left_padded_logits", "greedy_ids"}
@@ -132,6 +134,10 @@ def test_scaling_of_a_multimodal_gemma_is_of_its_global_layers_only():
         ({"num_key_value_heads": 3}, "4 heads cannot share 3"),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 entries for 3 layers"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config: only plain weights"),
+        ({"head_dim": 15}, "a head width of 15 is odd"),
+        ({"vocab_size": "320"}, "vocab_size is '320', not a whole number above 0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused_with_its_field(tmp_path, changes, words):
@@ -161,8 +167,10 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path):
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
         (lambda folder: (folder / "config.json").unlink(), "config.json: No such file"),
         (
-            lambda folder: (folder / "model.safetensors.index.json").write_text(
-                '{"weight_map": {"a": "b.safetensors"}}'
+            lambda folder: (
+                (folder / "model.safetensors")
+                .rename(folder / "model.safetensors.index.json")
+                .write_text('{"weight_map": {"a": "b.safetensors"}}')
             ),
             "names files that are not there: b.safetensors",
         ),
@@ -184,6 +192,65 @@ def test_several_files_are_one_model(tmp_path):
         save_file({n: t for n, t in tensors.items() if names[n] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     same(GOLDEN / "qwen3", folder)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_head_that_a_config_denies(tmp_path, other):
+    """A copy of the embedding is passed over; another head is one, as in transformers 5."""
+    folder = copy(tmp_path, "qwen2-tied")
+    tensors = load_file(folder / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[-1, -1] += other
+    save_file(tensors | {"lm_head.weight": head}, folder / "model.safetensors")
+    if not other:
+        same(GOLDEN / "qwen2-tied", folder)
+        return
+    found = Folder(folder)
+    assert not found.architecture.tied
+    np.testing.assert_array_equal(found.load(everywhere)["head"], head.T)
+
+
+def test_tensors_of_a_model_without_its_head_are_found(tmp_path):
+    folder = copy(tmp_path, "qwen2-tied")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name.removeprefix("model."): t for name, t in tensors.items()}, folder / "model.safetensors")
+    same(GOLDEN / "qwen2-tied", folder)
+
+
+BOTH = {"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}
+
+
+@pytest.mark.parametrize(
+    ("said", "far", "near"),
+    [
+        ({}, Rope(1e6), Rope(1e4)),
+        ({"rope_theta": 3e5, "rope_local_base_freq": 2e4}, Rope(3e5), Rope(2e4)),
+        (BOTH | {"rope_theta": 3e5, "rope_local_base_freq": 2e4}, Rope(3e5), Rope(2e4)),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 5e5}, "sliding_attention": {"rope_theta": 3e4}}},
+            Rope(5e5),
+            Rope(3e4),
+        ),
+        (
+            BOTH | {"rope_scaling": {"type": "linear", "factor": 8}},
+            Rope(1e6, RopeScaling("linear", 8.0)),
+            Rope(1e4),
+        ),
+    ],
+)  # fmt: skip
+def test_positions_of_gemma_3_in_old_and_new_fields(said, far, near):
+    """As transformers 5.24 reads them."""
+    config = json.loads((GOLDEN / "gemma3-text/config.json").read_text()) | {"rope_parameters": None} | said
+    found = architecture(config).layers
+    assert {layer.rope for layer in found if layer.window is None} == {far}
+    assert {layer.rope for layer in found if layer.window is not None} == {near}
+
+
+def test_yarn_without_a_factor_grows_to_the_longest_length():
+    config = json.loads((GOLDEN / "qwen2-window-yarn/config.json").read_text())
+    said = {"rope_type": "yarn", "original_max_position_embeddings": 16}
+    found = architecture(config | {"rope_parameters": said, "max_position_embeddings": 128}).layers[0].rope.scaling
+    assert found.factor == 8.0
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
@@ -213,6 +280,16 @@ def test_what_is_exported_is_what_was_read(tmp_path, family):
     assert len(modes) == 1, "whoever may read the config may read the weights"
     with pytest.raises(FileExistsError, match="out exists"):
         export(GOLDEN / family, tmp_path / "out", read)
+
+
+@pytest.mark.parametrize("family", UNUSUAL)
+def test_what_is_unusual_is_exported_too(tmp_path, family):
+    read = {path: np.asarray(leaf) for path, leaf in Folder(GOLDEN / family).load(everywhere).items()}
+    export(GOLDEN / family, tmp_path / "out", read)
+    same(GOLDEN / family, tmp_path / "out")
+    before, after = Folder(GOLDEN / family), Folder(tmp_path / "out")
+    assert set(before.rest()) - set(after.rest()) <= {"lm_head.weight"}
+    assert {after.dtype(name) for name in after.files} == {before.dtype(name) for name in before.files}
 
 
 def test_any_part_of_a_parameter_is_read_by_itself():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
+from ratchet_trainer.data.items import Item, prompt_of
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.run import run
 from ratchet_trainer.runtime import Drain
@@ -68,6 +70,8 @@ def test_prompts_are_what_the_chat_template_makes(tmp_path: Path) -> None:
         ({"generation_config__json": {"eos_token_id": [2, 7]}}, (2, 7)),
         ({"generation_config__json": None}, (2,)),
         ({"generation_config__json": None, "config__json": {}}, (2,)),
+        ({"generation_config__json": {}, "config__json": {"eos_token_id": [7, 2]}}, (7, 2)),
+        ({"generation_config__json": None, "config__json": {"text_config": {"eos_token_id": 7}}}, (7,)),
     ],
 )
 def test_what_ends_a_response(tmp_path: Path, files: dict, ends: tuple[int, ...]) -> None:
@@ -78,10 +82,11 @@ def test_what_ends_a_response(tmp_path: Path, files: dict, ends: tuple[int, ...]
     ("files", "template", "words"),
     [
         ({}, None, "no chat template.*set spec.model.chatTemplate"),
-        ({"tokenizer__json": None}, PLAIN, "tokenizer.json: No such file"),
+        ({"tokenizer__json": None}, PLAIN, "tokenizer.json: No such file.*save_pretrained"),
         ({"tokenizer__json": "{}"}, PLAIN, "tokenizer.json: no tokenizer can be made of it"),
         ({"tokenizer_config__json": "{"}, PLAIN, "tokenizer_config.json"),
-        ({}, "{% for %}", "is no template"),
+        ({}, "{% for %}", "spec.model.chatTemplate is no template"),
+        ({"generation_config__json": {"eos_token_id": ["</s>"]}}, PLAIN, "eos_token_id '</s>' is no token"),
         ({"generation_config__json": None, "config__json": {}, "tokenizer_config__json": {}}, PLAIN, "no eos_token_id"),
     ],
 )
@@ -95,18 +100,97 @@ def test_a_tokenizer_of_another_model_is_refused() -> None:
         HuggingFaceTokenizer(GOLDEN, 100, PLAIN)
 
 
+def with_added(tmp_path: Path, **tokens: int) -> Path:
+    """The golden folder whose tokenizer has more tokens; a number beyond the model's vocabulary included."""
+    content = json.loads((GOLDEN / "tokenizer.json").read_text())
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    content["added_tokens"] += [{"id": number, "content": f"<{name}>"} | flags for name, number in tokens.items()]
+    return folder(tmp_path, tokenizer__json=content)
+
+
+def test_an_added_token_that_the_model_lacks_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    """Gemma 3 1B has one for images, which texts do not use."""
+    size = len(json.loads((GOLDEN / "tokenizer.json").read_text())["model"]["vocab"])
+    path = with_added(tmp_path, image=size)
+    tokenizer = HuggingFaceTokenizer(path, size, PLAIN)
+    assert tokenizer.encode_prompt("1+1")
+    with pytest.raises(ConfigurationInvalid, match=rf"'<image>' is token {size}, the model's vocabulary ends at"):
+        tokenizer.encode_prompt("<image>")
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, size]}))
+    assert HuggingFaceTokenizer(path, size, PLAIN).ends == (2,)
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [size]}))
+    with pytest.raises(ConfigurationInvalid, match=rf"generation_config.json: eos_token_id {size} is no token"):
+        HuggingFaceTokenizer(path, size, PLAIN)
+
+
+def test_nothing_is_put_before_what_the_template_says(tmp_path: Path) -> None:
+    """Many tokenizers begin every text with a token that templates also write: it must not be there twice."""
+    content = json.loads((GOLDEN / "tokenizer.json").read_text())
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<bos>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<bos>": {"id": "<bos>", "ids": [1], "tokens": ["<bos>"]}},
+    }
+    path = folder(tmp_path, tokenizer__json=content, special_tokens_map__json={"bos_token": {"content": "<bos>"}})
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    config.pop("bos_token", None)
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    said = HuggingFaceTokenizer(path, 320, "{{ bos_token }}{{ messages[-1]['content'] }}").encode_prompt("1+1")
+    assert said.count(1) == 1
+    assert said[0] == 1
+    assert 1 not in HuggingFaceTokenizer(path, 320, PLAIN).encode_answer("1+1")
+
+
+def test_lengths_that_somebody_once_encoded_with_are_not_ours(tmp_path: Path) -> None:
+    content = json.loads((GOLDEN / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {
+        "strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<pad>",
+    }  # fmt: skip
+    tokenizer = HuggingFaceTokenizer(folder(tmp_path, tokenizer__json=content), 320, PLAIN)
+    text = "12 + 7 = ?"
+    assert tokenizer.encode_prompt(text) == HuggingFaceTokenizer(GOLDEN, 320, PLAIN).encode_prompt(text)
+
+
+def test_a_prompt_of_nothing_is_refused_with_its_item() -> None:
+    source = SimpleNamespace(name="d", item=lambda index: Item("", "2"))
+    for template in (PLAIN, "{{ '' }}"):
+        with pytest.raises(ConfigurationInvalid, match="data set d, item 3: the prompt has no tokens"):
+            prompt_of(source, HuggingFaceTokenizer(GOLDEN, 320, template), 3, 8)
+    begun = HuggingFaceTokenizer(GOLDEN, 320, "{{ bos_token }}" + PLAIN)
+    assert prompt_of(source, begun, 3, 8).tokens == (1,)
+    with pytest.raises(ConfigurationInvalid, match="the prompt has 1 tokens, maxPromptTokens is 0"):
+        prompt_of(source, begun, 3, 0)
+
+
+TURNS = """{% for m in messages -%}
+<{{ m.role }}>{{ m.content }}{{ '<turn>' if m.role == 'assistant' else '<pad>' }}
+{%- endfor %}"""
+
+
 @pytest.mark.parametrize(
-    ("template", "words"),
+    ("ends", "template", "last"),
     [
-        ("{{ raise_exception('only users') }}", "only users"),
-        ("{{ strftime_now('%Y') }}", "prompts must be the same in every attempt"),
-        ("{{ messages.append(1) }}", "fails"),
-        ("{{ ''.__class__.__mro__ }}{{ messages[9].content.x }}", "fails"),
+        ([2, 320], TURNS, 320),  # as Gemma and Llama 3 have it: the turn's end is not the first
+        ([320, 2], PLAIN, 2),  # no end in the template: the tokenizer's own
+        ([320], PLAIN, 320),
+        ([2, 320], TURNS.replace("{% for", "{{ raise_exception('no') if messages | length > 1 }}{% for"), 2),
     ],
 )
-def test_a_template_that_fails_or_reaches_out_is_named(template: str, words: str) -> None:
-    with pytest.raises(ConfigurationInvalid, match=words):
-        HuggingFaceTokenizer(GOLDEN, 320, template).encode_prompt("1+1")
+def test_a_learned_answer_ends_as_the_template_ends_it(tmp_path: Path, ends: list, template: str, last: int) -> None:
+    path = with_added(tmp_path, turn=320)
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    tokenizer = HuggingFaceTokenizer(path, 321, template)
+    answer = tokenizer.encode_answer("2")
+    assert answer[-1] == last
+    assert tokenizer.decode(answer) == "2"
+
+
+def test_a_token_that_only_the_model_has_never_makes_a_right_answer() -> None:
+    tokenizer = HuggingFaceTokenizer(GOLDEN, 400, PLAIN)
+    assert tokenizer.decode([399, *tokenizer.encode_answer("12")]) == "\N{REPLACEMENT CHARACTER}12"
 
 
 def test_a_model_of_others_trains_and_goes_on_after_a_kill(tmp_path: Path, memory_runtime: Any) -> None:
@@ -137,3 +221,11 @@ def test_a_model_of_others_trains_and_goes_on_after_a_kill(tmp_path: Path, memor
     assert found == control
     for path, leaf in arrays.items():
         np.testing.assert_array_equal(again[path], leaf, err_msg=path)
+    # Under its feet the folder is another, or prompts are.
+    other = folder(tmp_path, config__json=json.loads((GOLDEN / "config.json").read_text()) | {"rms_norm_eps": 1e-5})
+    for model, words in (
+        ({"path": str(other), "chatTemplate": PLAIN}, "the model's folder of stage b changed since step 2"),
+        ({"path": str(GOLDEN), "chatTemplate": PLAIN + "!"}, "the tokenizer of stage b changed since step 2"),
+    ):
+        with pytest.raises(ConfigurationInvalid, match=words):
+            run(memory_runtime(spec | {"model": model}, commits=first.commits[:]))

@@ -19,6 +19,7 @@ from ratchet_trainer.data.items import Item, open_source
 from ratchet_trainer.data.reasoning_gym_items import ReasoningGymItems
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
 from ratchet_trainer.keys import Purpose
+from ratchet_trainer.model.lora import trained
 from ratchet_trainer.rollout.requests import Engine, Shape
 from ratchet_trainer.rollout.types import Draw, Request
 from ratchet_trainer.stage import machine
@@ -82,13 +83,14 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
         (1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes), devices=jax.local_devices()[:1]
     )
     one = machine(spec.model, mesh)
-    policy = one.policy
-    wanted = flat_paths({"params": policy.abstract})
+    kept = trained(one.policy.abstract)
+    wanted = flat_paths({"params": kept})
     arrays = {path: np.asarray(saved.arrays[path]) for path in wanted if path in saved.arrays}
     if any(path not in arrays or arrays[path].shape != shape.shape for path, shape in wanted.items()):
         model = spec.model.path or f"preset {spec.model.preset}"
         raise CheckpointUnreadable(f"the arrays of step {saved.step} are not those of model {model}")
-    params = jax.tree.unflatten(jax.tree.structure(policy.abstract), [arrays[path] for path in wanted])
+    params = jax.tree.unflatten(jax.tree.structure(kept), [arrays[path] for path in wanted])
+    params = one.whole(params, spec.seed)
     shape = Shape(PROMPTS, users[-1].max_prompt_tokens, users[-1].max_response_tokens)
     engine = Engine(Alone(), one.sampler, one.tokenizer, source, spec.seed, shape, temperature=1.0)
     requests = [Request(Draw(index, index), Purpose.EVAL, n=1, tag=saved.step) for index in source.items]

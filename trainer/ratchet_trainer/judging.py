@@ -40,7 +40,7 @@ def judge(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tuple[list
         mine = rows[start : start + size]
         old, reference = (
             learner.log_probs(params, layout, mine, temperature) if params is not None else None
-            for params in (state.params if stage.judges_old else None, state.reference)
+            for params in (state.params if stage.judges_old else None, state.whole_reference)
         )
         parts.append(MiniBatch(slice(start, start + size), mine, old, reference))
     judged = Judged()

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from ratchet_trainer import optimiser
 from ratchet_trainer.data.tokenizer import FILLER
+from ratchet_trainer.model import lora
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.row_passes import row_gradient, row_values
@@ -162,7 +163,8 @@ class Learner:
         ).compile()
 
     def fresh_optimiser(self, params: Params) -> Any:
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(optimiser.init, self.policy.abstract))
+        shapes = jax.eval_shape(optimiser.init, lora.trained(self.policy.abstract))
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         return place(zeros, replicated(self.mesh))
 
     def copied(self, params: Params) -> Params:
@@ -230,7 +232,7 @@ def _float32(numbers: dict[str, float]) -> dict[str, np.float32]:
 
 def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:
     params = policy.init(seed)
-    return params, optimiser.init(params)
+    return params, optimiser.init(lora.trained(params))
 
 
 def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: jax.Array, passes: int) -> jax.Array:
@@ -255,6 +257,7 @@ def _update(policy, mesh, params, state, rows, micro, temperature, settings, num
         }
         return value, (sums, gaps)
 
-    gradient, found = row_gradient(mesh, of_rows, params, (rows, micro), passes)
-    params, state, norm = optimiser.step(gradient, found["loss"], state, params, numbers)
-    return params, state, found | {"gradient_norm": norm}
+    part, frozen = lora.split(params)
+    gradient, found = row_gradient(mesh, of_rows, part, (rows, micro), passes, frozen)
+    part, state, norm = optimiser.step(gradient, found["loss"], state, part, numbers)
+    return lora.joined(part, frozen), state, found | {"gradient_norm": norm}

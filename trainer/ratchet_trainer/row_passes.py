@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
+from ratchet_trainer.model.lora import joined
+
 Sums = dict[str, jax.Array]
 
 
@@ -36,15 +38,19 @@ def row_gradient(
     params: Any,
     rows: tuple[Any, ...],
     passes: int,
+    frozen: Any = None,
 ) -> tuple[Any, Sums]:
-    """Gradient of the summed `loss` by `params`, and what it reports, equal on all devices.
+    """Gradient of the summed `loss` by `params`, and what it reports, equal on all devices. `frozen`: parameters that
+    `loss` gets joined with them and that have no gradient.
 
     loss(params, *rows) -> value, (sums, largest): the share of the rows that it gets, scalars to be added and scalars
     of which the largest counts.
     """
 
-    def one_pass(params: Any, rows: tuple[Any, ...]) -> tuple[tuple[Any, Sums], Sums]:
-        (value, (sums, largest)), gradient = jax.value_and_grad(loss, has_aux=True)(params, *rows)
+    def one_pass(both: Any, rows: tuple[Any, ...]) -> tuple[tuple[Any, Sums], Sums]:
+        params, frozen = both
+        of_trained = lambda p, *rows: loss(joined(p, frozen), *rows)  # noqa: E731
+        (value, (sums, largest)), gradient = jax.value_and_grad(of_trained, has_aux=True)(params, *rows)
         return (gradient, sums | {"loss": value}), largest
 
     def of_my_rows(params: Any, *rows: Any) -> tuple[Any, Sums]:
@@ -59,7 +65,7 @@ def row_gradient(
         gradient, sums = unravel(jax.lax.psum(flat, "data"))
         return gradient, sums | unravel_peaks(jax.lax.pmax(peaks, "data"))
 
-    return _on_all(mesh, of_my_rows, PartitionSpec(), len(rows))(params, *rows)
+    return _on_all(mesh, of_my_rows, PartitionSpec(), len(rows))((params, frozen or {}), *rows)
 
 
 def _added(one_pass: Callable[..., Any], params: Any, parts: Any) -> Any:

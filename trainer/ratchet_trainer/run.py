@@ -22,6 +22,7 @@ from ratchet_trainer import advance, nonfinite, optimiser, sft
 from ratchet_trainer.commits import Commits
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
 from ratchet_trainer.judging import MiniBatch, judge
+from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import replicated
 from ratchet_trainer.rollout.journal import context_of
 from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
@@ -137,7 +138,7 @@ class Run:
         metrics = rl_metrics(groups, updates, values, state.reference is not None)
         judgement = method.reference.after(metrics, ctx)
         if judgement != "keep":
-            reference = self.machine.learner.copied(state.params)
+            reference = self.machine.learner.copied(trained(state.params))
             state = replace(state, reference=reference, reference_version=ctx.step)
         if judgement == "reset+optimiser":
             state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
@@ -284,6 +285,7 @@ class Run:
             return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
         stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
         state = State.restored(saved.arrays, saved.control, self.machine.arrays_of(stage))
+        state = replace(state, params=self.machine.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
             self.open(state.stage.index)
             if self.stage.hash != state.stage.spec_hash:
@@ -291,12 +293,13 @@ class Run:
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
                     f"middle of; a stage that has begun cannot change. Restore it, or create another job"
                 )
-            changed = sorted(k for k, v in state.stage.inputs.items() if self.stage.inputs.get(k) != v)
-            if changed:
-                raise ConfigurationInvalid(
-                    f"{' and '.join(changed)} of stage {state.stage.name} changed since step {state.stage.start_step}, "
-                    f"where the stage began; restore what it was, or give a later stage the new data under a new name"
-                )
+        now = self.stage.inputs if state.stage.done is None else self.machine.inputs  # data may change between stages
+        changed = sorted(k for k, v in state.stage.inputs.items() if k in now and now[k] != v)
+        if changed:
+            raise ConfigurationInvalid(
+                f"{' and '.join(changed)} of stage {state.stage.name} changed since step {state.stage.start_step}, "
+                f"where the stage began; restore what it was, or give a later stage new data under a new name"
+            )
         return state
 
     def enter_stage(self, index: int) -> State:
@@ -324,7 +327,7 @@ class Run:
             if stage.method.credit.critic is not None:
                 keep = state.credit is not None and stage.spec.start.critic == "keep"
                 credit = state.credit if keep else self.machine.critic.init(state.params)
-            if (kept := stage.method.reference.init(state.params)) is not None:
+            if (kept := stage.method.reference.init(trained(state.params))) is not None:
                 reference = self.machine.learner.copied(kept)
         version = None if reference is None else state.step
         return replace(state, credit=credit, reference=reference, reference_version=version)

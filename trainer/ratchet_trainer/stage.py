@@ -7,7 +7,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,24 @@ from jax.sharding import Mesh
 
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
-from ratchet_api.job import Model, Spec
+from ratchet_api.job import Lora, Model, Spec
 from ratchet_trainer import keys, optimiser, sft
 from ratchet_trainer.credit.critic import Critic
 from ratchet_trainer.data.items import Source, check_lengths, open_source
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learner import Layout, Learner
 from ratchet_trainer.methods import Method, resolve
+from ratchet_trainer.model.architecture import Adapters
+from ratchet_trainer.model.lora import joined, split, trained
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.sharding import replicated, shapes
 from ratchet_trainer.rollout.requests import Engine, Shape, Team, slots
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.slots import DataFacts
+
+MODEL = "the model's folder"
+"""Name of an input."""
 
 
 class Machine:
@@ -49,7 +54,10 @@ class Machine:
             self.tokenizer = HuggingFaceTokenizer(
                 self.folder.path, vocabulary, model.chat_template, model.system_prompt
             )
-        self.policy = Policy(PRESETS[model.preset] if model.preset is not None else self.folder.architecture)
+        architecture = PRESETS[model.preset] if model.preset is not None else self.folder.architecture
+        if model.lora is not None:
+            architecture = replace(architecture, adapters=adapters(model.lora))
+        self.policy = Policy(architecture)
         self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
         self.learner = Learner(self.policy, mesh)
 
@@ -57,10 +65,35 @@ class Machine:
         """The parameters that a run starts from, drawn or read, and a fresh optimiser state."""
         if self.folder is None:
             return self.learner.init(keys.seed_words(seed))
+        params = self._read()
+        if self.policy.architecture.adapters is not None:
+            drawn = jax.jit(lambda key: trained(self.policy.init(key)), out_shardings=replicated(self.mesh))
+            params = joined(drawn(keys.seed_words(seed)), params)
+        return params, self.learner.fresh_optimiser(params)
+
+    def whole(self, params: Any, seed: int) -> Any:
+        """All parameters of a policy, of which a checkpoint has those that are trained: the frozen rest is read or
+        drawn again."""
+        if self.policy.architecture.adapters is None:
+            return params
+        base = self._read() if self.folder is not None else split(self.learner.init(keys.seed_words(seed))[0])[1]
+        return joined(params, base)
+
+    def _read(self) -> Any:
+        """The folder's parameters."""
         from ratchet_trainer.model.huggingface import nested
 
-        params = nested(self.folder.load(lambda path: replicated(self.mesh)))
-        return params, self.learner.fresh_optimiser(params)
+        return nested(self.folder.load(lambda path: replicated(self.mesh)))
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What the policy is read from, and its digests: they must not change under a run. A frozen base is read again
+        at every start, so every byte of it counts."""
+        found = {"the tokenizer": self.tokenizer.digest}
+        if self.folder is not None:
+            frozen = self.policy.architecture.adapters is not None
+            found[MODEL] = self.folder.digest_of_bytes if frozen else self.folder.digest
+        return found
 
     @cached_property
     def critic(self) -> Critic:
@@ -69,7 +102,7 @@ class Machine:
     @cached_property
     def template(self) -> tuple[Any, Any]:
         """Shapes of (params, optimiser state), everywhere on the mesh."""
-        state = jax.eval_shape(optimiser.init, self.policy.abstract)
+        state = jax.eval_shape(optimiser.init, trained(self.policy.abstract))
         params, state = shapes((self.policy.abstract, state), replicated(self.mesh))
         return params, state
 
@@ -78,17 +111,26 @@ class Machine:
         params, state = self.template
         method = resolve(stage.rl) if stage.rl is not None else None
         return {
-            "params": params,
+            "params": trained(params),
             "optimiser": state,
             "credit": self.critic.template if method and method.credit.critic else None,
-            "reference": method.reference.init(params) if method else None,
+            "reference": method.reference.init(trained(params)) if method else None,
         }
 
 
-@lru_cache(2)
+def adapters(lora: Lora) -> Adapters:
+    """What the manifest's part of that name means."""
+    return Adapters(tuple(sorted(lora.targets)), lora.rank, float(lora.alpha) / lora.rank)
+
+
 def machine(model: Model, mesh: Mesh) -> Machine:
     """The machine of a model on a mesh; asked again, the same with what it has compiled."""
-    return Machine(model, mesh)
+    return _machine(model.model_dump_json(by_alias=True, exclude_none=True), mesh)
+
+
+@lru_cache(2)
+def _machine(model: str, mesh: Mesh) -> Machine:
+    return Machine(Model.model_validate_json(model), mesh)
 
 
 @dataclass(frozen=True)
@@ -113,7 +155,7 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
-        return {f"data set {self.settings.dataset}": self.facts.digest, "the tokenizer": self.machine.tokenizer.digest}
+        return {f"data set {self.settings.dataset}": self.facts.digest, **self.machine.inputs}
 
     @property
     def rl(self) -> api.Rl:

@@ -15,6 +15,7 @@ import jax
 
 from ratchet_api.canonical import canonical
 from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.model.lora import joined, split, trained
 
 Plain = dict[str, Any]
 NO_LINES = hashlib.sha256(b"").hexdigest()
@@ -42,9 +43,8 @@ class State:
     """A complete step. `params` and `optimiser` are nested dicts and tuples of global arrays, the rest is plain data.
 
     next_ordinal: first number that no draw of this run has. credit: the critic's `params` and `optimiser`; reference:
-    weights, of the step `reference_version`; None in stages whose method has none. metrics_digest: chained SHA-256 of
-    all metric lines so far;
-    lines: those since the last commit.
+    weights, as far as they are trained, of the step `reference_version`; None in stages whose method has none.
+    metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit.
     """
 
     step: int
@@ -62,9 +62,20 @@ class State:
     lines: tuple[bytes, ...] = ()
 
     def arrays(self) -> dict[str, jax.Array]:
-        """Flat path -> array: `params/...`, `optimiser/mu/...`, `credit/params/...`, `reference/...`."""
-        tree = {"params": self.params, "optimiser": self.optimiser, "credit": self.credit, "reference": self.reference}
+        """Flat path -> array: `params/...` (those that are trained), `optimiser/mu/...`, `credit/params/...`,
+        `reference/...`."""
+        tree = {
+            "params": trained(self.params),
+            "optimiser": self.optimiser,
+            "credit": self.credit,
+            "reference": self.reference,
+        }
         return dict(sorted(flat_paths(tree).items()))
+
+    @property
+    def whole_reference(self) -> Any:
+        """The reference's parameters, frozen ones included; None without one."""
+        return None if self.reference is None else joined(self.reference, split(self.params)[1])
 
     def control(self) -> Plain:
         """Everything but arrays and lines, as plain JSON."""

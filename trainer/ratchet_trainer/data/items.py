@@ -57,9 +57,14 @@ def check_lengths(source: Source, tokenizer: Tokenizer, prompt_limit: int, answe
 
 
 def prompt_of(source: Source, tokenizer: Tokenizer, index: int, limit: int) -> Prompt:
-    """Item `index` as a prompt of at most `limit` tokens. Raises ConfigurationInvalid for a longer one."""
+    """Item `index` as a prompt of 1 to `limit` tokens. Raises ConfigurationInvalid for another."""
     item = source.item(index)
     tokens = tuple(tokenizer.encode_prompt(item.question))
+    if not tokens:
+        raise ConfigurationInvalid(
+            f"data set {source.name}, item {index}: the prompt has no tokens, so nothing can follow it; leave the item "
+            "out, or let the chat template begin with {{ bos_token }}"
+        )
     if len(tokens) > limit:
         raise ConfigurationInvalid(
             f"data set {source.name}, item {index}: the prompt has {len(tokens)} tokens, maxPromptTokens is {limit}; "

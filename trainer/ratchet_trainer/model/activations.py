@@ -22,12 +22,21 @@ def _gelu_tanh(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return 0.5 * x * (1 + t), slope
 
 
+def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    below = 0.5 * (1 + jax.lax.erf(x * 0.7071067811865476))
+    return x * below, below + x * jnp.exp(-0.5 * x * x) * 0.3989422804014327
+
+
 def _silu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     s = jax.nn.sigmoid(x)
     return x * s, s * (1 + x * (1 - s))
 
 
-GATES: dict[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {"silu": _silu, "gelu_tanh": _gelu_tanh}
+GATES: dict[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+}
 """Name -> value and slope."""
 
 

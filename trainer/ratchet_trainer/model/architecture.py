@@ -78,6 +78,15 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters (`lora`): tensors that have one, its rank, and the factor of what it adds (alpha / rank)."""
+
+    targets: tuple[str, ...]
+    rank: int
+    scale: float
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A decoder: RMSNorm, rotary attention with grouped heads, a gated MLP."""
 
@@ -95,11 +104,12 @@ class Architecture:
     head_norms: bool = False  # RMSNorm of each head's query and key
     norm_offset: float = 0.0  # scales are this + weight
     post_norms: bool = False  # RMSNorm after attention and MLP, too, before they are added
-    activation: Literal["silu", "gelu_tanh"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_tanh"] = "silu"
     embedding_scale: float = 1.0
     query_scale: float = field(default=0.0)  # 0: 1 / sqrt(head width)
     attention_cap: float | None = None  # scores are cap * tanh(score / cap)
     logit_cap: float | None = None
+    adapters: Adapters | None = None
 
     def __post_init__(self) -> None:
         for name, value in (

@@ -1,11 +1,13 @@
-"""Whether a model folder gives the numbers of another implementation: `ratchet model check`.
+"""Whether a model folder can be trained here, and gives the numbers of another implementation: `ratchet model check`.
 
-Decides what is computed for the arrays of an `expected.npz` and how far it may lie apart: logits of whole prompts, of
-prompts of different lengths, and greedy tokens, which go through the caches exactly as sampling does.
+Decides what is told of a folder, what is computed for the arrays of an `expected.npz` and how far it may lie apart:
+logits of whole prompts, of prompts of different lengths, and greedy tokens, which go through the caches exactly as
+sampling does.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from functools import partial
@@ -16,26 +18,67 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ratchet_trainer.data.chat_template import PLAIN, NoChatTemplate
+from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.model import families
 from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Params, Policy, lay_out_prompts
+from ratchet_trainer.model.tensor_names import parameters
 
 EXPECTED = "expected.npz"
 CHUNK = 8
 """Greedy tokens decoded at once; less than there are, so that caches are carried on."""
 
 
-def check(path: Path) -> dict[str, float]:
-    """Name of each known array in `expected.npz` -> largest absolute difference of what this project computes (for
-    greedy ids: the share of tokens that differ). Raises ConfigurationInvalid, FileNotFoundError."""
+def look(path: Path) -> dict[str, str]:
+    """What a folder holds, in words, after every tensor's name and shape and the tokenizer were looked at. Raises
+    ConfigurationInvalid, FileNotFoundError."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
-    expected = _read(path / EXPECTED)
+    folder = Folder(path)
+    folder.check()
+    a, made = folder.architecture, parameters(folder.architecture)
+    kinds = sorted({folder.dtype(folder.full_name(name)) for p in made.values() for name in p.tensors})
+    count = sum(math.prod(p.shape) for p in made.values())
+    return {
+        "model": f"{families.text_config(folder.config)['model_type']}, {len(a.layers)} layers, "
+        f"{count / 1e6:.4g} million parameters, {', '.join(kinds)}, vocabulary {a.vocabulary}",
+        **_tokenizer(path, a.vocabulary),
+    }
+
+
+def _tokenizer(path: Path, vocabulary: int) -> dict[str, str]:
+    if not (path / "tokenizer.json").exists():
+        return {"tokenizer": "none: a run needs tokenizer.json"}
+    try:
+        tokenizer = HuggingFaceTokenizer(path, vocabulary)
+        template = f"a prompt of one word has {len(tokenizer.encode_prompt('one'))} tokens"
+    except NoChatTemplate:
+        tokenizer = HuggingFaceTokenizer(path, vocabulary, PLAIN)
+        template = "none: a run needs spec.model.chatTemplate"
+    ends = ", ".join(f"{token} {tokenizer.decode_one(token)!r}" for token in tokenizer.ends)
+    return {"tokenizer": f"{tokenizer.size} tokens; responses end with {ends}", "chat template": template}
+
+
+def check(path: Path) -> dict[str, float]:
+    """Name of each known array in `expected.npz` -> largest absolute difference of what this project computes (for
+    greedy ids: the share of tokens that differ); {} where there is no such file. Raises ConfigurationInvalid, also for
+    weights that give no numbers at all, and FileNotFoundError."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    there = (path / EXPECTED).exists()
+    expected = _read(path / EXPECTED) if there else {}
     folder = Folder(path)
     policy = Policy(folder.architecture)
     _fit(expected, folder.architecture.vocabulary, path / EXPECTED)
     params = nested(folder.load(lambda path: jax.sharding.SingleDeviceSharding(jax.devices()[0])))
     found: dict[str, float] = {}
+    if not there:
+        some = np.arange(min(folder.architecture.vocabulary, 16))[None]
+        if not np.isfinite(logits_of(policy, params, some)).all():
+            raise ConfigurationInvalid(f"{path}: the weights are no model: logits are not finite")
+        return found
     if "logits" in expected:
         found["logits"] = _gap(logits_of(policy, params, expected["input_ids"]), expected["logits"])
     if "left_padded_mask" not in expected:

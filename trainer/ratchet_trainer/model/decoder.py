@@ -18,6 +18,7 @@ from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.activations import gated, rms_norm, split
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.attention import Turn, attend, rotate, turn
+from ratchet_trainer.model.lora import Adapter, adapter
 
 
 def _matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param:
@@ -28,8 +29,10 @@ def _bias(there: bool, width: int) -> nnx.Param | None:
     return nnx.Param(jnp.zeros((width,), jnp.float32)) if there else None
 
 
-def _times(x: jax.Array, matrix: nnx.Param, bias: nnx.Param | None) -> jax.Array:
+def _times(x: jax.Array, matrix: nnx.Param, bias: nnx.Param | None, adapter: Adapter | None) -> jax.Array:
     product = x @ matrix[...]
+    if adapter is not None:
+        product = product + adapter(x)
     return product if bias is None else product + bias[...]
 
 
@@ -53,6 +56,8 @@ class Attention(nnx.Module):
         self.input_bias = _bias(a.attention_bias[0], sum(a.projections))
         self.output = _matrix(second, a.projections[0], a.width, gain=(2 * len(a.layers)) ** -0.5)
         self.output_bias = _bias(a.attention_bias[1], a.width)
+        self.input_adapter = adapter(a, "attention/input", a.width, a.projections, first)
+        self.output_adapter = adapter(a, "attention/output", a.projections[0], (a.width,), second)
         self.query_norm = Norm(a, a.head_width) if a.head_norms else None
         self.key_norm = Norm(a, a.head_width) if a.head_norms else None
         self.architecture, self.layer = a, layer
@@ -62,7 +67,7 @@ class Attention(nnx.Module):
         a = self.architecture
         query, key, value = (
             part.reshape(*shape, -1, a.head_width)
-            for part in split(_times(x, self.input, self.input_bias), a.projections)
+            for part in split(_times(x, self.input, self.input_bias, self.input_adapter), a.projections)
         )
         if self.query_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -70,7 +75,7 @@ class Attention(nnx.Module):
         new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
         own = new if own is None else kv_cache.write(own, new, at)
         mixed = attend(query, own, at, prompt, prompt_length, self.layer.window, a.attention_cap)
-        return _times(mixed.reshape(len(x), -1), self.output, self.output_bias), own
+        return _times(mixed.reshape(len(x), -1), self.output, self.output_bias, self.output_adapter), own
 
 
 class Mlp(nnx.Module):
@@ -82,10 +87,13 @@ class Mlp(nnx.Module):
         self.input_bias = _bias(a.mlp_bias, 2 * a.hidden)
         self.output = _matrix(second, a.hidden, a.width, gain=(2 * len(a.layers)) ** -0.5)
         self.output_bias = _bias(a.mlp_bias, a.width)
+        self.input_adapter = adapter(a, "mlp/input", a.width, (a.hidden,) * 2, first)
+        self.output_adapter = adapter(a, "mlp/output", a.hidden, (a.width,), second)
         self.gate = a.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _times(gated(_times(x, self.input, self.input_bias), self.gate), self.output, self.output_bias)
+        inner = gated(_times(x, self.input, self.input_bias, self.input_adapter), self.gate)
+        return _times(inner, self.output, self.output_bias, self.output_adapter)
 
 
 class Block(nnx.Module):

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ratchet_trainer.data.chat_template import FILE
+from ratchet_trainer.model import families
 from ratchet_trainer.model.huggingface import HEADS, INDEX, SINGLE, Folder
 from ratchet_trainer.model.tensor_names import Parameter, parameters
 
@@ -47,10 +49,17 @@ class Tensor:
     make: Callable[[], np.ndarray]
 
 
-def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: str | None = None) -> None:
+def export(
+    source: Path,
+    target: Path,
+    arrays: Mapping[str, np.ndarray],
+    dtype: str | None = None,
+    template: str | None = None,
+) -> None:
     """Writes parameters, by path, in the layout of the folder they came from. `dtype`: float32, bfloat16 or float16;
-    None leaves each tensor in the type it had. Raises FileExistsError if `target` exists, ConfigurationInvalid for a
-    source that cannot be read.
+    None leaves each tensor in the type it had. `template`: the chat template that it was trained with, if not the
+    folder's. `arrays` is asked for one parameter at a time. Raises FileExistsError if `target` exists,
+    ConfigurationInvalid for a source that cannot be read.
 
     The folder appears whole: it is written beside its place and renamed.
     """
@@ -64,6 +73,8 @@ def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: 
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     config = folder.config
+    if folder.architecture.tied is not families.architecture(config).tied:
+        config = config | {"tie_word_embeddings": folder.architecture.tied}  # the tensors have the last word
     if dtype is not None:
         config = config | {"torch_dtype" if "torch_dtype" in config else "dtype": dtype}
     (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -78,6 +89,8 @@ def export(source: Path, target: Path, arrays: Mapping[str, np.ndarray], dtype: 
     for name in COPIED:
         if (source / name).exists():
             shutil.copy(source / name, part / name)
+    if template is not None:
+        (part / FILE).write_text(template)
     part.rename(target)
 
 

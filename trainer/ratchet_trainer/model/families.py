@@ -17,7 +17,16 @@ from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeSc
 Config = Mapping[str, Any]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-GATES = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_tanh": "gelu_tanh"}
+GATES = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_tanh": "gelu_tanh",
+}
+"""Name of an activation -> ours."""
 
 
 def architecture(config: Config) -> Architecture:
@@ -27,6 +36,10 @@ def architecture(config: Config) -> Architecture:
     if kind not in FAMILIES:
         raise ConfigurationInvalid(
             f"config.json: model_type {kind!r} is not known; known are {', '.join(sorted(FAMILIES))}"
+        )
+    if config.get("quantization_config"):
+        raise ConfigurationInvalid(
+            "config.json: quantization_config: only plain weights are read; take the model itself"
         )
     try:
         return FAMILIES[kind](config)
@@ -41,7 +54,8 @@ def text_config(config: Config) -> Config:
     inner = config.get("text_config")
     if config.get("model_type") != "gemma3" or not isinstance(inner, Mapping):
         return config
-    return {"model_type": "gemma3_text", **inner}
+    outer = {key: config[key] for key in ("tie_word_embeddings",) if config.get(key) is not None}
+    return {"model_type": "gemma3_text", **inner, **outer}
 
 
 GEMMA = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256}
@@ -49,10 +63,25 @@ GEMMA3 = GEMMA | {"vocab_size": 262_208, "hidden_size": 2304, "intermediate_size
 """What absent fields mean: a multimodal model's `text_config` leaves out whatever is as its class has it."""
 
 
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
+
+
 def _common(config: Config, head_width: int | None, gate: str) -> dict[str, Any]:
     """What all families read alike. `head_width`: when `head_dim` is absent; None: width / heads."""
     if gate not in GATES:
         raise ConfigurationInvalid(f"config.json: activation {gate!r} is not known; known are {', '.join(GATES)}")
+    for name in SIZES:
+        value = config.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigurationInvalid(f"config.json: {name} is {value!r}, not a whole number above 0")
     return {
         "vocabulary": config["vocab_size"],
         "width": config["hidden_size"],
@@ -70,7 +99,7 @@ def _llama(config: Config) -> Architecture:
     return Architecture(
         **_common(config, None, config.get("hidden_act", "silu")),
         layers=(Layer(_rope(config)),) * config["num_hidden_layers"],
-        tied=config.get("tie_word_embeddings", False),
+        tied=bool(config.get("tie_word_embeddings", False)),
         attention_bias=(bias, bias),
         mlp_bias=bool(config.get("mlp_bias", False)),
     )
@@ -80,7 +109,7 @@ def _qwen2(config: Config) -> Architecture:
     return Architecture(
         **_common(config, None, config.get("hidden_act", "silu")),
         layers=_qwen_layers(config),
-        tied=config.get("tie_word_embeddings", False),
+        tied=bool(config.get("tie_word_embeddings", False)),
         attention_bias=(True, False),
     )
 
@@ -90,7 +119,7 @@ def _qwen3(config: Config) -> Architecture:
     return Architecture(
         **_common(config, 128, config.get("hidden_act", "silu")),
         layers=_qwen_layers(config),
-        tied=config.get("tie_word_embeddings", False),
+        tied=bool(config.get("tie_word_embeddings", False)),
         attention_bias=(bias, bias),
         head_norms=True,
     )
@@ -127,8 +156,7 @@ def _gemma3(config: Config) -> Architecture:
     every = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
     kinds = config.get("layer_types") or [FULL if (i + 1) % every == 0 else SLIDING for i in range(count)]
     far = Layer(_rope(config, FULL, 1_000_000.0))
-    local = Rope(config.get("rope_local_base_freq", 10_000.0))
-    near = Layer(_rope(config, SLIDING) if _by_layer(config) else local, config.get("sliding_window", 4096))
+    near = Layer(_local_rope(config), config.get("sliding_window", 4096))
     return Architecture(
         **_common(config, 256, _gemma_gate(config)),
         **_gemma(config),
@@ -139,10 +167,19 @@ def _gemma3(config: Config) -> Architecture:
     )
 
 
+def _local_rope(config: Config) -> Rope:
+    """Of Gemma 3's sliding layers: what older fields say of scaling and base is of the others."""
+    base = config.get("rope_local_base_freq") or 10_000.0
+    if not _by_layer(config):
+        return Rope(float(base))
+    said = {key: value for key, value in config.items() if key not in ("rope_scaling", "rope_theta")}
+    return _rope(said, SLIDING, base)
+
+
 def _gemma(config: Config) -> dict[str, Any]:
     bias = bool(config.get("attention_bias", False))
     return {
-        "tied": config.get("tie_word_embeddings", True),
+        "tied": bool(config.get("tie_word_embeddings", True)),
         "attention_bias": (bias, bias),
         "norm_offset": 1.0,
         "post_norms": True,
@@ -152,7 +189,7 @@ def _gemma(config: Config) -> dict[str, Any]:
 
 
 def _gemma_gate(config: Config) -> str:
-    # Gemma's first configs say hidden_act: gelu and mean the tanh form, which hidden_activation says.
+    # Some configs also say hidden_act, for Gemma's first model: it is not read.
     return config.get("hidden_activation") or "gelu_pytorch_tanh"
 
 
@@ -175,7 +212,7 @@ def _rope(config: Config, kind: str = FULL, base: float = 10_000.0) -> Rope:
     said = config.get("rope_parameters") or {}
     if _by_layer(config):
         said = said.get(kind) or {}
-    said = {**(config.get("rope_scaling") or {}), **said}
+    said = {**said, **(config.get("rope_scaling") or {})}
     base = float(said.get("rope_theta") or config.get("rope_theta") or base)
     if said.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
         raise ConfigurationInvalid("config.json: partial_rotary_factor: only whole heads are turned here")
@@ -198,7 +235,8 @@ def _llama3(said: Config, config: Config) -> RopeScaling:
 
 
 def _yarn(said: Config, config: Config) -> RopeScaling:
-    factor = float(said["factor"])
+    original = _original(said, config)
+    factor = float(said.get("factor") or config["max_position_embeddings"] / original)
     grown = lambda by: 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0  # noqa: E731
     attention = said.get("attention_factor")
     if attention is None:
@@ -206,7 +244,7 @@ def _yarn(said: Config, config: Config) -> RopeScaling:
         attention = grown(over) / grown(under) if over and under else grown(1.0)
     slow, fast = float(said.get("beta_slow") or 1), float(said.get("beta_fast") or 32)
     whole = bool(said.get("truncate", True))
-    return RopeScaling("yarn", factor, slow, fast, _original(said, config), float(attention), whole)
+    return RopeScaling("yarn", factor, slow, fast, original, float(attention), whole)
 
 
 def _original(said: Config, config: Config) -> int:

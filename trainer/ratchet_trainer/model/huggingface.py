@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,10 @@ IGNORED = ("vision_tower.", "model.vision_tower.", "multi_modal_projector.", "mo
 """Tensors of the other half of a multimodal model."""
 HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 TYPES = ("F32", "BF16", "F16", "F64")
+COMPARED = 4096
+"""Rows of two tensors that are compared at once."""
+
+log = logging.getLogger(__name__)
 
 
 class Folder:
@@ -40,6 +46,13 @@ class Folder:
         self.path = Path(path)
         self.config = self.json("config.json")
         self.architecture = families.architecture(self.config)
+        if self.architecture.tied and self._has_own_head():
+            log.warning(
+                "%s: tie_word_embeddings is true, but %s is there and is not the embedding: it is the head here",
+                self.path,
+                self.full_name("lm_head.weight"),
+            )
+            self.architecture = replace(self.architecture, tied=False)
 
     def json(self, name: str) -> dict[str, Any]:
         """The content of one of its JSON files."""
@@ -71,9 +84,18 @@ class Folder:
         return found.hexdigest()
 
     @cached_property
+    def digest_of_bytes(self) -> str:
+        """Identity of every byte of config and weights."""
+        found = hashlib.sha256((self.path / "config.json").read_bytes())
+        for file in sorted(set(self.files.values())):
+            with open(self.path / file, "rb") as opened:
+                found.update(file.encode() + hashlib.file_digest(opened, "sha256").digest())
+        return found.hexdigest()
+
+    @cached_property
     def files(self) -> dict[str, str]:
         """Tensor -> file."""
-        if (self.path / INDEX).exists():
+        if not (self.path / SINGLE).exists() and (self.path / INDEX).exists():
             names = self.json(INDEX).get("weight_map")
             if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
                 raise ConfigurationInvalid(f"{self.path / INDEX}: weight_map, tensor -> file, is missing")
@@ -82,7 +104,7 @@ class Folder:
                 raise ConfigurationInvalid(f"{self.path}: {INDEX} names files that are not there: {', '.join(absent)}")
             return names
         if not (self.path / SINGLE).exists():
-            raise ConfigurationInvalid(f"{self.path}: neither {SINGLE} nor {INDEX} is there")
+            raise ConfigurationInvalid(f"{self.path}: neither {SINGLE} nor {INDEX} is there; no other files are read")
         return dict.fromkeys(sorted(self._open(SINGLE)[1]), SINGLE)
 
     def _open(self, file: str) -> tuple[Any, frozenset[str]]:
@@ -110,6 +132,19 @@ class Folder:
         if tensor != "lm_head.weight":
             return self._prefix + tensor
         return next((name for name in HEADS if name in self.files), tensor)
+
+    def _has_own_head(self) -> bool:
+        """Whether a folder that says to have none has a head other than its embedding, byte for byte: `transformers`
+        5 goes by the tensors then, and so does this project."""
+        head, embedding = self.full_name("lm_head.weight"), self.full_name("embed_tokens.weight")
+        if not {head, embedding} <= self.files.keys():
+            return False
+        one, other = self._piece(head), self._piece(embedding)
+        if one is None or other is None or one.get_shape() != other.get_shape() or one.get_dtype() != other.get_dtype():
+            return one is not None
+        rows = one.get_shape()[0]
+        parts = (slice(at, min(at + COMPARED, rows)) for at in range(0, rows, COMPARED))
+        return any(np.asarray(one[part]).tobytes() != np.asarray(other[part]).tobytes() for part in parts)
 
     def check(self) -> None:
         """Raises ConfigurationInvalid that names every tensor which is missing, left over or of another shape."""
