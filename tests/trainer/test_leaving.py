@@ -322,7 +322,7 @@ def test_a_hang_is_found_and_leaves_its_stacks(
     assert codes[1] in (Exit.HUNG, Exit.PEER_LOST), "it waits for process 0, which may be the first to say so"
     message = watched.gang.termination()
     assert (message["reason"], message["step"]) == ("Hung", 3)
-    assert "no sign of life for 5 s" in message["message"]
+    assert "s, more than 5; the newest frames" in message["message"]
     assert "MainThread: maybe_hold (small_run.py" in message["message"]
     assert "Thread 0x" in (folder.local / "process-0.log").read_text(), "all stacks are in the log"
     finish(folder, 2, undisturbed[2])
