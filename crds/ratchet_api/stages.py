@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from ratchet_api import method as methods
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
+from ratchet_api.sampling import CORRECTION, Sampling
 
 RowsPerPass = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
 ROWS_PER_PASS = Field(
@@ -100,7 +101,7 @@ class Sft(ApiModel):
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
-    rules: ClassVar = methods.RULES
+    rules: ClassVar = (*methods.RULES, CORRECTION)
     dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
     method: methods.MethodName = Field(default="grpo", description=methods.METHOD_TEXT)
     prompts_per_step: Whole = whole(
@@ -122,6 +123,9 @@ class Rl(ApiModel):
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     on_non_finite: OnNonFinite = ON_NON_FINITE
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
+    sampling: Sampling = Field(
+        default=Sampling(), description="From which tokens responses are drawn, and what else ends them."
+    )
     objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
     credit: methods.Credit = Field(default=methods.Credit(), description="Which tokens earn a reward.")
     kl: methods.Kl | None = Field(

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ratchet_api.job import Spec
+from ratchet_api.stages import Rl
 from ratchet_trainer.data.items import Item, open_source
 from ratchet_trainer.data.reasoning_gym_items import ReasoningGymItems
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
@@ -71,8 +72,9 @@ class HeldOut:
 def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> float:
     """Share of right answers of a saved state (`step`, `arrays` by path) on `items` held-out items, temperature 1.
 
-    Lengths are those of the last stage that uses the data set. Raises ConfigurationInvalid if there are not that many
-    items or the data set has none held out, CheckpointUnreadable if the arrays are another model's.
+    Lengths and stop strings are those of the last stage that uses the data set; all tokens are drawn from. Raises
+    ConfigurationInvalid if there are not that many items or the data set has none held out, CheckpointUnreadable if
+    the arrays are another model's.
     """
     source = held_out(spec, dataset, items)
     users = [s for s in (stage.rl or stage.sft for stage in spec.stages) if s is not None and s.dataset == dataset]
@@ -92,7 +94,8 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     params = jax.tree.unflatten(jax.tree.structure(kept), [arrays[path] for path in wanted])
     params = one.whole(params, spec.seed)
     shape = Shape(PROMPTS, users[-1].max_prompt_tokens, users[-1].max_response_tokens)
-    engine = Engine(Alone(), one.sampler, one.tokenizer, source, spec.seed, shape, temperature=1.0)
+    stop = users[-1].sampling.stop if isinstance(users[-1], Rl) else ()
+    engine = Engine(Alone(), one.sampler, one.tokenizer, source, spec.seed, shape, temperature=1.0, stop=stop)
     requests = [Request(Draw(index, index), Purpose.EVAL, n=1, tag=saved.step) for index in source.items]
     rollouts = engine.sample(requests, params, saved.step)
     return sum(r.outcome.accuracy for r in rollouts) / len(rollouts)

@@ -31,6 +31,7 @@ from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.sharding import replicated, shapes
 from ratchet_trainer.rollout.requests import Engine, Shape, Team, slots
 from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.slots import DataFacts
 
 MODEL = "the model's folder"
@@ -174,7 +175,16 @@ class Stage:
         one = self.machine
         temperature = float(rl.temperature)
         return Engine(
-            self.team, one.sampler, one.tokenizer, self.source, self.seed, shape, temperature, self.team.rollouts
+            self.team,
+            one.sampler,
+            one.tokenizer,
+            self.source,
+            self.seed,
+            shape,
+            temperature,
+            self.team.rollouts,
+            Truncation.of(rl.sampling),
+            rl.sampling.stop,
         )
 
     @cached_property
@@ -226,6 +236,7 @@ class Stage:
                         shape.prompt_slots,
                         self.rl.group_size,
                         shape.response_tokens,
+                        self.engine.cut,
                     )
                 )
             for job in jobs:

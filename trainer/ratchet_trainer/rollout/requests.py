@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from ratchet_trainer import keys
 from ratchet_trainer.data.items import Source, prompt_of
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.model.policy import Params, lay_out_prompts
+from ratchet_trainer.rollout.endings import Finish, Stops
 from ratchet_trainer.rollout.journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler, Sampling
+from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.types import Draw, Outcome, Prompt, R, Request, Rollout, Rounds
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.verify.exact import verify
@@ -69,9 +71,13 @@ class Engine:
         shape: Shape,
         temperature: float,
         journal: RolloutJournal | None = None,
+        cut: Truncation | None = None,
+        stop: Sequence[str] = (),
     ):
-        """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart."""
-        self.journal = journal
+        """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart. `cut` and the strings
+        `stop` as in `Sampler.begin`."""
+        self.journal, self.cut = journal, cut
+        self.stops = Stops(tokenizer, stop) if stop else None
         self.team, self.sampler, self.tokenizer, self.source = team, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
         self.shape, self.temperature = shape, temperature
@@ -138,6 +144,9 @@ class Engine:
             self.shape.response_tokens,
             self.temperature,
             self.journal.find(name) if self.journal is not None else None,
+            self.cut,
+            self.stops,
+            np.array([self._limit(requests[i]) for i in indices] + [0] * missing),
         )
         try:
             while not going.over:
@@ -148,21 +157,23 @@ class Engine:
             raise
         self._keep(name, going)
         sampled = going.result()
-        ended = np.isin(sampled.tokens, self.tokenizer.ends)
-        lengths = np.where(ended.any(-1), ended.argmax(-1) + 1, self.shape.response_tokens)
         return {
             i: [
                 _Unjudged(
                     first.first + s,
-                    tuple(sampled.tokens[row, s, : (n := int(lengths[row, s]))].tolist()),
+                    tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
                     sampled.log_probs[row, s, :n],
                     sampled.entropy[row, s, :n],
-                    "end" if ended[row, s].any() else "length",
+                    str(sampled.finish[row, s]),  # type: ignore[arg-type]
                 )
                 for s in range(first.n)
             ]
             for row, i in enumerate(indices)
         }
+
+    def _limit(self, request: Request) -> int:
+        """Most tokens of a response."""
+        return min(request.max_new or self.shape.response_tokens, self.shape.response_tokens)
 
     def _keep(self, name: str, going: Sampling) -> None:
         if self.journal is not None:
@@ -188,12 +199,12 @@ class _Unjudged:
     tokens: tuple[int, ...]
     log_probs: np.ndarray
     entropy: np.ndarray
-    finish: Literal["end", "length"]
+    finish: Finish
 
 
 def _name_of_call(requests: Sequence[Request]) -> str:
     """What tells the calls of one step apart."""
-    return ",".join(f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}" for r in requests)
+    return ",".join(f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}" for r in requests)
 
 
 def _to_plain(outcome: Outcome) -> list:

@@ -20,7 +20,9 @@ from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts, log_prob_and_entropy
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.rollout.endings import Endings, Stops
 from ratchet_trainer.rollout.journal import Kept
+from ratchet_trainer.rollout.truncation import Truncation, staying
 
 NOISE_AHEAD = 16 << 20
 """Noise of a whole chunk is drawn at once if it is not more numbers than this: one large computation instead of many
@@ -43,12 +45,14 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Host arrays [P, G, T]: tokens (FILLER after an end), their log-probabilities, the policy's entropy
-    there (nats)."""
+    """Host arrays [P, G, T]: tokens (FILLER after the last), their log-probabilities as drawn, the policy's entropy
+    there (nats); [P, G]: lengths in tokens, and why there are no more (`endings.Finish`)."""
 
     tokens: np.ndarray
     log_probs: np.ndarray
     entropy: np.ndarray
+    lengths: np.ndarray
+    finish: np.ndarray
 
 
 class Sampler:
@@ -66,7 +70,15 @@ class Sampler:
             out_shardings=(rows, everywhere),
         )
 
-    def prepare(self, params: Params, prompts: int, prompt_slots: int, samples: int, slots: int) -> None:
+    def prepare(
+        self,
+        params: Params,
+        prompts: int,
+        prompt_slots: int,
+        samples: int,
+        slots: int,
+        cut: Truncation | None = None,
+    ) -> None:
         """Compiles for these sizes ahead of the first call; `params` may be shapes."""
         rows = by_rows(self.mesh)
         laid_out = shapes(lay_out_prompts([], prompts, prompt_slots), rows)
@@ -77,7 +89,7 @@ class Sampler:
         start.compile()
         state = shapes(start.out_info, rows)
         for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
-            self._decode.lower(params, state, np.int32(0), np.float32(1), count=count).compile()
+            self._decode.lower(params, state, np.int32(0), np.float32(1), cut, count=count).compile()
 
     def begin(
         self,
@@ -89,28 +101,36 @@ class Sampler:
         slots: int,
         temperature: float,
         kept: Kept | None = None,
+        cut: Truncation | None = None,
+        stops: Stops | None = None,
+        limits: np.ndarray | None = None,
     ) -> Sampling:
         """`len(samples)` responses of at most `slots` tokens to each prompt, to be made chunk by chunk.
 
         prompts: host arrays, P a multiple of the data axis; row_words uint32[P, 5] and samples uint32[G] name the keys.
-        `kept`: go on from there.
+        `kept`: go on from there. `cut`, `stops`: not all tokens are drawn from, strings end a response. `limits`
+        int[P]: most tokens of each prompt's responses, at most `slots` (0: nobody needs them).
         """
+        limits = np.broadcast_to(np.int32(slots) if limits is None else limits[:, None], (len(row_words), len(samples)))
+        going = partial(Sampling, self, params, temperature, cut, Endings(self.ends, limits, stops))
         rows = by_rows(self.mesh)
         start = partial(self._start, slots=slots)
         arguments = params, seed, place(prompts, rows), place(row_words, rows), samples.astype(np.uint32)
         if kept is None:
             nothing = np.zeros((3, len(row_words), len(samples), 0), np.float32)
-            return Sampling(self, params, slots, temperature, start(*arguments), [nothing])
+            return going(start(*arguments), [nothing], slots)
         state = None
         if kept.state is not None:
             leaves, structure = jax.tree.flatten(jax.eval_shape(start, *arguments))
             pairs = zip(leaves, kept.state, strict=True)
             state = structure.unflatten([_put_back(leaf.shape, parts, rows) for leaf, parts in pairs])
-        return Sampling(self, params, slots, temperature, state, [kept.made])
+        return going(state, [kept.made], slots)
 
-    def decode(self, params: Params, state: Decoding, at: int, temperature: float, count: int) -> Any:
+    def decode(
+        self, params: Params, state: Decoding, at: int, temperature: float, cut: Truncation | None, count: int
+    ) -> Any:
         """The next `count` tokens: new state, and [3, P, G, count] on every process."""
-        return self._decode(params, state, np.int32(at), np.float32(temperature), count=count)
+        return self._decode(params, state, np.int32(at), np.float32(temperature), cut, count=count)
 
 
 class Sampling:
@@ -120,16 +140,18 @@ class Sampling:
         self,
         sampler: Sampler,
         params: Params,
-        slots: int,
         temperature: float,
+        cut: Truncation | None,
+        endings: Endings,
         state: Decoding | None,
         made: list[np.ndarray],
+        slots: int,
     ):
         """`made`: tokens, log-probabilities and entropy so far, float32[3, P, G, at] in chunks."""
-        self._sampler, self._params, self._slots, self._temperature = sampler, params, slots, temperature
-        self._state, self._made = state, made
+        self._sampler, self._params, self._temperature, self._cut = sampler, params, temperature, cut
+        self._endings, self._state, self._made, self._slots = endings, state, made, slots
         self._at = sum(chunk.shape[-1] for chunk in made)
-        self._ended = np.isin(made[0][0], sampler.ends).any(-1)
+        self._see()
 
     @property
     def over(self) -> bool:
@@ -139,11 +161,16 @@ class Sampling:
         """Makes the next chunk."""
         assert self._state is not None
         count = min(CHUNK, self._slots - self._at)
-        self._state, chunk = self._sampler.decode(self._params, self._state, self._at, self._temperature, count)
+        self._state, chunk = self._sampler.decode(
+            self._params, self._state, self._at, self._temperature, self._cut, count
+        )
         self._made.append(np.asarray(chunk))
         self._at += count
-        self._ended |= np.isin(self._made[-1][0], self._sampler.ends).any(-1)
-        if self._at >= self._slots or self._ended.all():
+        self._see()
+
+    def _see(self) -> None:
+        self._endings.see(np.concatenate([chunk[0] for chunk in self._made], -1).astype(np.int32))
+        if self._endings.all:
             self._state = None
 
     def kept(self) -> Kept:
@@ -160,11 +187,11 @@ class Sampling:
     def result(self) -> Sampled:
         """The responses, once over."""
         tokens, log_probs, entropy = np.concatenate(self._made, -1)
-        tokens = tokens.astype(np.int32)
         missing = [(0, 0), (0, 0), (0, self._slots - tokens.shape[-1])]
-        return Sampled(
-            np.pad(tokens, missing, constant_values=FILLER), np.pad(log_probs, missing), np.pad(entropy, missing)
-        )
+        real = np.arange(self._slots) < self._endings.lengths[..., None]
+        tokens = np.where(real, np.pad(tokens.astype(np.int32), missing), FILLER)
+        log_probs, entropy = (np.where(real, np.pad(x, missing), np.float32(0)) for x in (log_probs, entropy))
+        return Sampled(tokens, log_probs, entropy, self._endings.lengths, self._endings.finish)
 
 
 def _own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
@@ -200,9 +227,11 @@ def _decode(
     state: Decoding,
     at: jax.Array,
     temperature: jax.Array,
+    cut: Truncation | None,
     count: int,
 ) -> tuple[Decoding, jax.Array]:
     """`count` more tokens from response position `at`; tokens, log-probs and entropy as float32[3, P, G, count].
+    Log-probs are those of what is drawn from, entropy is the whole policy's.
 
     One array, because every process gets it whole and each collective costs a wait (token numbers are exact below
     2^24).
@@ -221,8 +250,13 @@ def _decode(
         hidden, own = model(token[..., None], positions[..., None], state.prompt, own, t)
         logits = model.logits(hidden[..., 0, :])
         drawn = noise(t) if drawn is None else drawn
-        chosen = jnp.argmax(logits / temperature + drawn, -1).astype(jnp.int32)
+        scaled = logits / temperature
+        if cut is not None:
+            scaled = jnp.where(staying(scaled, cut), scaled, -jnp.inf)
+        chosen = jnp.argmax(scaled + drawn, -1).astype(jnp.int32)
         log_prob, entropy = log_prob_and_entropy(logits, chosen, temperature)
+        if cut is not None:
+            log_prob = jnp.take_along_axis(jax.nn.log_softmax(scaled, -1), chosen[..., None], -1)[..., 0]
         out = jnp.where(done, FILLER, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
         return (own, out[0], done | jnp.isin(out[0], np.array(ends))), out
 

@@ -34,13 +34,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Request:
-    """`n` samples for a draw, numbered from `first`. `tag` tells kinds of samples of one draw apart (0 = plain)."""
+    """`n` samples for a draw, numbered from `first`. `tag` tells kinds of samples of one draw apart (0 = plain).
+    `max_new`: most tokens of a response, where that is less than the stage's limit (0: that)."""
 
     draw: Draw
     purpose: Purpose
     n: int
     first: int = 0
     tag: int = 0
+    max_new: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Outcome:
 class Rollout:
     """One response, judged.
 
-    `response` holds its tokens, END included where it came; `behaviour_logp` and `entropy` are float32 of that length,
-    as sampled; `version` is the step whose weights sampled it.
+    `response` holds its tokens, with the end token or stop string that it ends with; of that length, float32,
+    `behaviour_logp` is as sampled, truncation included, and `entropy` the policy's. `version` is the step whose weights
+    sampled it.
     """
 
     request: Request
@@ -69,7 +72,7 @@ class Rollout:
     behaviour_logp: np.ndarray
     entropy: np.ndarray
     version: int
-    finish: Literal["end", "length"]
+    finish: Literal["end", "stop", "length"]
     outcome: Outcome
 
 
