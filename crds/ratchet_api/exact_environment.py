@@ -9,9 +9,13 @@ from __future__ import annotations
 FIXED = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
 
-def exact_environment(cpu: str | None) -> dict[str, str]:
-    """From `podTemplate.resources.requests.cpu`: NPROC sizes XLA's thread pool and so decides the order of its sums."""
-    return {"NPROC": str(threads(cpu))} | FIXED
+def exact_environment(cpu: str | None, virtual_shards: int | None = None) -> dict[str, str]:
+    """From `podTemplate.resources.requests.cpu`: NPROC sizes XLA's thread pool and so decides the order of its sums.
+
+    A pool has at least one thread for each device of its process. So in mode Exact, with `virtual_shards`, it gets as
+    many as there can ever be devices: then their number does not decide it.
+    """
+    return {"NPROC": str(max(threads(cpu), virtual_shards or 0))} | FIXED
 
 
 def threads(cpu: str | None) -> int:

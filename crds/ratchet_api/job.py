@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, field_validator
 from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, whole
 from ratchet_api.datasets import Dataset
 from ratchet_api.placements import PLACEMENTS, Placement
-from ratchet_api.stages import STAGES, Stage
+from ratchet_api.stages import STAGES, RowsPerPass, Stage
 from ratchet_api.status import Status
 
 GROUP = "ratchet.dev"
@@ -133,6 +133,47 @@ class Checkpoint(ApiModel):
     )
 
 
+class Reproducibility(ApiModel):
+    """Between which runs the bits are equal, and what that may cost."""
+
+    rules: ClassVar = (
+        Rule(
+            f"self.virtualShards in {[2**i for i in range(9)]}",
+            "virtualShards must be a power of two, at most 256",
+            lambda r: r.virtual_shards in [2**i for i in range(9)],
+            ".virtualShards",
+        ),
+        Rule(
+            "self.mode == 'Exact' || !has(self.rowsPerShard)",
+            "rowsPerShard is for mode Exact",
+            lambda r: r.mode == "Exact" or r.rows_per_shard is None,
+            ".rowsPerShard",
+        ),
+    )
+    mode: Literal["Exact", "PerTopology", "Off"] = Field(
+        default="PerTopology",
+        description="PerTopology: interrupted or not, equal bits as long as devices and versions stay; a change goes "
+        "on and is recorded in status.exactSince. Exact: equal bits also on another number of devices, which is "
+        "slower; a change of versions or of the kind of device is refused. Off: no promise.",
+    )
+    virtual_shards: Whole = whole(
+        "Mode Exact: into how many equal parts every batch is cut, wherever it runs; a power of two that the devices "
+        "of every placement divide.",
+        ge=1,
+        le=256,
+        default=8,
+    )
+    rows_per_shard: RowsPerPass | None = Field(
+        default=None,
+        description="Mode Exact: responses of a virtual shard that are learned from at a time. Absent: all of them.",
+    )
+
+    @property
+    def exact_shards(self) -> int | None:
+        """The virtual shards in mode Exact, None in the others."""
+        return self.virtual_shards if self.mode == "Exact" else None
+
+
 class Restart(ApiModel):
     """What disturbances and failures may cost."""
 
@@ -199,7 +240,7 @@ class PodTemplate(ApiModel):
     )
 
 
-IMMUTABLE = ("model", "seed")
+IMMUTABLE = ("model", "seed", "reproducibility")
 
 
 def _immutable(field: str) -> Rule:
@@ -251,6 +292,9 @@ class Spec(ApiModel):
     stages: list[Stage] = STAGES
     checkpoint: Checkpoint = Field(description="Where and how often the state is made durable.")
     placements: list[Placement] = PLACEMENTS
+    reproducibility: Reproducibility = Field(
+        default=Reproducibility(), description="Between which runs the bits are equal, and what that may cost."
+    )
     restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")
 

@@ -46,9 +46,16 @@ def processes(placement: Placement) -> int:
     return placement_shape(placement).hosts * placement.slices
 
 
+def devices(placement: Placement) -> int:
+    """Number of devices of an attempt there; a host without chips is one. Raises ImpossibleShape."""
+    shape = placement_shape(placement)
+    return (shape.chips or shape.hosts) * placement.slices
+
+
 def semantic_problems(spec: Spec) -> list[Problem]:
     """What is wrong in a spec whose types are right."""
     found = []
+    shards = spec.reproducibility.virtual_shards if spec.reproducibility.mode == "Exact" else None
     for i, placement in enumerate(spec.placements):
         path = f"spec.placements[{i}]"
         try:
@@ -56,6 +63,9 @@ def semantic_problems(spec: Spec) -> list[Problem]:
         except ImpossibleShape as error:
             found.append(Problem(f"{path}.{error.field}", str(error)))
             continue
+        if shards is not None and shards % devices(placement):
+            text = f"its {devices(placement)} devices do not divide reproducibility.virtualShards, {shards}"
+            found.append(Problem(path, f"{text}; in mode Exact they must"))
         for j, stage in enumerate(spec.stages):
             if stage.sft is not None and stage.sft.batch_size % count:
                 field, size = "sft.batchSize", stage.sft.batch_size

@@ -88,6 +88,7 @@ def test_what_python_accepts_the_server_accepts_and_the_other_way_round(server, 
 IMMUTABLE = [
     (lambda s: s.update(seed=8), "seed cannot change"),
     (lambda s: s.pop("seed"), "seed cannot change"),
+    (lambda s: s.update(reproducibility={"mode": "Exact"}), "reproducibility cannot change"),
     (lambda s: s["checkpoint"].update(directory="/checkpoints/b"), "checkpoint.directory and claimName cannot change"),
     (lambda s: s["checkpoint"].update(claimName="b"), "checkpoint.directory and claimName cannot change"),
     (lambda s: s["datasets"][0]["reasoningGym"].update(size=5), "data set cannot change"),

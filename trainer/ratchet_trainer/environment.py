@@ -131,7 +131,9 @@ def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
 
 def exact_environment_of(spec: Mapping[str, Any]) -> dict[str, str]:
     """The variables that must stand before Python starts; `spec` as plain JSON."""
-    return exact_environment(spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu"))
+    mode = spec.get("reproducibility", {})
+    shards = mode.get("virtualShards") if mode.get("mode") == "Exact" else None
+    return exact_environment(spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu"), shards)
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:

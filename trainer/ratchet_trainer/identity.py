@@ -20,6 +20,7 @@ from ratchet_trainer.errors import ConfigurationInvalid
 FLAGS = ("JAX_", "XLA_", "LIBTPU_")
 """Variables that begin so may change bits; where compiled programs are kept does not."""
 
+DEVICE_COUNT = "--xla_force_host_platform_device_count="
 VERSION = "0.1.0"
 """Version of the code that results depend on."""
 
@@ -29,14 +30,13 @@ def config_hash(spec: Spec, stage: int) -> str:
     begun = spec.stages[: stage + 1]
     names = {part.dataset for s in begun for part in (s.sft, s.rl) if part is not None}
     datasets = sorted((d for d in spec.datasets if d.name in names), key=lambda d: d.name)
-    return sha256(
-        {
-            "model": said(spec.model),
-            "seed": spec.seed,
-            "stages": [said(s) for s in begun],
-            "datasets": [said(d) for d in datasets],
-        }
-    )
+    parts = {
+        "model": said(spec.model),
+        "seed": spec.seed,
+        "stages": [said(s) for s in begun],
+        "datasets": [said(d) for d in datasets],
+    }
+    return sha256(parts | ({"reproducibility": mode} if (mode := said(spec.reproducibility)) else {}))
 
 
 def present(mesh: Any) -> dict[str, Any]:
@@ -82,15 +82,30 @@ def check(stored: dict[str, Any], spec: Spec, now: dict[str, Any], step: int) ->
             f"(stages 0 to {stage} have begun and cannot change); "
             "restore the manifest, or use another checkpoint directory"
         )
+    exact = spec.reproducibility.mode == "Exact"
+    if exact:
+        stored, now = _without_count(stored), _without_count(now)
     differences = [
         f"{part}.{key}: {stored[part].get(key)} -> {now[part].get(key)}"
         for part in ("versions", "settings", "topology")
         for key in sorted(stored[part].keys() | now[part].keys())
         if stored[part].get(key) != now[part].get(key)
     ]
-    if differences:
+    if differences and exact:
+        raise ConfigurationInvalid(
+            f"mode Exact: step {step} was made elsewhere ({'; '.join(differences)[:1000]}), and its bits cannot be had "
+            f"here. Go on where it was made, or create the job anew with reproducibility.mode PerTopology"
+        )
+    if differences and spec.reproducibility.mode == "PerTopology":
         return {"step": step, "reason": "; ".join(differences)[:1000]}
     return stored.get("exactSince")
+
+
+def _without_count(identity: dict[str, Any]) -> dict[str, Any]:
+    """What mode Exact does not depend on is left out: how many devices there are, and in how many processes."""
+    flags = " ".join(f for f in identity["settings"].get("XLA_FLAGS", "").split() if not f.startswith(DEVICE_COUNT))
+    topology = {k: v for k, v in identity["topology"].items() if k not in ("mesh", "processes")}
+    return identity | {"settings": identity["settings"] | {"XLA_FLAGS": flags}, "topology": topology}
 
 
 def _cpu_features() -> str:

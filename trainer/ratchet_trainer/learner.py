@@ -20,7 +20,7 @@ from ratchet_trainer import optimiser
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
-from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.model.sharding import by_rows, place, place_host, replicated, shapes
 from ratchet_trainer.row_passes import row_gradient, row_values
 from ratchet_trainer.slots import Micro, Objective
 
@@ -112,6 +112,7 @@ class Learner:
         self.policy, self.mesh = policy, mesh
         everywhere = replicated(mesh)
         self._init = jax.jit(partial(_init, policy), out_shardings=everywhere)
+        self._adapters = jax.jit(partial(_adapters, policy), out_shardings=everywhere)
         self._judge = jax.jit(partial(_judge, policy, mesh), static_argnames="passes", out_shardings=by_rows(mesh))
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=everywhere)
         self._update = jax.jit(
@@ -162,6 +163,10 @@ class Learner:
             passes=layout.passes,
         ).compile()
 
+    def adapters(self, seed: np.ndarray) -> Params:
+        """Fresh adapters alone, from a raw key."""
+        return self._adapters(seed)
+
     def fresh_optimiser(self, params: Params) -> Any:
         shapes = jax.eval_shape(optimiser.init, lora.trained(self.policy.abstract))
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
@@ -200,23 +205,32 @@ class Learner:
         `importance` = new / behaviour probability, and the objective's. Where loss or norm is no number, parameters
         and state are the old ones.
         """
-        sharding = by_rows(self.mesh)
         lengths = np.array([len(row.response) for row in rows])
         weight = layout.fill(objective.weights(lengths, layout.response_slots).astype(np.float32))
-        behaviour = None
-        if rows[0].behaviour is not None:
-            behaviour = place(layout.per_token([row.behaviour for row in rows]), sharding)
-        advantages = layout.fill(advantages.astype(np.float32))
+        behaviour = None if rows[0].behaviour is None else layout.per_token([row.behaviour for row in rows])
+        micro = Micro(layout.fill(advantages.astype(np.float32)), weight, None, old, reference, behaviour)  # type: ignore[arg-type]
+        settings = _float32(objective.settings())
+        return self.apply(
+            params, state, layout, layout.rows(rows), micro, temperature, objective.loss, settings, _float32(numbers)
+        )
+
+    def apply(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        rows: Rows,
+        micro: Micro,
+        temperature: float,
+        loss: Any,
+        settings: dict[str, np.float32],
+        numbers: dict[str, np.float32],
+    ) -> tuple[Params, Any, dict[str, float]]:
+        """`update` of what lies on the host, laid out."""
+        sharding = by_rows(self.mesh)
+        rows, micro = (place_host(tree, sharding) for tree in (rows, micro))
         params, state, metrics = self._update(
-            params,
-            state,
-            place(layout.rows(rows), sharding),
-            Micro(place(advantages, sharding), place(weight, sharding), None, old, reference, behaviour),
-            np.float32(temperature),
-            _float32(objective.settings()),
-            _float32(numbers),
-            loss=objective.loss,
-            passes=layout.passes,
+            params, state, rows, micro, np.float32(temperature), settings, numbers, loss=loss, passes=layout.passes
         )
         return params, state, on_host(metrics)
 
@@ -235,6 +249,10 @@ def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:
     return params, optimiser.init(lora.trained(params))
 
 
+def _adapters(policy: Policy, seed: jax.Array) -> Params:
+    return lora.trained(policy.init(seed))
+
+
 def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: jax.Array, passes: int) -> jax.Array:
     def log_probs(params: Params, rows: Rows) -> jax.Array:
         return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
@@ -242,8 +260,11 @@ def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: 
     return row_values(mesh, log_probs, params, rows, passes)
 
 
-def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss, passes):
-    def of_rows(p, rows, micro):
+def of_rows(policy: Policy, loss: Any, temperature: jax.Array, settings: Any) -> Any:
+    """(params, rows, micro) -> the rows' share of the loss, (sums, largest): what is differentiated, and what is said
+    of it."""
+
+    def found(p: Params, rows: Rows, micro: Micro) -> Any:
         real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
         log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
         value, sums = loss(log_probs, entropy, replace(micro, real=real), settings)
@@ -257,7 +278,12 @@ def _update(policy, mesh, params, state, rows, micro, temperature, settings, num
         }
         return value, (sums, gaps)
 
+    return found
+
+
+def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss, passes):
     part, frozen = lora.split(params)
-    gradient, found = row_gradient(mesh, of_rows, part, (rows, micro), passes, frozen)
+    loss_of = of_rows(policy, loss, temperature, settings)
+    gradient, found = row_gradient(mesh, loss_of, part, (rows, micro), passes, frozen)
     part, state, norm = optimiser.step(gradient, found["loss"], state, part, numbers)
     return lora.joined(part, frozen), state, found | {"gradient_norm": norm}

@@ -34,6 +34,8 @@ from ratchet_api import protocol
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
 from ratchet_trainer import environment, ledger
+from ratchet_trainer.distributed import XLA_FLAGS
+from ratchet_trainer.identity import DEVICE_COUNT
 from ratchet_trainer.journal import Commit, Journal
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
@@ -148,11 +150,13 @@ class Gang:
         may_enter: int | None = None,
         last_step: int = 0,
         pace: float = 0.0,
+        devices: int = 1,
     ) -> Gang:
         """Starts the next attempt. Raises OSError when processes cannot be started.
 
         `may_enter` is the last stage that needs no further word (default: all), `last_step` what a status would know,
-        `pace` the seconds between two questions for its progress.
+        `pace` the seconds between two questions for its progress, `devices` how many devices XLA is to see in each
+        process (CPU only).
         """
         claims = folder.journal().claims
         attempt = 1 + max((c.attempt for c in claims if c.job_uid == folder.uid), default=0)
@@ -188,6 +192,8 @@ class Gang:
                 environment.ENV_PARENT: str(os.getpid()),
             }
         )
+        if devices > 1:
+            shared["XLA_FLAGS"] = f"{XLA_FLAGS} {DEVICE_COUNT}{devices}"
         gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
         if listener:
             gang.listeners.append(listener)

@@ -57,7 +57,7 @@ class Run:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.machine = machine(runtime.job.spec.model, runtime.mesh)
+        self.machine = machine(runtime.job.spec.model, runtime.mesh, runtime.job.spec.reproducibility)
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.stage: Stage
         self.state: State

@@ -6,6 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
-from ratchet_api.job import Lora, Model, Spec
+from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_trainer import keys, optimiser, sft
 from ratchet_trainer.credit.critic import Critic
 from ratchet_trainer.data.items import Source, check_lengths, open_source
@@ -41,8 +42,8 @@ MODEL = "the model's folder"
 class Machine:
     """The policy and its programs, shared by all stages of a job, on one mesh."""
 
-    def __init__(self, model: Model, mesh: Mesh):
-        """Raises ConfigurationInvalid for a folder that cannot be used."""
+    def __init__(self, model: Model, mesh: Mesh, virtual_shards: int | None = None):
+        """`virtual_shards`: mode Exact, with so many. Raises ConfigurationInvalid for a folder that cannot be used."""
         self.mesh = mesh
         self.folder, self.tokenizer = None, BYTES
         if model.path is not None:
@@ -59,8 +60,17 @@ class Machine:
         if model.lora is not None:
             architecture = replace(architecture, adapters=adapters(model.lora))
         self.policy = Policy(architecture)
-        self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
-        self.learner = Learner(self.policy, mesh)
+        if virtual_shards is None:
+            self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
+            self.learner = Learner(self.policy, mesh)
+            self._critic: Callable[[], Critic] = lambda: Critic(self.policy, mesh)
+        else:
+            from ratchet_trainer import exact
+
+            shards = exact.VirtualShards(mesh, virtual_shards)
+            self.sampler = exact.ExactSampler(self.policy, shards, self.tokenizer.ends)
+            self.learner = exact.ExactLearner(self.policy, shards)
+            self._critic = lambda: exact.ExactCritic(self.policy, shards)
 
     def start(self, seed: int) -> tuple[Any, Any]:
         """The parameters that a run starts from, drawn or read, and a fresh optimiser state."""
@@ -68,8 +78,7 @@ class Machine:
             return self.learner.init(keys.seed_words(seed))
         params = self._read()
         if self.policy.architecture.adapters is not None:
-            drawn = jax.jit(lambda key: trained(self.policy.init(key)), out_shardings=replicated(self.mesh))
-            params = joined(drawn(keys.seed_words(seed)), params)
+            params = joined(self.learner.adapters(keys.seed_words(seed)), params)
         return params, self.learner.fresh_optimiser(params)
 
     def whole(self, params: Any, seed: int) -> Any:
@@ -98,7 +107,7 @@ class Machine:
 
     @cached_property
     def critic(self) -> Critic:
-        return Critic(self.policy, self.mesh)
+        return self._critic()
 
     @cached_property
     def template(self) -> tuple[Any, Any]:
@@ -124,14 +133,15 @@ def adapters(lora: Lora) -> Adapters:
     return Adapters(tuple(sorted(lora.targets)), lora.rank, float(lora.alpha) / lora.rank)
 
 
-def machine(model: Model, mesh: Mesh) -> Machine:
+def machine(model: Model, mesh: Mesh, reproducibility: Reproducibility | None = None) -> Machine:
     """The machine of a model on a mesh; asked again, the same with what it has compiled."""
-    return _machine(model.model_dump_json(by_alias=True, exclude_none=True), mesh)
+    shards = reproducibility.exact_shards if reproducibility is not None else None
+    return _machine(model.model_dump_json(by_alias=True, exclude_none=True), mesh, shards)
 
 
 @lru_cache(2)
-def _machine(model: str, mesh: Mesh) -> Machine:
-    return Machine(Model.model_validate_json(model), mesh)
+def _machine(model: str, mesh: Mesh, virtual_shards: int | None) -> Machine:
+    return Machine(Model.model_validate_json(model), mesh, virtual_shards)
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,7 @@ class Stage:
     facts: DataFacts
     machine: Machine
     team: Team = field(repr=False)
+    rows_per_shard: int | None = None
 
     @cached_property
     def settings(self) -> api.Sft | api.Rl:
@@ -197,7 +208,8 @@ class Stage:
             rows = self.rl.prompts_per_step * group // self.rl.updates_per_step
         s = self.settings
         parts = self.machine.learner.parts
-        return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, s.rows_per_pass)
+        at_a_time = self.rows_per_shard or s.rows_per_pass
+        return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
 
     @property
     def judges_old(self) -> bool:
@@ -254,4 +266,5 @@ def open_stage(team: Team, machine: Machine, spec: Spec, index: int) -> Stage:
         check_lengths(source, machine.tokenizer, settings.max_prompt_tokens, answers)
     facts = team.broadcast([source.digest, source.size] if source is not None else None)
     hash_ = sha256(said(stage))
-    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), machine, team)
+    rows = spec.reproducibility.rows_per_shard
+    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), machine, team, rows)

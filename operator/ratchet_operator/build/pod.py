@@ -104,7 +104,7 @@ def environment(
         protocol.ENV_PROCESSES: str(processes(placement)),
         protocol.ENV_HOSTS_PER_SLICE: str(placement_shape(placement).hosts),
         **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
-        **exact_environment(spec.pod_template.resources.requests.cpu),
+        **exact_environment(spec.pod_template.resources.requests.cpu, spec.reproducibility.exact_shards),
     }
     from_pod = {
         protocol.ENV_JOBSET_UID: f"metadata.labels['{protocol.LABEL_JOBSET_UID}']",

@@ -83,11 +83,18 @@ class Critic:
         weighs the same. Returns the new state and `loss`, `gradient_norm`; where one is no number, the old state."""
         lengths = np.array([len(row.response) for row in rows])
         weight = token_weights("token-mean", lengths, layout.response_slots, layout.response_slots)
-        sharding = by_rows(self.mesh)
-        arrays = [place(layout.fill(x.astype(np.float32)), sharding) for x in (weight, values, returns)]
+        arrays = [layout.fill(x.astype(np.float32)) for x in (weight, values, returns)]
         settings = {name: np.float32(value) for name, value in (numbers | {"clip": clip}).items()}
-        laid_out = place(layout.rows(rows), sharding)
-        state, found = self._update(state, laid_out, *arrays, settings, passes=layout.passes)
+        return self.apply(state, layout, layout.rows(rows), arrays, settings)
+
+    def apply(
+        self, state: State, layout: Layout, rows: Rows, arrays: list[np.ndarray], settings: dict[str, np.float32]
+    ) -> tuple[State, dict[str, float]]:
+        """`update` of what lies on the host, laid out: weights, values, returns."""
+        sharding = by_rows(self.mesh)
+        state, found = self._update(
+            state, place(rows, sharding), *place(arrays, sharding), settings, passes=layout.passes
+        )
         return state, on_host(found)
 
 

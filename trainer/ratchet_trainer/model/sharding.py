@@ -31,6 +31,11 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(one, tree)
 
 
+def place_host(tree: Any, sharding: NamedSharding) -> Any:
+    """`place` for what lies on the host; global arrays stay as they are."""
+    return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else place(x, sharding), tree)
+
+
 def shapes(tree: Any, sharding: NamedSharding) -> Any:
     """What `place` would return, without values: for compiling ahead."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree)

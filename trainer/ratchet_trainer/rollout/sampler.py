@@ -113,21 +113,27 @@ class Sampler:
         """
         limits = np.broadcast_to(np.int32(slots) if limits is None else limits[:, None], (len(row_words), len(samples)))
         going = partial(Sampling, self, params, temperature, cut, Endings(self.ends, limits, stops))
-        rows = by_rows(self.mesh)
-        start = partial(self._start, slots=slots)
-        arguments = params, seed, place(prompts, rows), place(row_words, rows), samples.astype(np.uint32)
+        arguments = params, seed, prompts, row_words, samples.astype(np.uint32), slots
         if kept is None:
             nothing = np.zeros((3, len(row_words), len(samples), 0), np.float32)
-            return going(start(*arguments), [nothing], slots)
-        state = None
-        if kept.state is not None:
-            leaves, structure = jax.tree.flatten(jax.eval_shape(start, *arguments))
-            pairs = zip(leaves, kept.state, strict=True)
-            state = structure.unflatten([_put_back(leaf.shape, parts, rows) for leaf, parts in pairs])
-        return going(state, [kept.made], slots)
+            return going(self.start(*arguments), [nothing], slots)
+        return going(None if kept.state is None else self.taken_up(kept.state, *arguments), [kept.made], slots)
+
+    def start(
+        self, params: Params, seed: np.ndarray, prompts: Prompts, words: np.ndarray, samples: np.ndarray, slots: int
+    ) -> Any:
+        """The decoding state before the first token."""
+        rows = by_rows(self.mesh)
+        return self._start(params, seed, place(prompts, rows), place(words, rows), samples, slots=slots)
+
+    def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> Any:
+        """The decoding state that `own_parts` took apart; arguments as for `start`."""
+        leaves, structure = jax.tree.flatten(jax.eval_shape(partial(self.start, slots=arguments[-1]), *arguments[:-1]))
+        pairs = zip(leaves, kept, strict=True)
+        return structure.unflatten([_put_back(leaf.shape, parts, by_rows(self.mesh)) for leaf, parts in pairs])
 
     def decode(
-        self, params: Params, state: Decoding, at: int, temperature: float, cut: Truncation | None, count: int
+        self, params: Params, state: Any, at: int, temperature: float, cut: Truncation | None, count: int
     ) -> Any:
         """The next `count` tokens: new state, and [3, P, G, count] on every process."""
         return self._decode(params, state, np.int32(at), np.float32(temperature), cut, count=count)
@@ -143,7 +149,7 @@ class Sampling:
         temperature: float,
         cut: Truncation | None,
         endings: Endings,
-        state: Decoding | None,
+        state: Any,
         made: list[np.ndarray],
         slots: int,
     ):
@@ -175,7 +181,7 @@ class Sampling:
 
     def kept(self) -> Kept:
         """All that another process needs to go on."""
-        state = None if self._state is None else tuple(_own_parts(leaf) for leaf in jax.tree.leaves(self._state))
+        state = None if self._state is None else tuple(own_parts(leaf) for leaf in jax.tree.leaves(self._state))
         return Kept(np.concatenate(self._made, -1), state)
 
     def finish(self) -> Sampled:
@@ -194,13 +200,13 @@ class Sampling:
         return Sampled(tokens, log_probs, entropy, self._endings.lengths, self._endings.finish)
 
 
-def _own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
+def own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
     """What this process's devices hold of an array, in the order of their rows."""
     return tuple(np.asarray(s.data) for s in sorted(leaf.addressable_shards, key=lambda s: s.index[0].start or 0))
 
 
 def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: NamedSharding) -> jax.Array:
-    """The array that `_own_parts` took apart."""
+    """The array that `own_parts` took apart."""
     indices = sharding.addressable_devices_indices_map(shape)
     devices = sorted(indices, key=lambda d: indices[d][0].start or 0)
     pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]

@@ -1,0 +1,126 @@
+"""Learning in mode Exact: gradients of virtual shards, each computed by itself, added by a fixed tree."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ratchet_trainer import learner, optimiser
+from ratchet_trainer.exact.virtual_shards import VirtualShards, same_everywhere
+from ratchet_trainer.learner import Layout, Learner, Row, Rows
+from ratchet_trainer.model import lora
+from ratchet_trainer.model.policy import Params, Policy
+from ratchet_trainer.model.sharding import replicated
+from ratchet_trainer.slots import Micro, Objective
+
+
+class ExactLearner(Learner):
+    """A learner whose unit is the virtual shard; the optimiser runs on every device, on equal numbers."""
+
+    def __init__(self, policy: Policy, shards: VirtualShards):
+        self.policy, self.mesh, self._shards = policy, shards.mesh, shards
+        self._init = jax.jit(partial(learner._init, policy))
+        self._adapters = jax.jit(partial(learner._adapters, policy))
+        self._log_probs = jax.jit(partial(_log_probs, policy))
+        self._gradient = jax.jit(partial(_gradient, policy), static_argnames="loss")
+        self._step = jax.jit(_step, donate_argnums=(0, 1))
+        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=replicated(shards.mesh))
+
+    @property
+    def parts(self) -> int:
+        return self._shards.count
+
+    def init(self, seed: np.ndarray) -> tuple[Params, Any]:
+        found: tuple[Params, Any] = same_everywhere(self._shards, lambda: self._init(seed))
+        return found
+
+    def adapters(self, seed: np.ndarray) -> Params:
+        found: Params = same_everywhere(self._shards, lambda: self._adapters(seed))
+        return found
+
+    def prepare(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        objective: Objective,
+        numbers: dict[str, float],
+        sampled: bool,
+        old: bool,
+        reference: bool,
+    ) -> None:
+        shards, rows = self._shards, layout.prompts // (self._shards.count * layout.passes)
+        float32 = learner._float32
+        for device in range(len(shards.devices)):
+            own, moments = shards.shapes(params, device), shards.shapes(state, device)
+            floats = shards.shapes(layout.per_token([]), device, rows)
+            laid_out = shards.shapes(layout.rows([]), device, rows)
+            if old or reference:
+                self._log_probs.lower(own, laid_out, np.float32(1)).compile()
+            others = {"old": old, "reference": reference, "behaviour": sampled}
+            micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})
+            settings = float32(objective.settings())
+            gradient = self._gradient.lower(own, laid_out, micro, np.float32(1), settings, loss=objective.loss)
+            gradient.compile()
+            found = shards.shapes(gradient.out_info[0], device)
+            self._step.lower(own, moments, found, float32(numbers)).compile()
+
+    def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
+        own, laid_out, shards = self._shards.locals(params), layout.rows(rows), self._shards
+        return shards.joined(
+            shards.by_device(
+                lambda p: self._log_probs(own[p.device], shards.take(laid_out, p), np.float32(temperature)),
+                layout.prompts,
+                layout.passes,
+            )
+        )
+
+    def apply(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        rows: Rows,
+        micro: Micro,
+        temperature: float,
+        loss: Any,
+        settings: dict[str, np.float32],
+        numbers: dict[str, np.float32],
+    ) -> tuple[Params, Any, dict[str, float]]:
+        shards, own = self._shards, self._shards.locals(params)
+
+        def of_part(part: Any) -> Any:
+            mine = shards.take((rows, micro), part)
+            return self._gradient(own[part.device], *mine, np.float32(temperature), settings, loss=loss)
+
+        found = shards.by_device(of_part, layout.prompts, layout.passes)
+        sums = shards.added([[part[0] for part in some] for some in found], layout.passes)
+        peaks = shards.largest([[part[1] for part in some] for some in found])
+        moments = shards.locals(state)
+        stepped = [self._step(*each, numbers) for each in zip(own, moments, sums, strict=True)]
+        params, state = (shards.equal([one[i] for one in stepped]) for i in (0, 1))
+        return params, state, learner.on_host(stepped[0][2]) | peaks
+
+
+def _log_probs(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
+    return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+
+
+def _gradient(policy, params, rows, micro, temperature, settings, loss):
+    """Of one part: ((gradient, sums), largest)."""
+    part, frozen = lora.split(params)
+    share = learner.of_rows(policy, loss, temperature, settings)
+    whole = lambda p: share(lora.joined(p, frozen), rows, micro)  # noqa: E731
+    (value, (sums, largest)), gradient = jax.value_and_grad(whole, has_aux=True)(part)
+    return (gradient, sums | {"loss": value}), largest
+
+
+def _step(params, state, found, numbers):
+    gradient, sums = found
+    part, frozen = lora.split(params)
+    part, state, norm = optimiser.step(gradient, sums["loss"], state, part, numbers)
+    return lora.joined(part, frozen), state, sums | {"gradient_norm": norm}
