@@ -56,7 +56,7 @@ SHAPE = Architecture(vocabulary=512, width=256, heads=8, hidden=704, layers=(Lay
 PROMPTS, SAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS = 8, 8, 16, 32
 ROWS = PROMPTS * SAMPLES
 RUNS = 9
-OBJECTIVE = resolve(Rl(dataset="none", max_response_tokens=RESPONSE_TOKENS)).objective
+OBJECTIVE = resolve(Rl.model_validate({"dataset": "none", "maxResponseTokens": RESPONSE_TOKENS})).objective
 OPTIMISER = {"learning_rate": 1e-4, "weight_decay": 0.0, "clip_norm": 1.0}
 
 

@@ -138,13 +138,13 @@ class Reproducibility(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            f"self.virtualShards in {[2**i for i in range(9)]}",
+            f"!has(self.virtualShards) || self.virtualShards in {[2**i for i in range(9)]}",
             "virtualShards must be a power of two, at most 256",
             lambda r: r.virtual_shards in [2**i for i in range(9)],
             ".virtualShards",
         ),
         Rule(
-            "self.mode == 'Exact' || !has(self.rowsPerShard)",
+            "!has(self.rowsPerShard) || (has(self.mode) && self.mode == 'Exact')",
             "rowsPerShard is for mode Exact",
             lambda r: r.mode == "Exact" or r.rows_per_shard is None,
             ".rowsPerShard",
