@@ -128,7 +128,8 @@ class Sampler:
 
     def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> Any:
         """The decoding state that `own_parts` took apart; arguments as for `start`."""
-        leaves, structure = jax.tree.flatten(jax.eval_shape(partial(self.start, slots=arguments[-1]), *arguments[:-1]))
+        *others, slots = arguments
+        leaves, structure = jax.tree.flatten(jax.eval_shape(partial(self._start, slots=slots), *others))
         pairs = zip(leaves, kept, strict=True)
         return structure.unflatten([_put_back(leaf.shape, parts, by_rows(self.mesh)) for leaf, parts in pairs])
 
