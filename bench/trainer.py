@@ -7,6 +7,7 @@ tokens with 8 responses of 32 each, float32. Printed are
 
 * the matmul peak (2048 x 2048 x 2048) and the memory bandwidth (reading 256 MiB);
 * generation: tokens/s, and its share of the same weight matmuls alone, at the same shapes, one after the other;
+* the same with top-k and top-p, as a ratio to its time;
 * the update: its floating-point operations (6 a parameter and token; 2 forward, 4 backward) over its time, as a share
   of the peak;
 * a whole step, of both and what lies between them;
@@ -41,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ratchet_api.sampling import Sampling
 from ratchet_api.stages import Rl
 from ratchet_trainer import digests, keys
 from ratchet_trainer.checkpoint import Checkpoints, Content
@@ -50,6 +52,7 @@ from ratchet_trainer.methods import resolve
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.state import flat_paths
 
 SHAPE = Architecture(vocabulary=512, width=256, heads=8, hidden=704, layers=(Layer(),) * 3)
@@ -103,10 +106,10 @@ class Reference:
         self.rows = [Row(prompts[i // SAMPLES], tokens(RESPONSE_TOKENS), zeros) for i in range(ROWS)]
         self.advantages = draw.normal(size=(ROWS, RESPONSE_TOKENS))
 
-    def generate(self) -> Any:
+    def generate(self, cut: Truncation | None = None) -> Any:
         samples = np.arange(SAMPLES)
         return self.sampler.begin(
-            self.params, keys.seed_words(0), self.prompts, self.words, samples, RESPONSE_TOKENS, 1.0
+            self.params, keys.seed_words(0), self.prompts, self.words, samples, RESPONSE_TOKENS, 1.0, cut=cut
         ).finish()
 
     def update(self) -> Any:
@@ -198,6 +201,9 @@ def measure() -> dict[str, Any]:
         generationTokensPerSecond=tokens,
         generationOfMatmuls=alone / seconds,
     )
+    cut = Truncation.of(Sampling.model_validate({"topK": 50, "topP": "0.9"}))
+    truncated = best(lambda: reference.generate(cut))
+    say(f"  top-k and top-p   {truncated / seconds:8.2f} of its time", truncationOfGeneration=truncated / seconds)
     seconds, peak = best(reference.update), max(peak, matmul_peak())
     share = operations_of_update() / seconds / peak
     say(

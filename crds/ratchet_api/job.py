@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, field_validator
 from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, whole
 from ratchet_api.datasets import Dataset
 from ratchet_api.placements import PLACEMENTS, Placement
+from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.stages import STAGES, RowsPerPass, Stage
 from ratchet_api.status import Status
 
@@ -191,6 +192,11 @@ class Restart(ApiModel):
         le=604_800,
         default=1800,
     )
+
+    def patience(self, phase: str | None) -> int:
+        """Seconds without a sign of life after which a trainer hangs in a phase of /progress."""
+        slow = SLOW_PHASE_SECONDS if phase in SLOW_PHASES else 0
+        return max(self.progress_deadline_seconds, slow)
 
 
 class EnvVar(ApiModel):

@@ -63,9 +63,10 @@ def semantic_problems(spec: Spec) -> list[Problem]:
         except ImpossibleShape as error:
             found.append(Problem(f"{path}.{error.field}", str(error)))
             continue
-        if shards is not None and shards % devices(placement):
-            text = f"its {devices(placement)} devices do not divide reproducibility.virtualShards, {shards}"
-            found.append(Problem(path, f"{text}; in mode Exact they must"))
+        if shards is not None and shards % (there := devices(placement)):
+            out = "take a number of devices that is a power of two" if there & (there - 1) else f"set it to {there}"
+            text = f"its {there} devices do not divide reproducibility.virtualShards, {shards}, as mode Exact needs"
+            found.append(Problem(path, f"{text}; {out}"))
         for j, stage in enumerate(spec.stages):
             if stage.sft is not None and stage.sft.batch_size % count:
                 field, size = "sft.batchSize", stage.sft.batch_size

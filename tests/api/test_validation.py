@@ -139,3 +139,16 @@ def test_what_a_preset_decides_is_not_written_into_the_manifest():
     spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
     rl = spec.manifest()["stages"][1]["rl"]
     assert (rl["objective"], rl["credit"], "kl" in rl, "reference" in rl) == ({}, {}, False, False)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "shards", "way_out"),
+    [(8, 4, "set it to 8"), (3, 8, "take a number of devices that is a power of two"), (4, 8, None)],
+)
+def test_in_mode_exact_the_devices_divide_the_shards(hosts, shards, way_out):
+    job = full()
+    job["spec"]["placements"] = [{"name": "here", "cpu": {"hosts": hosts}}]
+    job["spec"]["reproducibility"] = {"mode": "Exact", "virtualShards": shards}
+    found = [str(p) for p in problems(job) if "virtualShards" in str(p)]
+    assert (way_out is None) == (found == [])
+    assert all(way_out in text and "spec.placements[0]" in text for text in found)

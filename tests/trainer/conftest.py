@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # Before JAX is imported: bits depend on the size of XLA's thread pool.
 os.environ.setdefault("NPROC", "1")
@@ -18,9 +19,17 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import parse_spec
+from ratchet_trainer import keys
+from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.rollout.journal import RolloutJournal
+from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.runtime import Drain, Saved
 from ratchet_trainer.word import Word
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+
+from squares import SMALL
 
 
 class MemoryRuntime:
@@ -104,3 +113,17 @@ class MemoryRuntime:
 def memory_runtime() -> type[MemoryRuntime]:
     """The class: call it with a spec, and with an earlier one's commits for a restart."""
     return MemoryRuntime
+
+
+@pytest.fixture(scope="session")
+def sampler() -> Sampler:
+    """A sampler of the small policy on one device."""
+    axes = ("data", "fsdp", "tensor")
+    mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    return Sampler(Policy(SMALL), mesh, BYTES.ends)
+
+
+@pytest.fixture(scope="session")
+def params() -> Any:
+    """Weights of the small policy."""
+    return jax.jit(Policy(SMALL).init)(keys.seed_words(1))

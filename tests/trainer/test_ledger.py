@@ -81,25 +81,31 @@ def test_every_second_of_every_attempt_is_in_one_category(folder: Folder) -> Non
 
 
 def test_what_an_attempt_before_had_reported_is_replay(tmp_path: Path) -> None:
-    first = Ledger(time.monotonic())
-    first.open(tmp_path, "a9-before00", 0)
+    now = 100.0
+
+    def books(tag: str, step: int) -> Ledger:
+        made = Ledger(now, lambda: now)
+        made.open(tmp_path, tag, step)
+        return made
+
+    first = books("a9-before00", 0)
+    first.enter("generate")
     for step in (1, 2, 3):
-        first.enter("generate")
+        now += 2
         first.step_done(step, 10)
     first.close(75)
 
-    second = Ledger(time.monotonic())
-    second.open(tmp_path, "a10-after000", 1)  # its steps 2 and 3 were reported, but not committed
+    second = books("a10-after000", 1)  # its steps 2 and 3 were reported, but not committed
+    second.enter("update")
     for step in (2, 3, 4):
-        second.enter("update")
-        time.sleep(0.01)
+        now += 0.25
         second.step_done(step, 10)
     second.close(0)
 
+    assert [line.get("generate") for line in ledger.read(tmp_path)["a9-before00"]] == [2, 2, 2, None]
     (line,) = ledger.read(tmp_path)["a10-after000"]
     assert (line["steps"], line["replayedSteps"], line["tokens"], line["replayedTokens"]) == (1, 2, 10, 20)
-    assert line["replay"] >= 0.02
-    assert line["update"] >= 0.01
+    assert (line["at"], line["replay"], line["update"]) == (0.75, 0.5, 0.25)
     assert ledger.summary(tmp_path)["stepsReplayed"] == 2
 
 

@@ -5,39 +5,15 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from squares import Squares
 
 from ratchet_trainer import keys
-from ratchet_trainer.data.items import Item
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.evaluate import Alone
 from ratchet_trainer.keys import Purpose
-from ratchet_trainer.model.architecture import Architecture, Layer
-from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.rollout.requests import Engine, Shape
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
 from ratchet_trainer.rollout.types import Draw, Request, Rollout
-
-SMALL = Architecture(vocabulary=259, width=32, heads=4, hidden=32, layers=(Layer(),))
-
-
-class Squares:
-    name, digest, size = "squares", "00", 1000
-
-    def item(self, index: int) -> Item:
-        return Item(f"{index} squared?", str(index * index))
-
-
-@pytest.fixture(scope="module")
-def sampler() -> Sampler:
-    axes = ("data", "fsdp", "tensor")
-    return Sampler(
-        Policy(SMALL), jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3), BYTES.ends
-    )
-
-
-@pytest.fixture(scope="module")
-def params(sampler: Sampler):
-    return jax.jit(Policy(SMALL).init)(keys.seed_words(1))
 
 
 def engine(sampler: Sampler, seed: int = 3, prompts: int = 4, response: int = CHUNK + 4) -> Engine:

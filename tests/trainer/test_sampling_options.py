@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from squares import SMALL, Squares
 
 from ratchet_api.sampling import Sampling
 from ratchet_trainer import keys
-from ratchet_trainer.data.items import Item
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.evaluate import Alone
 from ratchet_trainer.keys import Purpose
-from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.rollout.endings import Endings, Stops
 from ratchet_trainer.rollout.requests import Engine, Shape
@@ -26,7 +25,6 @@ from ratchet_trainer.rollout.types import Draw, Request, Rollout
 from ratchet_trainer.run import run
 from ratchet_trainer.runtime import Drain
 
-SMALL = Architecture(vocabulary=259, width=32, heads=4, hidden=32, layers=(Layer(),))
 LONGEST = 2 * CHUNK + 4
 (END,) = BYTES.ends
 
@@ -71,26 +69,6 @@ def test_no_truncation_is_none_and_top_p_of_one_drops_nothing() -> None:
 
 
 # In whole responses
-
-
-class Squares:
-    name, digest, size = "squares", "00", 1000
-
-    def item(self, index: int) -> Item:
-        return Item(f"{index} squared?", str(index * index))
-
-
-@pytest.fixture(scope="module")
-def sampler() -> Sampler:
-    axes = ("data", "fsdp", "tensor")
-    return Sampler(
-        Policy(SMALL), jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3), BYTES.ends
-    )
-
-
-@pytest.fixture(scope="module")
-def params(sampler: Sampler) -> Any:
-    return jax.jit(Policy(SMALL).init)(keys.seed_words(1))
 
 
 def sample(sampler: Sampler, params: Any, requests: list[Request], **sampling: Any) -> list[Rollout]:

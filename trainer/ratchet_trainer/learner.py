@@ -20,7 +20,7 @@ from ratchet_trainer import optimiser
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
-from ratchet_trainer.model.sharding import by_rows, place, place_host, replicated, shapes
+from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.row_passes import row_gradient, row_values
 from ratchet_trainer.slots import Micro, Objective
 
@@ -104,6 +104,19 @@ class Layout:
         return np.where(np.arange(self.response_slots) < lengths[:, None], found, 0.0)
 
 
+@dataclass(frozen=True)
+class LaidOut:
+    """A mini-batch at its fixed shape, on the host but for what global programs said of it (`Micro.old`,
+    `Micro.reference`), and what is asked of it."""
+
+    layout: Layout
+    rows: Rows
+    micro: Micro
+    temperature: np.float32
+    loss: Any  # the objective's, a function that shapes the program
+    settings: dict[str, np.float32]  # its numbers
+
+
 class Learner:
     """Compiled programs of one policy on one mesh; new shapes compile on first use. Parameters and optimiser state that
     are handed to an update are used up by it."""
@@ -144,23 +157,23 @@ class Learner:
         """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`:
         rows say what the sampler said of them; `old`, `reference`: so do the step's first weights and the reference's,
         and `log_probs` is needed too."""
-        rows = by_rows(self.mesh)
-        floats = shapes(layout.per_token([]), rows)
-        laid_out = shapes(layout.rows([]), rows)
-        if old or reference:
-            self._judge.lower(params, laid_out, np.float32(1), passes=layout.passes).compile()
+        floats = layout.per_token([])
         others = {"old": old, "reference": reference, "behaviour": sampled}
-        micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})
+        micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})  # type: ignore[arg-type]
+        settings = _float32(objective.settings())
+        batch = LaidOut(layout, layout.rows([]), micro, np.float32(1), objective.loss, settings)
+        self.compile(params, state, batch, _float32(numbers), judges=old or reference)
+
+    def compile(
+        self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32], *, judges: bool
+    ) -> None:
+        """Compiles `apply`, and with `judges` `log_probs`, for batches of this shape."""
+        rows, micro = shapes((batch.rows, batch.micro), by_rows(self.mesh))
+        passes = batch.layout.passes
+        if judges:
+            self._judge.lower(params, rows, batch.temperature, passes=passes).compile()
         self._update.lower(
-            params,
-            state,
-            laid_out,
-            micro,
-            np.float32(1),
-            _float32(objective.settings()),
-            _float32(numbers),
-            loss=objective.loss,
-            passes=layout.passes,
+            params, state, rows, micro, batch.temperature, batch.settings, numbers, loss=batch.loss, passes=passes
         ).compile()
 
     def adapters(self, seed: np.ndarray) -> Params:
@@ -210,28 +223,18 @@ class Learner:
         behaviour = None if rows[0].behaviour is None else layout.per_token([row.behaviour for row in rows])
         micro = Micro(layout.fill(advantages.astype(np.float32)), weight, None, old, reference, behaviour)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
-        return self.apply(
-            params, state, layout, layout.rows(rows), micro, temperature, objective.loss, settings, _float32(numbers)
-        )
+        batch = LaidOut(layout, layout.rows(rows), micro, np.float32(temperature), objective.loss, settings)
+        return self.apply(params, state, batch, _float32(numbers))
 
     def apply(
-        self,
-        params: Params,
-        state: Any,
-        layout: Layout,
-        rows: Rows,
-        micro: Micro,
-        temperature: float,
-        loss: Any,
-        settings: dict[str, np.float32],
-        numbers: dict[str, np.float32],
+        self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32]
     ) -> tuple[Params, Any, dict[str, float]]:
-        """`update` of what lies on the host, laid out."""
-        sharding = by_rows(self.mesh)
-        rows, micro = (place_host(tree, sharding) for tree in (rows, micro))
+        """`update` of a batch that is laid out."""
+        rows, micro = place((batch.rows, batch.micro), by_rows(self.mesh))
         params, state, metrics = self._update(
-            params, state, rows, micro, np.float32(temperature), settings, numbers, loss=loss, passes=layout.passes
-        )
+            params, state, rows, micro, batch.temperature, batch.settings, numbers,
+            loss=batch.loss, passes=batch.layout.passes,
+        )  # fmt: skip
         return params, state, on_host(metrics)
 
 
@@ -253,10 +256,13 @@ def _adapters(policy: Policy, seed: jax.Array) -> Params:
     return lora.trained(policy.init(seed))
 
 
-def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: jax.Array, passes: int) -> jax.Array:
-    def log_probs(params: Params, rows: Rows) -> jax.Array:
-        return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+def log_probs_of(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
+    """Log-probability of every token of the rows, float32[P, G, T]."""
+    return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
 
+
+def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: jax.Array, passes: int) -> jax.Array:
+    log_probs = lambda params, rows: log_probs_of(policy, params, rows, temperature)  # noqa: E731
     return row_values(mesh, log_probs, params, rows, passes)
 
 

@@ -21,7 +21,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,8 +41,9 @@ PACE_SECONDS = 1.0
 class Ledger:
     """The books of one process. Lines go to a file from `open` on; before, and on other processes, they only add up."""
 
-    def __init__(self, started: float):
-        """`started`: when the process began, on the monotonic clock."""
+    def __init__(self, started: float, clock: Callable[[], float] = time.monotonic):
+        """`started`: when the process began, on the clock."""
+        self._clock = clock
         self._started = self._since = self._written = started
         self._lock = threading.Lock()  # the process may be ended by another thread than the one that works
         self._file: IO[bytes] | None = None
@@ -93,7 +94,7 @@ class Ledger:
             self._file = None
 
     def _settle(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         replayed = self.category in USEFUL and self.step < self._reported_before
         self.seconds["replay" if replayed else self.category] += now - self._since
         self._since = now

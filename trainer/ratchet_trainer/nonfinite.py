@@ -31,7 +31,9 @@ def problem(found: Mapping[str, float]) -> str | None:
     return " and ".join(bad) or None
 
 
-def met(run: Run, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Mapping[str, np.ndarray]) -> None:
+def skip_or_fail(
+    run: Run, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Mapping[str, np.ndarray]
+) -> None:
     """An update of `who` (policy or critic) was not made: goes on where the stage says so. `numbers`: float64[R, T] of
     the rows, by name. *Collective.* Raises NonFinite, once the batch is written out."""
     step, what = run.state.step + 1, problem(found)

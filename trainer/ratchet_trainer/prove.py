@@ -221,12 +221,17 @@ def _storm(
     command: Sequence[str],
 ) -> list[Recovery]:
     disturber = Disturber(plan)
-    open_recoveries: list[tuple[Recovery, float, int]] = []  # with the time of the signal and the committed step
+    open_recoveries: list[tuple[Recovery, float, int, int]] = []  # with time of the signal, committed step, attempt
 
     def heard(document: dict[str, Any]) -> None:
         for entry in list(open_recoveries):
-            recovery, signalled, committed = entry
-            if document["step"] > committed and document["parts"].get("step") is not None:
+            recovery, signalled, committed, ended = entry
+            # The last words of the attempt that was killed may come late; its steps are no recovery.
+            if (
+                document["attempt"] > ended
+                and document["step"] > committed
+                and document["parts"].get("step") is not None
+            ):
                 recovery.seconds = round(time.monotonic() - signalled, 3)
                 recovery.parts = document["parts"]
                 open_recoveries.remove(entry)
@@ -256,7 +261,7 @@ def _storm(
         recovery.stepsLost = max(0, recovery.step - committed)
         disturber.reported = committed
         disturber.recoveries.append(recovery)
-        open_recoveries.append((recovery, disturber.signalled, committed))
+        open_recoveries.append((recovery, disturber.signalled, committed, gang.attempt))
         say(
             f"  {recovery.kind} kill in {recovery.moment} after step {recovery.step}: exit codes {codes}, "
             f"step {committed} stands, {recovery.stepsLost} lost"

@@ -177,7 +177,7 @@ class Run:
                 )
                 if nonfinite.problem(found):
                     shown = {"values": batch.values[part.place], "returns": batch.returns[part.place]}
-                    nonfinite.met(self, "critic", found, part.rows, shown)
+                    nonfinite.skip_or_fail(self, "critic", found, part.rows, shown)
                 else:
                     values.append(found)
             advantages = batch.advantages[part.place]
@@ -198,7 +198,7 @@ class Run:
                 part.reference,
             )
             if nonfinite.problem(found):
-                nonfinite.met(self, "policy", found, part.rows, {"advantages": advantages})
+                nonfinite.skip_or_fail(self, "policy", found, part.rows, {"advantages": advantages})
                 timing["skippedUpdates"] += 1
                 continue
             if not updates and found.get("old_gap", 0.0) > OLD_GAP_LIMIT:
@@ -234,7 +234,7 @@ class Run:
         )
         timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
-            nonfinite.met(self, "policy", found, rows, {})
+            nonfinite.skip_or_fail(self, "policy", found, rows, {})
             timing["skippedUpdates"] = 1
         state = replace(
             state,

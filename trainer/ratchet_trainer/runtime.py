@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet_api.base import read_tolerantly
 from ratchet_api.canonical import canonical, immutable_spec_hash
 from ratchet_api.job import Spec
-from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS, SLOW_PHASE_SECONDS, SLOW_PHASES
+from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
 from ratchet_trainer import digests, identity
 from ratchet_trainer.checkpoint import Checkpoints, Content, with_retries
 from ratchet_trainer.environment import Environment
@@ -138,8 +138,7 @@ class Runtime:
 
     def patience(self, phase: str) -> float:
         """Seconds in a phase without a sign of life after which the process hangs."""
-        deadline = self.job.spec.restart.progress_deadline_seconds
-        return float(max(deadline, SLOW_PHASE_SECONDS) if phase in SLOW_PHASES else deadline)
+        return float(self.job.spec.restart.patience(phase))
 
     def spend(self, category: str) -> None:
         """What comes now is of this category of the ledger, within the same phase."""

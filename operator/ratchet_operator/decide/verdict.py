@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.status import AttemptStatus
 from ratchet_operator.decide import stamps
@@ -305,27 +304,24 @@ def _deletions(world: World, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> I
         yield Sign("Deleted", f"pod {pod.name} was deleted{_leaving(pod)}", window, pod.deletion_asked)
 
 
-def _silent_for(answer: Raw | None, world: World) -> float | None:
+def _hang(answer: Raw, world: World) -> Sign | None:
     """The trainer's own watchdog ends a hang at the deadline; where that hangs, too, it is ended from outside."""
-    age = answer.get("lastSafePointAgeSeconds") if answer is not None else None
-    if answer is None or age is None or world.spec is None:
+    age, phase = answer.get("lastSafePointAgeSeconds"), answer.get("phase")
+    if age is None or world.spec is None:
         return None
-    deadline = world.spec.restart.progress_deadline_seconds
-    if answer.get("phase") in SLOW_PHASES:
-        deadline = max(deadline, SLOW_PHASE_SECONDS)
-    return float(age) if age >= HUNG_FACTOR * deadline else None
+    if age < HUNG_FACTOR * world.spec.restart.patience(phase):
+        return None
+    return Sign("Hung", f"the trainer has shown no sign of life for {age:.0f} s in phase {phase}", None)
 
 
 def _silence(world: World, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
     """Ends that no pod and no node tells of."""
     answer = world.progress_of(attempt.number, attempt.job_set_uid)
     jobset = world.own_jobset(attempt.number)
-    silence = _silent_for(answer, world)
     if answer is not None and answer.get("draining"):
         yield Sign("Drained", "the trainer reports that it is draining", NOTICE_SECONDS)
-    elif silence is not None:
-        phase = answer.get("phase") if answer is not None else None
-        yield Sign("Hung", f"the trainer has shown no sign of life for {silence:.0f} s in phase {phase}", None)
+    elif answer is not None and (hang := _hang(answer, world)) is not None:
+        yield hang
     elif attempt.running_time is not None and len(pods) < attempt.pods_total:
         yield Sign("Deleted", f"{attempt.pods_total - len(pods)} of {attempt.pods_total} pods have vanished", None)
     elif jobset is not None and jobset.failed is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from ratchet_trainer import optimiser
 from ratchet_trainer.credit import critic
 from ratchet_trainer.credit.critic import Critic, State, value_loss
-from ratchet_trainer.exact.virtual_shards import VirtualShards, same_everywhere
+from ratchet_trainer.exact.virtual_shards import Shard, VirtualShards
 from ratchet_trainer.learner import Layout, Row, on_host
 from ratchet_trainer.model.policy import Params, Policy
 
@@ -28,7 +28,7 @@ class ExactCritic(Critic):
         self._step = jax.jit(_step, donate_argnums=0)
 
     def init(self, params: Params) -> State:
-        found: State = same_everywhere(self._shards, lambda: self._init(self._shards.locals(params)[0]))
+        found: State = self._shards.spread(self._init(self._shards.on_each(params)[0]))
         return found
 
     def prepare(self, layout: Layout, numbers: dict[str, float]) -> None:
@@ -44,7 +44,7 @@ class ExactCritic(Critic):
             self._step.lower(own, shards.shapes(gradient.out_info, device), settings).compile()
 
     def values(self, state: State, layout: Layout, rows: list[Row]) -> np.ndarray:
-        own, laid_out, shards = self._shards.locals(state["params"]), layout.rows(rows), self._shards
+        own, laid_out, shards = self._shards.on_each(state["params"]), layout.rows(rows), self._shards
         found = shards.by_device(
             lambda p: self._expected(own[p.device], shards.take(laid_out, p)), layout.prompts, layout.passes
         )
@@ -53,9 +53,9 @@ class ExactCritic(Critic):
     def apply(
         self, state: State, layout: Layout, rows: Any, arrays: list[np.ndarray], settings: dict[str, np.float32]
     ) -> tuple[State, dict[str, float]]:
-        shards, own = self._shards, self._shards.locals(state)
+        shards, own = self._shards, self._shards.on_each(state)
 
-        def of_part(part: Any) -> Any:
+        def of_part(part: Shard) -> Any:
             return self._gradient(own[part.device]["params"], *shards.take((rows, *arrays), part), settings)
 
         sums = shards.added(shards.by_device(of_part, layout.prompts, layout.passes), layout.passes)

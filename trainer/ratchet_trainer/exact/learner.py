@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer import learner, optimiser
-from ratchet_trainer.exact.virtual_shards import VirtualShards, same_everywhere
-from ratchet_trainer.learner import Layout, Learner, Row, Rows
+from ratchet_trainer.exact.virtual_shards import Shard, VirtualShards
+from ratchet_trainer.learner import LaidOut, Layout, Learner, Row, on_host
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.policy import Params, Policy
 from ratchet_trainer.model.sharding import replicated
-from ratchet_trainer.slots import Micro, Objective
 
 
 class ExactLearner(Learner):
@@ -25,7 +24,7 @@ class ExactLearner(Learner):
         self.policy, self.mesh, self._shards = policy, shards.mesh, shards
         self._init = jax.jit(partial(learner._init, policy))
         self._adapters = jax.jit(partial(learner._adapters, policy))
-        self._log_probs = jax.jit(partial(_log_probs, policy))
+        self._log_probs = jax.jit(partial(learner.log_probs_of, policy))
         self._gradient = jax.jit(partial(_gradient, policy), static_argnames="loss")
         self._step = jax.jit(_step, donate_argnums=(0, 1))
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=replicated(shards.mesh))
@@ -35,42 +34,29 @@ class ExactLearner(Learner):
         return self._shards.count
 
     def init(self, seed: np.ndarray) -> tuple[Params, Any]:
-        found: tuple[Params, Any] = same_everywhere(self._shards, lambda: self._init(seed))
+        found: tuple[Params, Any] = self._shards.spread(self._init(seed))
         return found
 
     def adapters(self, seed: np.ndarray) -> Params:
-        found: Params = same_everywhere(self._shards, lambda: self._adapters(seed))
+        found: Params = self._shards.spread(self._adapters(seed))
         return found
 
-    def prepare(
-        self,
-        params: Params,
-        state: Any,
-        layout: Layout,
-        objective: Objective,
-        numbers: dict[str, float],
-        sampled: bool,
-        old: bool,
-        reference: bool,
+    def compile(
+        self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32], *, judges: bool
     ) -> None:
-        shards, rows = self._shards, layout.prompts // (self._shards.count * layout.passes)
-        float32 = learner._float32
+        shards = self._shards
+        size = batch.layout.prompts // (shards.count * batch.layout.passes)
         for device in range(len(shards.devices)):
             own, moments = shards.shapes(params, device), shards.shapes(state, device)
-            floats = shards.shapes(layout.per_token([]), device, rows)
-            laid_out = shards.shapes(layout.rows([]), device, rows)
-            if old or reference:
-                self._log_probs.lower(own, laid_out, np.float32(1)).compile()
-            others = {"old": old, "reference": reference, "behaviour": sampled}
-            micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})
-            settings = float32(objective.settings())
-            gradient = self._gradient.lower(own, laid_out, micro, np.float32(1), settings, loss=objective.loss)
+            rows, micro = shards.shapes((batch.rows, batch.micro), device, size)
+            if judges:
+                self._log_probs.lower(own, rows, batch.temperature).compile()
+            gradient = self._gradient.lower(own, rows, micro, batch.temperature, batch.settings, loss=batch.loss)
             gradient.compile()
-            found = shards.shapes(gradient.out_info[0], device)
-            self._step.lower(own, moments, found, float32(numbers)).compile()
+            self._step.lower(own, moments, shards.shapes(gradient.out_info[0], device), numbers).compile()
 
     def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
-        own, laid_out, shards = self._shards.locals(params), layout.rows(rows), self._shards
+        own, laid_out, shards = self._shards.on_each(params), layout.rows(rows), self._shards
         return shards.joined(
             shards.by_device(
                 lambda p: self._log_probs(own[p.device], shards.take(laid_out, p), np.float32(temperature)),
@@ -80,34 +66,21 @@ class ExactLearner(Learner):
         )
 
     def apply(
-        self,
-        params: Params,
-        state: Any,
-        layout: Layout,
-        rows: Rows,
-        micro: Micro,
-        temperature: float,
-        loss: Any,
-        settings: dict[str, np.float32],
-        numbers: dict[str, np.float32],
+        self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32]
     ) -> tuple[Params, Any, dict[str, float]]:
-        shards, own = self._shards, self._shards.locals(params)
+        shards, own, layout = self._shards, self._shards.on_each(params), batch.layout
 
-        def of_part(part: Any) -> Any:
-            mine = shards.take((rows, micro), part)
-            return self._gradient(own[part.device], *mine, np.float32(temperature), settings, loss=loss)
+        def of_part(part: Shard) -> Any:
+            mine = shards.take((batch.rows, batch.micro), part)
+            return self._gradient(own[part.device], *mine, batch.temperature, batch.settings, loss=batch.loss)
 
         found = shards.by_device(of_part, layout.prompts, layout.passes)
         sums = shards.added([[part[0] for part in some] for some in found], layout.passes)
         peaks = shards.largest([[part[1] for part in some] for some in found])
-        moments = shards.locals(state)
+        moments = shards.on_each(state)
         stepped = [self._step(*each, numbers) for each in zip(own, moments, sums, strict=True)]
         params, state = (shards.equal([one[i] for one in stepped]) for i in (0, 1))
-        return params, state, learner.on_host(stepped[0][2]) | peaks
-
-
-def _log_probs(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
-    return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+        return params, state, on_host(stepped[0][2]) | peaks
 
 
 def _gradient(policy, params, rows, micro, temperature, settings, loss):

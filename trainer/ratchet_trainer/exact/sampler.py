@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ratchet_trainer import keys
 from ratchet_trainer.exact.virtual_shards import VirtualShards
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.rollout import sampler
-from ratchet_trainer.rollout.sampler import CHUNK, Sampler
+from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import Truncation
 
 
@@ -25,32 +25,17 @@ class ExactSampler(Sampler):
         self._start = jax.jit(partial(sampler._start, policy), static_argnames="slots")
         self._decode = jax.jit(partial(_decode, policy, ends), static_argnames="count", donate_argnums=1)
 
-    def prepare(
-        self,
-        params: Params,
-        prompts: int,
-        prompt_slots: int,
-        samples: int,
-        slots: int,
-        cut: Truncation | None = None,
-    ) -> None:
-        """Compiles for these sizes ahead of the first call, for each device of this process."""
+    def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         shards, each = self._shards, prompts // self._shards.count
+        laid_out, words = lay_out_prompts([], each, prompt_slots), np.zeros((each, 5), np.uint32)
         for device in range(len(shards.devices)):
-            own = shards.shapes(params, device)
-            laid_out = shards.shapes(lay_out_prompts([], each, prompt_slots), device)
-            words = shards.shapes(np.zeros((each, 5), np.uint32), device)
-            numbers = np.arange(samples, dtype=np.uint32)
-            start = self._start.lower(own, keys.seed_words(0), laid_out, words, numbers, slots=slots)
-            start.compile()
-            state = shards.shapes(start.out_info, device)
-            for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
-                self._decode.lower(own, state, np.int32(0), np.float32(1), cut, count=count).compile()
+            placed = partial(shards.shapes, device=device)
+            yield placed(params), placed(laid_out), placed(words), placed
 
     def start(
         self, params: Params, seed: np.ndarray, prompts: Prompts, words: np.ndarray, samples: np.ndarray, slots: int
     ) -> list[Any]:
-        own = self._shards.locals(params)
+        own = self._shards.on_each(params)
         parts = self._shards.parts(len(words), passes=1)
         rows = (prompts, words)
         return [self._start(own[p.device], seed, *self._shards.take(rows, p), samples, slots=slots) for p in parts]
@@ -58,7 +43,7 @@ class ExactSampler(Sampler):
     def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> list[Any]:
         params, seed, prompts, words, samples, slots = arguments
         parts = list(self._shards.parts(len(words), passes=1))
-        own = self._shards.locals(params)[0]
+        own = self._shards.on_each(params)[0]
         start = partial(self._start, slots=slots)
         one = jax.eval_shape(start, own, seed, *self._shards.take((prompts, words), parts[0]), samples)
         leaves, structure = jax.tree.flatten([one] * len(parts))
@@ -70,7 +55,7 @@ class ExactSampler(Sampler):
     def decode(
         self, params: Params, state: list[Any], at: int, temperature: float, cut: Truncation | None, count: int
     ) -> Any:
-        own = self._shards.locals(params)
+        own = self._shards.on_each(params)
         each, found, made = self._shards.each, [], [[] for _ in own]
         for i, one in enumerate(state):
             new, chunk = self._decode(own[i // each], one, np.int32(at), np.float32(temperature), cut, count=count)

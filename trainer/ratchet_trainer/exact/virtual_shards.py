@@ -26,7 +26,7 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.model.sharding import by_rows, replicated
+from ratchet_trainer.model.sharding import by_rows, place, replicated
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class VirtualShards:
 
     def parts(self, rows: int, passes: int) -> Iterator[Shard]:
         """This process's parts of a batch of so many rows, in order; each virtual shard is cut into `passes`."""
-        size, own = rows // (self.count * passes), rows // len(list(self.mesh.devices.flat))
+        size, own = rows // (self.count * passes), rows // self.mesh.devices.size
         for local, (index, _) in enumerate(self.devices):
             for i in range(self.each * passes):
                 at = i * size
@@ -88,7 +88,7 @@ class VirtualShards:
         held = {piece.device: piece.data for piece in x.addressable_shards}
         return [held[device] for _, device in self.devices]
 
-    def locals(self, tree: Any) -> list[Any]:
+    def on_each(self, tree: Any) -> list[Any]:
         """A tree of global arrays as one tree a device."""
         leaves, structure = jax.tree.flatten(tree)
         return [structure.unflatten(own) for own in zip(*map(self.local, leaves), strict=True)]
@@ -104,6 +104,10 @@ class VirtualShards:
         return jax.tree.map(one, tree)
 
     # Wholes
+
+    def spread(self, tree: Any) -> Any:
+        """What a program gave on one device, on all of them: bits that no mesh can change."""
+        return place(jax.tree.map(np.asarray, tree), replicated(self.mesh))
 
     def equal(self, trees: Sequence[Any]) -> Any:
         """Global arrays that are equal everywhere, of one tree a device."""
@@ -152,25 +156,10 @@ class VirtualShards:
     def by_device(self, function: Callable[[Shard], Any], rows: int, passes: int) -> list[list[Any]]:
         """What `function` gives for every part, as one list a device. Each device works on its own queue."""
         found: list[list[Any]] = [[] for _ in self.devices]
-        for shard in self._in_turn(rows, passes):
+        # All devices get their first part, then all their second: so none waits for another to be fed.
+        for shard in sorted(self.parts(rows, passes), key=lambda shard: shard.own_rows.start):
             found[shard.device].append(function(shard))
         return found
-
-    def _in_turn(self, rows: int, passes: int) -> list[Shard]:
-        # All devices get their first part, then all their second: so none waits for another to be fed.
-        return sorted(self.parts(rows, passes), key=lambda shard: shard.own_rows.start)
-
-
-def same_everywhere(shards: VirtualShards, make: Callable[[], Any]) -> Any:
-    """What a program gives on one device, put onto all: bits that no mesh can change."""
-    host = jax.tree.map(np.asarray, make())
-    sharding = replicated(shards.mesh)
-    place = partial(_place, sharding=sharding)
-    return jax.tree.map(place, host)
-
-
-def _place(x: np.ndarray, sharding: Any) -> jax.Array:
-    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def _unflat(flat: jax.Array, structure: Any, shapes: tuple[tuple[int, ...], ...]) -> Any:

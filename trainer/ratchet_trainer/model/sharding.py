@@ -22,18 +22,16 @@ def by_rows(mesh: Mesh) -> NamedSharding:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays -> global arrays. `device_put` would compare them across processes, at the price of a collective."""
+    """Host arrays -> global arrays; what is global stays as it is. `device_put` would compare them across processes, at
+    the price of a collective."""
 
     def one(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array):
+            return x
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(one, tree)
-
-
-def place_host(tree: Any, sharding: NamedSharding) -> Any:
-    """`place` for what lies on the host; global arrays stay as they are."""
-    return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else place(x, sharding), tree)
 
 
 def shapes(tree: Any, sharding: NamedSharding) -> Any:

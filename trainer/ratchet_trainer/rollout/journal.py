@@ -93,6 +93,9 @@ class RolloutJournal:
             log.warning("what was sampled is not kept: %s", error)
 
     def _load(self, context: str) -> dict[str, Kept]:
+        for other in self._path.parent.glob("*-of-*"):
+            if other.name.partition("-of-")[2] != self._path.name.partition("-of-")[2]:
+                other.unlink(missing_ok=True)  # of another number of processes: nobody will ask for it again
         try:
             data = self._path.read_bytes()
         except OSError:

@@ -6,6 +6,7 @@ process that holds a row matter. Rows are spread over the mesh axis `data`; what
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -80,16 +81,19 @@ class Sampler:
         cut: Truncation | None = None,
     ) -> None:
         """Compiles for these sizes ahead of the first call; `params` may be shapes."""
+        seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
+        for own, laid_out, words, placed in self.templates(params, prompts, prompt_slots):
+            start = self._start.lower(own, seed, laid_out, words, numbers, slots=slots)
+            start.compile()
+            state = placed(start.out_info)
+            for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
+                self._decode.lower(own, state, np.int32(0), np.float32(1), cut, count=count).compile()
+
+    def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
+        """For each program to compile the shapes of parameters, prompts and row words, and what places a state's."""
         rows = by_rows(self.mesh)
-        laid_out = shapes(lay_out_prompts([], prompts, prompt_slots), rows)
-        row_words = jax.ShapeDtypeStruct((prompts, 5), np.uint32, sharding=rows)
-        start = self._start.lower(
-            params, keys.seed_words(0), laid_out, row_words, np.arange(samples, dtype=np.uint32), slots=slots
-        )
-        start.compile()
-        state = shapes(start.out_info, rows)
-        for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
-            self._decode.lower(params, state, np.int32(0), np.float32(1), cut, count=count).compile()
+        words = jax.ShapeDtypeStruct((prompts, 5), np.uint32, sharding=rows)
+        yield params, shapes(lay_out_prompts([], prompts, prompt_slots), rows), words, lambda tree: shapes(tree, rows)
 
     def begin(
         self,
