@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,12 +96,9 @@ class Runtime:
         self._peers, self._watchdog = peers, watchdog
         self._identity = identity.present(self.mesh)
         self._exact_since: dict[str, Any] | None = None
-        self._checkpoints = Checkpoints(
-            Path(spec.checkpoint.directory), environment.tag, spec.checkpoint.keep, self._identity
-        )
-        self.rollouts = RolloutJournal(
-            Path(spec.checkpoint.directory), self.process, self.processes, lambda value: self.gather(value)
-        )
+        directory = Path(spec.checkpoint.directory)
+        self._checkpoints = Checkpoints(directory, environment.tag, spec.checkpoint.keep, self._identity)
+        self.rollouts = RolloutJournal(directory, self.process, self.processes, self.gather)
         names = {dataset.name for dataset in spec.datasets}
         self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"], names)
         self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the word are of these
@@ -115,7 +113,7 @@ class Runtime:
         watchdog.silence = progress.silence
         self.enter("start")
 
-    @property
+    @cached_property
     def name_of_run(self) -> list[Any]:
         """What tells this run's programs and trajectory from every other's, as plain JSON."""
         return [self.job.uid, identity.config_hash(self.job.spec, 0), self._identity]

@@ -6,7 +6,6 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -19,7 +18,7 @@ from jax.sharding import Mesh
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
-from ratchet_trainer import keys, optimiser, sft
+from ratchet_trainer import exact, keys, optimiser, sft
 from ratchet_trainer.credit.critic import Critic
 from ratchet_trainer.data.items import Source, check_lengths, open_source
 from ratchet_trainer.data.tokenizer import BYTES
@@ -60,17 +59,13 @@ class Machine:
         if model.lora is not None:
             architecture = replace(architecture, adapters=adapters(model.lora))
         self.policy = Policy(architecture)
-        if virtual_shards is None:
+        self._shards = None if virtual_shards is None else exact.VirtualShards(mesh, virtual_shards)
+        if self._shards is None:
             self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
             self.learner = Learner(self.policy, mesh)
-            self._critic: Callable[[], Critic] = lambda: Critic(self.policy, mesh)
         else:
-            from ratchet_trainer import exact
-
-            shards = exact.VirtualShards(mesh, virtual_shards)
-            self.sampler = exact.ExactSampler(self.policy, shards, self.tokenizer.ends)
-            self.learner = exact.ExactLearner(self.policy, shards)
-            self._critic = lambda: exact.ExactCritic(self.policy, shards)
+            self.sampler = exact.ExactSampler(self.policy, self._shards, self.tokenizer.ends)
+            self.learner = exact.ExactLearner(self.policy, self._shards)
 
     def start(self, seed: int) -> tuple[Any, Any]:
         """The parameters that a run starts from, drawn or read, and a fresh optimiser state."""
@@ -107,7 +102,9 @@ class Machine:
 
     @cached_property
     def critic(self) -> Critic:
-        return self._critic()
+        if self._shards is not None:
+            return exact.ExactCritic(self.policy, self._shards)
+        return Critic(self.policy, self.mesh)
 
     @cached_property
     def template(self) -> tuple[Any, Any]:
