@@ -6,11 +6,11 @@ reasoning-gym tasks) are in `validate`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
-from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, whole
+from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, as_whole, whole
 from ratchet_api.datasets import Dataset
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
@@ -93,6 +93,16 @@ class Model(ApiModel):
         default=None, max_length=16_384, description="What the system message of every prompt says; absent: none."
     )
     lora: Lora | None = Field(default=None, description="Train adapters instead of the weights; absent: the weights.")
+    dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
+        default=None,
+        description="Number format of activations and matrix products; weights and optimiser are float32 always. auto: "
+        "bfloat16 where a measurement at the first start finds it faster, and so for the job's life. Absent: float32.",
+    )
+    activation_checkpointing: bool | None = Field(
+        default=None,
+        description="Whether an update keeps only what goes from layer to layer and computes the rest again for the "
+        "gradient: far less memory, about a third more work. Absent: no.",
+    )
 
 
 class Checkpoint(ApiModel):
@@ -175,6 +185,36 @@ class Reproducibility(ApiModel):
         return self.virtual_shards if self.mode == "Exact" else None
 
 
+MeshSize = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
+
+
+class Parallelism(ApiModel):
+    """How a model and its batches are shared among the devices of an attempt: a mesh of data x fsdp x tensor."""
+
+    data: MeshSize | None = Field(
+        default=None,
+        description="Groups of devices that each hold the whole model. Absent: as many as the devices make, on every "
+        "placement.",
+    )
+    fsdp: Whole = whole(
+        "Devices of a group that share weights, gradients and optimiser state, and take rows of their own.",
+        ge=1,
+        le=65_536,
+        default=1,
+    )
+    tensor: Whole = whole(
+        "Devices that share the matrix products of the same rows; fast only where they are close to one another.",
+        ge=1,
+        le=65_536,
+        default=1,
+    )
+
+    def data_on(self, devices: int) -> int | None:
+        """The size of axis data on so many devices; None if they do not fit."""
+        data, rest = divmod(devices, self.fsdp * self.tensor)
+        return data if data and not rest and self.data in (None, data) else None
+
+
 class Restart(ApiModel):
     """What disturbances and failures may cost."""
 
@@ -246,7 +286,7 @@ class PodTemplate(ApiModel):
     )
 
 
-IMMUTABLE = ("model", "seed", "reproducibility")
+IMMUTABLE = ("model", "seed", "reproducibility", "parallelism")
 
 
 def _immutable(field: str) -> Rule:
@@ -268,6 +308,14 @@ class Spec(ApiModel):
             "a stage names a data set that is not in spec.datasets",
             lambda s: {(t.sft or t.rl).dataset for t in s.stages if t.sft or t.rl} <= {d.name for d in s.datasets},
             ".stages",
+        ),
+        Rule(
+            "!has(self.parallelism) || !has(self.reproducibility) || !has(self.reproducibility.mode) || "
+            "self.reproducibility.mode != 'Exact' || ((!has(self.parallelism.fsdp) || self.parallelism.fsdp == 1) && "
+            "(!has(self.parallelism.tensor) || self.parallelism.tensor == 1))",
+            "mode Exact is for models that fit a device: parallelism.fsdp and tensor must be 1",
+            lambda s: s.reproducibility.mode != "Exact" or s.parallelism.fsdp * s.parallelism.tensor == 1,
+            ".parallelism",
         ),
         *(_immutable(name) for name in IMMUTABLE),
         Rule(
@@ -300,6 +348,9 @@ class Spec(ApiModel):
     placements: list[Placement] = PLACEMENTS
     reproducibility: Reproducibility = Field(
         default=Reproducibility(), description="Between which runs the bits are equal, and what that may cost."
+    )
+    parallelism: Parallelism = Field(
+        default=Parallelism(), description="How the model and its batches are shared among the devices."
     )
     restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")

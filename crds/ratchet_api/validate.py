@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, RLTrainingJob, Spec
+from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
 from ratchet_api.tpu import ImpossibleShape, Shape, shape
 
@@ -63,7 +63,10 @@ def semantic_problems(spec: Spec) -> list[Problem]:
         except ImpossibleShape as error:
             found.append(Problem(f"{path}.{error.field}", str(error)))
             continue
-        if shards is not None and shards % (there := devices(placement)):
+        there = devices(placement)
+        if spec.parallelism.data_on(there) is None:
+            found.append(Problem("spec.parallelism", _misfit(spec.parallelism, placement.name, there)))
+        if shards is not None and shards % there:
             out = "take a number of devices that is a power of two" if there & (there - 1) else f"set it to {there}"
             text = f"its {there} devices do not divide reproducibility.virtualShards, {shards}, as mode Exact needs"
             found.append(Problem(path, f"{text}; {out}"))
@@ -82,6 +85,15 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                 )
             )
     return found
+
+
+def _misfit(wanted: Parallelism, placement: str, there: int) -> str:
+    each = wanted.fsdp * wanted.tensor
+    text = f"{wanted.data or 'data'} x {wanted.fsdp} x {wanted.tensor} (data x fsdp x tensor) does not fit the {there} "
+    text += f"devices of placement {placement}; "
+    if there % each:
+        return text + f"fsdp x tensor must divide {there}"
+    return text + f"leave data out, or set it to {there // each}"
 
 
 def problems(manifest: Any) -> list[Problem]:

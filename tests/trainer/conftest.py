@@ -53,6 +53,7 @@ class MemoryRuntime:
         self.job = SimpleNamespace(spec=parse_spec(spec), may_enter=len(spec["stages"]) - 1)
         axes = ("data", "fsdp", "tensor")
         self.mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+        self.dtype = self.job.spec.model.dtype or "float32"
         self.commits: list[tuple[int, dict, dict, list[bytes], dict | None]] = [] if commits is None else commits
         self.drain_at, self.safe_points = drain_at, 0
         self.steps: list[tuple[int, dict, dict]] = []
@@ -80,11 +81,11 @@ class MemoryRuntime:
             self.drained = self.phases[-1], len(self.steps)
             raise Drain
 
-    def restore(self, shardings: Callable[[str], Any]) -> Saved | None:
+    def restore(self, shardings: Callable[..., Any]) -> Saved | None:
         if not self.commits:
             return None
         step, arrays, control, _, _ = self.commits[-1]
-        placed = {path: jax.device_put(leaf, shardings(path)) for path, leaf in arrays.items()}
+        placed = {path: jax.device_put(leaf, shardings(path, leaf.shape)) for path, leaf in arrays.items()}
         return Saved(step, placed, control)
 
     def commit(self, saved: Saved, boundary: dict | None = None, wait: bool = False) -> None:

@@ -59,7 +59,7 @@ def run(runtime) -> None:
     spec = jax.sharding.PartitionSpec
     replicated = jax.sharding.NamedSharding(runtime.mesh, spec())
     shared = jax.sharding.NamedSharding(runtime.mesh, spec("data"))
-    saved = runtime.restore(lambda path: replicated)
+    saved = runtime.restore(lambda path, shape: replicated)
     maybe_hold(runtime, "restore", saved.step if saved else 0)
     if saved is None:
         arrays = {f"params/{i}": np.full((64, 8), i, np.float32) for i in range(3)} | {

@@ -30,7 +30,7 @@ UNUSUAL = ("gemma3-multimodal", "llama-old-fields")
 """Likewise: bfloat16 in several files beside an encoder of images; float16, older fields, a copy of a tied head."""
 
 
-def everywhere(path: str) -> jax.sharding.Sharding:
+def everywhere(path: str, shape: tuple[int, ...]) -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 

@@ -18,22 +18,25 @@ WEIGHTS = "params/"
 """Paths of the policy's parameters begin so."""
 
 
-def host_copies(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def host_copies(arrays: Mapping[str, Any], keep: bool = True) -> dict[str, np.ndarray]:
     """Whole leaves, copied to this host in order of their paths; the device buffers may be donated afterwards.
 
-    A leaf that is spread over processes is gathered first: a collective, so every process must call this.
+    A leaf that is spread over processes is gathered first: a collective, so every process must call this; who does not
+    write need not `keep` any.
     """
     copies = {}
     for path in sorted(arrays):
         leaf = arrays[path]
         if getattr(leaf, "is_fully_addressable", True):
-            copies[path] = np.array(leaf)
+            copy = np.array(leaf)
         elif leaf.is_fully_replicated:
-            copies[path] = np.array(leaf.addressable_data(0))
+            copy = np.array(leaf.addressable_data(0))
         else:
             from jax.experimental import multihost_utils
 
-            copies[path] = np.array(multihost_utils.process_allgather(leaf, tiled=True))
+            copy = np.array(multihost_utils.process_allgather(leaf, tiled=True))
+        if keep:
+            copies[path] = copy
     return copies
 
 

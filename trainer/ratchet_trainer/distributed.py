@@ -12,8 +12,9 @@ import socket
 import time
 from pathlib import Path
 
+from ratchet_api.job import Parallelism
 from ratchet_trainer.environment import Environment
-from ratchet_trainer.errors import PeerLost
+from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
 from ratchet_trainer.peers import CONNECT_SECONDS, SILENCE_SECONDS, patience
 
 XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
@@ -66,11 +67,31 @@ def start(environment: Environment, cache: Path) -> None:
         raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
 
 
-def mesh():
-    """The mesh of all devices: fsdp and tensor 1, data the rest."""
+ONE = Parallelism()
+
+
+def mesh(parallelism: Parallelism = ONE):
+    """The mesh of all devices. Raises ConfigurationInvalid when they are not data x fsdp x tensor."""
     import jax
 
-    return jax.make_mesh((jax.device_count(), 1, 1), AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    count = jax.device_count()
+    data = parallelism.data_on(count)
+    if data is None:
+        raise ConfigurationInvalid(
+            f"spec.parallelism: {parallelism.data or 'data'} x {parallelism.fsdp} x {parallelism.tensor} (data x fsdp "
+            f"x tensor) does not fit the {count} devices that are here; fsdp x tensor must divide them, and data is "
+            f"best left out"
+        )
+    sizes = data, parallelism.fsdp, parallelism.tensor
+    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+
+
+def one_device():
+    """A mesh of this process's first device, for what needs no other."""
+    import jax
+
+    kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((1, 1, 1), AXES, axis_types=kinds, devices=jax.local_devices()[:1])
 
 
 def _bind_gloo(address: str) -> None:

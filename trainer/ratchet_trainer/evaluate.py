@@ -16,6 +16,7 @@ import numpy as np
 
 from ratchet_api.job import Spec
 from ratchet_api.stages import Rl
+from ratchet_trainer import distributed
 from ratchet_trainer.data.items import Item, open_source
 from ratchet_trainer.data.reasoning_gym_items import ReasoningGymItems
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
@@ -80,11 +81,7 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     users = [s for s in (stage.rl or stage.sft for stage in spec.stages) if s is not None and s.dataset == dataset]
     if not users:
         raise ConfigurationInvalid(f"no stage uses data set {dataset}, so its lengths are unknown")
-    axes = ("data", "fsdp", "tensor")
-    mesh = jax.make_mesh(
-        (1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * len(axes), devices=jax.local_devices()[:1]
-    )
-    one = machine(spec.model, mesh)
+    one = machine(spec.model, distributed.one_device())
     kept = trained(one.policy.abstract)
     wanted = flat_paths({"params": kept})
     arrays = {path: np.asarray(saved.arrays[path]) for path in wanted if path in saved.arrays}

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ratchet_trainer import optimiser
+from ratchet_trainer import keys, optimiser
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
-from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, row_parts, shapes
 from ratchet_trainer.row_passes import row_gradient, row_values
 from ratchet_trainer.slots import Micro, Objective
 
@@ -123,21 +123,23 @@ class Learner:
 
     def __init__(self, policy: Policy, mesh: Mesh):
         self.policy, self.mesh = policy, mesh
-        everywhere = replicated(mesh)
-        self._init = jax.jit(partial(_init, policy), out_shardings=everywhere)
-        self._adapters = jax.jit(partial(_adapters, policy), out_shardings=everywhere)
+        start = of_parameters(mesh, jax.eval_shape(partial(_init, policy), keys.seed_words(0)))
+        part = lora.trained(start[0])
+        self._init = jax.jit(partial(_init, policy), out_shardings=start)
+        self._adapters = jax.jit(partial(_adapters, policy), out_shardings=part)
         self._judge = jax.jit(partial(_judge, policy, mesh), static_argnames="passes", out_shardings=by_rows(mesh))
-        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=everywhere)
+        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=part)
+        self._whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
         self._update = jax.jit(
             partial(_update, policy, mesh),
             static_argnames=("loss", "passes"),
             donate_argnums=(0, 1),
-            out_shardings=everywhere,
+            out_shardings=(*start, replicated(mesh)),
         )
 
     @property
     def parts(self) -> int:
-        return self.mesh.shape["data"]
+        return row_parts(self.mesh)
 
     def init(self, seed: np.ndarray) -> tuple[Params, Any]:
         """Fresh parameters and optimiser state from a raw key."""
@@ -183,7 +185,7 @@ class Learner:
     def fresh_optimiser(self, params: Params) -> Any:
         shapes = jax.eval_shape(optimiser.init, lora.trained(self.policy.abstract))
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-        return place(zeros, replicated(self.mesh))
+        return place(zeros, of_parameters(self.mesh, zeros))
 
     def copied(self, params: Params) -> Params:
         """The same weights in buffers of their own, which no update uses up."""
@@ -196,7 +198,7 @@ class Learner:
 
     def on_host(self, values: jax.Array, layout: Layout, rows: list[Row]) -> np.ndarray:
         """Values [P, G, T] of the rows as float64[R, T] on every process. *Collective.*"""
-        return layout.of_rows(np.asarray(self._copy(values)), rows)
+        return layout.of_rows(np.asarray(self._whole(values)), rows)
 
     def update(
         self,

@@ -1,8 +1,11 @@
 """Programs over rows that lie on several devices: each takes its own, some at a time.
 
 Decides passes and collectives. A device takes its rows in `passes` equal parts, one after the other, so that what one
-part needs is freed before the next; what they found is added in that order, then over the devices. Two collectives a
-gradient, whatever the number of leaves, as each costs a wait for the slowest process.
+part needs is freed before the next; what they found is added in that order, then over the devices.
+
+Where each device holds the whole model, a gradient costs two collectives, whatever the number of leaves, as each is a
+wait for the slowest process. Where parameters are spread, XLA partitions the program by where they lie, and a gradient
+lies as its parameter from the first pass on.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ratchet_trainer.model.lora import joined
+from ratchet_trainer.model.sharding import ROWS, is_spread, of_parameters, row_parts
 
 Sums = dict[str, jax.Array]
 
@@ -23,13 +27,15 @@ Sums = dict[str, jax.Array]
 def row_values(mesh: Mesh, function: Callable[..., jax.Array], params: Any, rows: Any, passes: int) -> jax.Array:
     """function(params, rows) for all rows, where its result, too, has them along its first axis."""
 
-    def of_my_rows(params: Any, rows: Any) -> jax.Array:
+    def of_my_rows(params: Any, rows: Any, parts: int = 1) -> jax.Array:
         if passes == 1:
             return function(params, rows)
-        found = jax.lax.map(lambda part: function(params, part), _in_passes(rows, passes))
-        return found.reshape(-1, *found.shape[2:])
+        found = jax.lax.map(lambda part: function(params, part), _in_passes(mesh, rows, passes, parts))
+        return found.reshape(passes, parts, -1, *found.shape[2:]).swapaxes(0, 1).reshape(-1, *found.shape[2:])
 
-    return _on_all(mesh, of_my_rows, PartitionSpec("data"), 1)(params, rows)
+    if is_spread(mesh):
+        return of_my_rows(params, rows, row_parts(mesh))
+    return _on_all(mesh, of_my_rows, PartitionSpec(ROWS), 1)(params, rows)
 
 
 def row_gradient(
@@ -51,21 +57,29 @@ def row_gradient(
         params, frozen = both
         of_trained = lambda p, *rows: loss(joined(p, frozen), *rows)  # noqa: E731
         (value, (sums, largest)), gradient = jax.value_and_grad(of_trained, has_aux=True)(params, *rows)
+        if is_spread(mesh):
+            gradient = jax.lax.with_sharding_constraint(gradient, of_parameters(mesh, gradient))
         return (gradient, sums | {"loss": value}), largest
 
-    def of_my_rows(params: Any, *rows: Any) -> tuple[Any, Sums]:
+    def of_my_rows(both: Any, *rows: Any, parts: int = 1) -> tuple[tuple[Any, Sums], Sums]:
         if passes == 1:
-            total, largest = one_pass(params, rows)
-        else:
-            total, largest = _added(one_pass, params, _in_passes(rows, passes))
+            return one_pass(both, rows)
+        return _added(one_pass, both, _in_passes(mesh, rows, passes, parts))
+
+    def of_all(both: Any, *rows: Any) -> tuple[Any, Sums]:
+        total, largest = of_my_rows(both, *rows)
         if mesh.shape["data"] == 1:
             return total[0], total[1] | largest
         flat, unravel = ravel_pytree(total)
         peaks, unravel_peaks = ravel_pytree(largest)
-        gradient, sums = unravel(jax.lax.psum(flat, "data"))
-        return gradient, sums | unravel_peaks(jax.lax.pmax(peaks, "data"))
+        gradient, sums = unravel(jax.lax.psum(flat, ROWS))
+        return gradient, sums | unravel_peaks(jax.lax.pmax(peaks, ROWS))
 
-    return _on_all(mesh, of_my_rows, PartitionSpec(), len(rows))((params, frozen or {}), *rows)
+    both = params, frozen or {}
+    if is_spread(mesh):
+        (gradient, sums), largest = of_my_rows(both, *rows, parts=row_parts(mesh))
+        return gradient, sums | largest
+    return _on_all(mesh, of_all, PartitionSpec(), len(rows))(both, *rows)
 
 
 def _added(one_pass: Callable[..., Any], params: Any, parts: Any) -> Any:
@@ -81,10 +95,18 @@ def _added(one_pass: Callable[..., Any], params: Any, parts: Any) -> Any:
     return total, jax.tree.map(lambda x: x.max(0), largest)
 
 
-def _in_passes(rows: Any, passes: int) -> Any:
-    return jax.tree.map(lambda x: x.reshape(passes, x.shape[0] // passes, *x.shape[1:]), rows)
+def _in_passes(mesh: Mesh, rows: Any, passes: int, parts: int) -> Any:
+    """Rows as [passes, rows of a pass]. They lie in `parts` on the devices, each of which takes of its own."""
+
+    def one(x: jax.Array) -> jax.Array:
+        if parts == 1:
+            return x.reshape(passes, x.shape[0] // passes, *x.shape[1:])
+        x = x.reshape(parts, passes, -1, *x.shape[1:]).swapaxes(0, 1).reshape(passes, -1, *x.shape[1:])
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, ROWS)))
+
+    return jax.tree.map(one, rows)
 
 
 def _on_all(mesh: Mesh, function: Callable[..., Any], out: PartitionSpec, rows: int) -> Callable[..., Any]:
-    specs = (PartitionSpec(), *(PartitionSpec("data"),) * rows)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, axis_names={"data"}, check_vma=False)
+    specs = (PartitionSpec(), *(PartitionSpec(ROWS),) * rows)
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, axis_names={*ROWS}, check_vma=False)

@@ -14,21 +14,23 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ratchet_trainer import advance, nonfinite, optimiser, sft
 from ratchet_trainer.commits import Commits
+from ratchet_trainer.dtype_probe import faster
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
 from ratchet_trainer.judging import MiniBatch, judge
 from ratchet_trainer.model.lora import trained
-from ratchet_trainer.model.sharding import replicated
+from ratchet_trainer.model.sharding import of_parameter
 from ratchet_trainer.rollout.journal import context_of
 from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.slots import Context
-from ratchet_trainer.stage import Stage, machine, open_stage
+from ratchet_trainer.stage import Machine, Stage, architecture_of, machine, open_stage
 from ratchet_trainer.state import StageState, State, chain, metric_line
 from ratchet_trainer.step_metrics import rl_metrics, update_timing
 
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
     from ratchet_trainer.runtime import Runtime
 
 log = logging.getLogger(__name__)
-
-OLD_GAP_LIMIT = 2e-6
-"""How far old and new log-probabilities of the same weights may lie apart, relative to max(1, |old|)."""
 
 Metrics = dict[str, float]
 Timing = dict[str, Any]
@@ -57,7 +56,7 @@ class Run:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.machine = machine(runtime.job.spec.model, runtime.mesh, runtime.job.spec.reproducibility)
+        self.machine: Machine
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.stage: Stage
         self.state: State
@@ -201,10 +200,11 @@ class Run:
                 nonfinite.skip_or_fail(self, "policy", found, part.rows, {"advantages": advantages})
                 timing["skippedUpdates"] += 1
                 continue
-            if not updates and found.get("old_gap", 0.0) > OLD_GAP_LIMIT:
+            limit = self.machine.policy.how.old_gap_limit
+            if not updates and found.get("old_gap", 0.0) > limit:
                 raise OldPolicyMismatch(
                     f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
-                    f"{found['old_gap']:.1e}, more than {OLD_GAP_LIMIT:.0e}"
+                    f"{found['old_gap']:.1e}, more than {limit:.0e}"
                 )
             updates.append(found | {"tokens": float(sum(len(row.response) for row in part.rows))})
         if updates:
@@ -277,7 +277,8 @@ class Run:
     def begin(self) -> State:
         """The newest committed state, or the one that follows from the seed alone."""
         runtime = self.runtime
-        saved = runtime.restore(lambda path: replicated(runtime.mesh))
+        saved = runtime.restore(partial(of_parameter, runtime.mesh))
+        self.machine = self.built()
         if saved is None:
             self.open(0)
             runtime.enter("compile")
@@ -301,6 +302,15 @@ class Run:
                 f"where the stage began; restore what it was, or give a later stage new data under a new name"
             )
         return state
+
+    def built(self) -> Machine:
+        """The machine, in the number format that the checkpoint, the manifest or a measurement says."""
+        runtime, spec = self.runtime, self.runtime.job.spec
+        if runtime.dtype is None:
+            runtime.enter("compile")
+            dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
+            runtime.compute_in(runtime.broadcast(dtype))
+        return machine(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
 
     def enter_stage(self, index: int) -> State:
         """The state at the start of stage `index`: the weights as they are, the optimiser as the stage says."""

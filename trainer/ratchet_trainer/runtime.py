@@ -88,13 +88,16 @@ class Runtime:
 
         self.environment = environment
         self.process, self.processes = environment.process, environment.processes
-        self.mesh = distributed.mesh()
         spec = read_tolerantly(Spec, job["spec"])  # an image lives as long as its job; operators may be newer
+        self.mesh = distributed.mesh(spec.parallelism)
         self.job = Job(job["namespace"], job["name"], job["jobUID"], environment.attempt, spec, job["mayEnter"])
         self.progress = progress
         self.commit_requested = False  # a checkpoint was asked for by the word; agreed on at safe points
         self._peers, self._watchdog = peers, watchdog
         self._identity = identity.present(self.mesh)
+        self.dtype: str | None = None  # that the model is computed in; None until it is known
+        if spec.model.dtype != "auto":
+            self.compute_in(spec.model.dtype or "float32")
         self._exact_since: dict[str, Any] | None = None
         directory = Path(spec.checkpoint.directory)
         self._checkpoints = Checkpoints(directory, environment.tag, spec.checkpoint.keep, self._identity)
@@ -117,6 +120,12 @@ class Runtime:
     def name_of_run(self) -> list[Any]:
         """What tells this run's programs and trajectory from every other's, as plain JSON."""
         return [self.job.uid, identity.config_hash(self.job.spec, 0), self._identity]
+
+    def compute_in(self, dtype: str) -> None:
+        """Decides the number format for the job's life."""
+        self.dtype = dtype
+        if dtype != "float32":
+            self._identity["settings"]["dtype"] = dtype
 
     # Agreeing
 
@@ -161,10 +170,10 @@ class Runtime:
 
     # Saving
 
-    def restore(self, shardings: Callable[[str], jax.sharding.Sharding]) -> Saved | None:
+    def restore(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> Saved | None:
         """Claims the directory and returns the newest state whose digests hold; None when nothing was ever committed.
 
-        `shardings` maps a leaf's path to where it belongs. *Collective.* Raises Fenced, ConfigurationInvalid,
+        `shardings` maps a leaf's path and shape to where it belongs. *Collective.* Raises Fenced, ConfigurationInvalid,
         CheckpointUnreadable, StorageUnavailable.
         """
         self.enter("restore")
@@ -226,7 +235,7 @@ class Runtime:
         if told is not None:
             raise _ERRORS[told[0]](told[1], told[2]) if told[0] == "Fenced" else _ERRORS[told[0]](told[1])
 
-    def _restore_commit(self, row: dict[str, Any], shardings: Callable[[str], Any]) -> Saved | None:
+    def _restore_commit(self, row: dict[str, Any], shardings: Callable[..., Any]) -> Saved | None:
         from ratchet_trainer.journal import Commit
 
         commit = Commit(**row)
@@ -236,6 +245,8 @@ class Runtime:
             return None
         assert proof is not None
         assert content is not None
+        if self.dtype is None:
+            self.compute_in(proof["identity"]["settings"].get("dtype", "float32"))
         self._exact_since = identity.check(proof["identity"], self.job.spec, self._identity, commit.step)
         if self._exact_since is not None:
             log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
@@ -270,7 +281,8 @@ class Runtime:
                 "exactSince": self._exact_since,
             }
         timings, self._timings = self._timings, []
-        arrays = digests.host_copies(saved.arrays) if self.process == 0 or _spread(saved.arrays) else {}
+        spread = _spread(saved.arrays)
+        arrays = digests.host_copies(saved.arrays, keep=self.process == 0) if self.process == 0 or spread else {}
         content = Content(saved.step, arrays, saved.control, list(saved.lines), timings)
         self.commit_requested = False
         self._flight = self._thread.submit(self._commit, content, boundary)
@@ -382,13 +394,13 @@ def canonical_timing(step: int, timing: dict[str, Any]) -> bytes:
     return json.dumps({"step": step, **timing}, separators=(",", ":")).encode() + b"\n"
 
 
-def _on_devices(arrays: Any, shardings: Callable[[str], Any]) -> dict[str, jax.Array]:
+def _on_devices(arrays: Any, shardings: Callable[..., Any]) -> dict[str, jax.Array]:
     import jax
 
-    return {
-        path: jax.make_array_from_callback(leaf.shape, shardings(path), lambda index, leaf=leaf: leaf[index])
-        for path, leaf in arrays.items()
-    }
+    def one(path: str, leaf: Any) -> jax.Array:
+        return jax.make_array_from_callback(leaf.shape, shardings(path, leaf.shape), lambda index: leaf[index])
+
+    return {path: one(path, leaf) for path, leaf in arrays.items()}
 
 
 def _spread(arrays: dict[str, Any]) -> bool:

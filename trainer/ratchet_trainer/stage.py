@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
@@ -24,15 +24,19 @@ from ratchet_trainer.data.items import Source, check_lengths, open_source
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learner import Layout, Learner
 from ratchet_trainer.methods import Method, resolve
-from ratchet_trainer.model.architecture import Adapters
+from ratchet_trainer.model.architecture import Adapters, Architecture
+from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import joined, split, trained
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.presets import PRESETS
-from ratchet_trainer.model.sharding import replicated, shapes
+from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
 from ratchet_trainer.rollout.requests import Engine, Shape, Team, slots
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.slots import DataFacts
+
+if TYPE_CHECKING:
+    from ratchet_trainer.model.huggingface import Folder
 
 MODEL = "the model's folder"
 """Name of an input."""
@@ -41,24 +45,22 @@ MODEL = "the model's folder"
 class Machine:
     """The policy and its programs, shared by all stages of a job, on one mesh."""
 
-    def __init__(self, model: Model, mesh: Mesh, virtual_shards: int | None = None):
-        """`virtual_shards`: mode Exact, with so many. Raises ConfigurationInvalid for a folder that cannot be used."""
-        self.mesh = mesh
-        self.folder, self.tokenizer = None, BYTES
-        if model.path is not None:
+    def __init__(self, model: Model, mesh: Mesh, virtual_shards: int | None = None, dtype: str = "float32"):
+        """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in.
+
+        Raises ConfigurationInvalid for a folder that cannot be used."""
+        self.mesh, self.tokenizer = mesh, BYTES
+        architecture, self.folder = architecture_of(model)
+        if self.folder is not None:
             # Imported here: a preset needs none of it.
             from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
-            from ratchet_trainer.model.huggingface import Folder
 
-            self.folder = Folder(Path(model.path))
-            vocabulary = self.folder.architecture.vocabulary
             self.tokenizer = HuggingFaceTokenizer(
-                self.folder.path, vocabulary, model.chat_template, model.system_prompt
+                self.folder.path, architecture.vocabulary, model.chat_template, model.system_prompt
             )
-        architecture = PRESETS[model.preset] if model.preset is not None else self.folder.architecture
         if model.lora is not None:
             architecture = replace(architecture, adapters=adapters(model.lora))
-        self.policy = Policy(architecture)
+        self.policy = Policy(architecture, Computation.on(mesh, dtype, bool(model.activation_checkpointing)))
         self._shards = None if virtual_shards is None else exact.VirtualShards(mesh, virtual_shards)
         if self._shards is None:
             self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
@@ -88,7 +90,7 @@ class Machine:
         """The folder's parameters."""
         from ratchet_trainer.model.huggingface import nested
 
-        return nested(self.folder.load(lambda path: replicated(self.mesh)))
+        return nested(self.folder.load(partial(of_parameter, self.mesh)))
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -108,9 +110,10 @@ class Machine:
 
     @cached_property
     def template(self) -> tuple[Any, Any]:
-        """Shapes of (params, optimiser state), everywhere on the mesh."""
+        """Shapes of (params, optimiser state), where they lie on the mesh."""
         state = jax.eval_shape(optimiser.init, trained(self.policy.abstract))
-        params, state = shapes((self.policy.abstract, state), replicated(self.mesh))
+        both = self.policy.abstract, state
+        params, state = shapes(both, of_parameters(self.mesh, both))
         return params, state
 
     def arrays_of(self, stage: api.Stage) -> dict[str, Any]:
@@ -125,20 +128,33 @@ class Machine:
         }
 
 
+def architecture_of(model: Model) -> tuple[Architecture, Folder | None]:
+    """What a model is, and the folder that it is read from. Raises ConfigurationInvalid for one that cannot be used."""
+    if model.preset is not None:
+        return PRESETS[model.preset], None
+    from ratchet_trainer.model.huggingface import Folder
+
+    assert model.path is not None, "the type's rules"
+    folder = Folder(Path(model.path))
+    return folder.architecture, folder
+
+
 def adapters(lora: Lora) -> Adapters:
     """What the manifest's part of that name means."""
     return Adapters(tuple(sorted(lora.targets)), lora.rank, float(lora.alpha) / lora.rank)
 
 
-def machine(model: Model, mesh: Mesh, reproducibility: Reproducibility | None = None) -> Machine:
+def machine(
+    model: Model, mesh: Mesh, reproducibility: Reproducibility | None = None, dtype: str = "float32"
+) -> Machine:
     """The machine of a model on a mesh; asked again, the same with what it has compiled."""
     shards = reproducibility.exact_shards if reproducibility is not None else None
-    return _machine(model.model_dump_json(by_alias=True, exclude_none=True), mesh, shards)
+    return _machine(model.model_dump_json(by_alias=True, exclude_none=True), mesh, shards, dtype)
 
 
 @lru_cache(2)
-def _machine(model: str, mesh: Mesh, virtual_shards: int | None) -> Machine:
-    return Machine(Model.model_validate_json(model), mesh, virtual_shards)
+def _machine(model: str, mesh: Mesh, virtual_shards: int | None, dtype: str) -> Machine:
+    return Machine(Model.model_validate_json(model), mesh, virtual_shards, dtype)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ratchet_trainer import optimiser
 from ratchet_trainer.learner import Layout, Row, Rows, on_host
 from ratchet_trainer.model.policy import Params, Policy
-from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, shapes
 from ratchet_trainer.objective.aggregation import token_weights
 from ratchet_trainer.row_passes import row_gradient, row_values
 
@@ -38,17 +38,21 @@ class Critic:
 
     def __init__(self, policy: Policy, mesh: Mesh):
         self.policy, self.mesh = policy, mesh
-        self._init = jax.jit(partial(_init, policy), out_shardings=replicated(mesh))
-        everywhere = replicated(mesh)
+        everywhere, state = replicated(mesh), jax.tree.map(lambda x: x.sharding, self.template)
+        self._init = jax.jit(partial(_init, policy), out_shardings=state)
         self._values = jax.jit(partial(_values, policy, mesh), static_argnames="passes", out_shardings=everywhere)
         self._update = jax.jit(
-            partial(_update, policy, mesh), static_argnames="passes", donate_argnums=0, out_shardings=everywhere
+            partial(_update, policy, mesh),
+            static_argnames="passes",
+            donate_argnums=0,
+            out_shardings=(state, everywhere),
         )
 
     @property
     def template(self) -> State:
-        """Shapes of a critic's state, everywhere on the mesh."""
-        return shapes(jax.eval_shape(partial(_init, self.policy), self.policy.abstract), replicated(self.mesh))
+        """Shapes of a critic's state, where it lies on the mesh."""
+        found = jax.eval_shape(partial(_init, self.policy), self.policy.abstract)
+        return shapes(found, of_parameters(self.mesh, found))
 
     def init(self, params: Params) -> State:
         """A critic that starts from the policy's weights, in buffers of its own."""

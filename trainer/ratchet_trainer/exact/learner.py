@@ -28,6 +28,7 @@ class ExactLearner(Learner):
         self._gradient = jax.jit(partial(_gradient, policy), static_argnames="loss")
         self._step = jax.jit(_step, donate_argnums=(0, 1))
         self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=replicated(shards.mesh))
+        self._whole = jax.jit(lambda x: x, out_shardings=replicated(shards.mesh))
 
     @property
     def parts(self) -> int:

@@ -21,7 +21,7 @@ class ExactSampler(Sampler):
     """A sampler whose state is one `Decoding` for each virtual shard of this process."""
 
     def __init__(self, policy: Policy, shards: VirtualShards, ends: tuple[int, ...]):
-        self.mesh, self.ends, self._shards = shards.mesh, ends, shards
+        self.mesh, self.ends, self.weights, self._shards = shards.mesh, ends, policy.how.weights, shards
         self._start = jax.jit(partial(sampler._start, policy), static_argnames="slots")
         self._decode = jax.jit(partial(_decode, policy, ends), static_argnames="count", donate_argnums=1)
 

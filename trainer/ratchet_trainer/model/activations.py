@@ -43,14 +43,15 @@ GATES: dict[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gated(h: jax.Array, gate: str) -> jax.Array:
     """gate(left half) x right half (arXiv 2002.05202): [M, 2 H] -> [M, H]."""
-    left, right = jnp.split(h, 2, -1)
-    return GATES[gate](left)[0] * right
+    left, right = jnp.split(h.astype(jnp.float32), 2, -1)
+    return (GATES[gate](left)[0] * right).astype(h.dtype)
 
 
 def _gated_backward(gate: str, h: jax.Array, d: jax.Array) -> tuple[jax.Array]:
-    left, right = jnp.split(h, 2, -1)
+    left, right = jnp.split(h.astype(jnp.float32), 2, -1)
     value, slope = GATES[gate](left)
-    return (jnp.concatenate([d * right * slope, d * value], -1),)
+    d = d.astype(jnp.float32)
+    return (jnp.concatenate([d * right * slope, d * value], -1).astype(h.dtype),)
 
 
 gated.defvjp(lambda h, gate: (gated(h, gate), h), _gated_backward)
@@ -59,19 +60,22 @@ gated.defvjp(lambda h, gate: (gated(h, gate), h), _gated_backward)
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     """x / sqrt(mean(x^2) + epsilon) x scale over the last axis (arXiv 1910.07467)."""
-    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + epsilon) * scale
+    return _norm_forward(x, scale, epsilon)[0]
 
 
 def _norm_forward(x: jax.Array, scale: jax.Array, epsilon: float):
-    inverse = jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + epsilon)
-    return x * inverse * scale, (x, inverse, scale)
+    wide = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + epsilon)
+    return (wide * inverse * scale).astype(x.dtype), (x, inverse, scale)
 
 
 def _norm_backward(epsilon: float, kept, d: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, inverse, scale = kept
-    normal, by_scale = x * inverse, d * scale
+    d = d.astype(jnp.float32)
+    normal, by_scale = x.astype(jnp.float32) * inverse, d * scale
     d_scale = jnp.sum(d * normal, tuple(range(d.ndim - 1)))
-    return inverse * (by_scale - normal * jnp.mean(by_scale * normal, -1, keepdims=True)), d_scale
+    d_x = inverse * (by_scale - normal * jnp.mean(by_scale * normal, -1, keepdims=True))
+    return d_x.astype(x.dtype), d_scale
 
 
 rms_norm.defvjp(_norm_forward, _norm_backward)

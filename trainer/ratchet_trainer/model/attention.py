@@ -39,8 +39,8 @@ def rotate(x: jax.Array, by: Turn) -> jax.Array:
 
 def _rotated(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
     halves = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
-    sign = jnp.array([[-1.0], [1.0]], x.dtype)
-    return (halves * cosine + halves[..., ::-1, :] * (sine * sign)).reshape(x.shape)
+    sign = jnp.array([[-1.0], [1.0]], jnp.float32)
+    return (halves * cosine + halves[..., ::-1, :] * (sine * sign)).reshape(x.shape).astype(x.dtype)
 
 
 rotate.defvjp(lambda x, by: (rotate(x, by), by), lambda by, d: (_rotated(d, by[0], -by[1]), None))
@@ -55,7 +55,7 @@ def attend(
     window: int | None = None,
     cap: float | None = None,
 ) -> jax.Array:
-    """Softmax attention, float32; `query` is scaled already.
+    """Softmax attention; `query` is scaled already. Scores and softmax are float32, products in the query's format.
 
     query [P, G, T, N, K]; own = keys and values [P, M, G, S, K] of which new token t sees slots 0..first+t;
     context = keys and values [P, M, C, K] of which the first context_length[p] are real. Of both, at most the latest
@@ -83,7 +83,7 @@ def attend(
 
 def _scores(query: jax.Array, keys: jax.Array, cap: float | None, letters: str) -> tuple[jax.Array, jax.Array | None]:
     """Scores and, with a cap, their slope."""
-    scores = jnp.einsum(letters, query, keys)
+    scores = jnp.einsum(letters, query, keys, preferred_element_type=jnp.float32)
     if cap is None:
         return scores, None
     bent = jnp.tanh(scores / cap)
@@ -97,7 +97,7 @@ def _forward(query, keys, values, past_keys, past_values, visible, seen, cap):
     highest = jnp.maximum(own.max(-1, keepdims=True), past.max(-1, keepdims=True, initial=MASKED))
     own, past = jnp.exp(own - highest), jnp.exp(past - highest)
     total = own.sum(-1, keepdims=True) + past.sum(-1, keepdims=True)
-    own, past = own / total, past / total
+    own, past = ((x / total).astype(query.dtype) for x in (own, past))
     out = jnp.einsum("pmgxs,pmgsk->pmgxk", own, values) + jnp.einsum("pmgxc,pmck->pmgxk", past, past_values)
     return out, (own, past, own_slope, past_slope)
 
@@ -114,11 +114,13 @@ def _attend_forward(query, keys, values, past_keys, past_values, visible, seen, 
 
 def _attend_backward(cap, kept, d):
     query, keys, values, past_keys, past_values, out, own, past, own_slope, past_slope = kept
-    shared = jnp.sum(d * out, -1, keepdims=True)
-    d_own = own * (jnp.einsum("pmgxk,pmgsk->pmgxs", d, values) - shared)
-    d_past = past * (jnp.einsum("pmgxk,pmck->pmgxc", d, past_values) - shared)
+    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+    shared = jnp.sum((d * out).astype(jnp.float32), -1, keepdims=True)
+    d_own = own * (product("pmgxk,pmgsk->pmgxs", d, values) - shared)
+    d_past = past * (product("pmgxk,pmck->pmgxc", d, past_values) - shared)
     if cap is not None:
         d_own, d_past = d_own * own_slope, d_past * past_slope
+    d_own, d_past = d_own.astype(query.dtype), d_past.astype(query.dtype)
     return (
         jnp.einsum("pmgxs,pmgsk->pmgxk", d_own, keys) + jnp.einsum("pmgxc,pmck->pmgxk", d_past, past_keys),
         jnp.einsum("pmgxs,pmgxk->pmgsk", d_own, query),

@@ -10,6 +10,8 @@ Activations are rows [M, D] of all tokens: XLA's CPU backend is half as fast wit
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -18,7 +20,8 @@ from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.activations import gated, rms_norm, split
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.attention import Turn, attend, rotate, turn
-from ratchet_trainer.model.lora import Adapter, adapter
+from ratchet_trainer.model.computation import Computation
+from ratchet_trainer.model.lora import adapter
 
 
 def _matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param:
@@ -29,11 +32,13 @@ def _bias(there: bool, width: int) -> nnx.Param | None:
     return nnx.Param(jnp.zeros((width,), jnp.float32)) if there else None
 
 
-def _times(x: jax.Array, matrix: nnx.Param, bias: nnx.Param | None, adapter: Adapter | None) -> jax.Array:
-    product = x @ matrix[...]
-    if adapter is not None:
+def _times(how: Computation, x: jax.Array, module: nnx.Module, kind: str, side: str) -> jax.Array:
+    """x times the matrix `kind`/`side` of a module, with its adapter and its bias, if it has them."""
+    product = x @ how.weight(getattr(module, side)[...], f"{kind}/{side}")
+    if (adapter := getattr(module, f"{side}_adapter")) is not None:
         product = product + adapter(x)
-    return product if bias is None else product + bias[...]
+    bias = getattr(module, f"{side}_bias")
+    return product if bias is None else product + bias[...].astype(x.dtype)
 
 
 class Norm(nnx.Module):
@@ -50,24 +55,24 @@ class Norm(nnx.Module):
 class Attention(nnx.Module):
     """Rotary self-attention; `input` holds query, key and value side by side (one matrix product)."""
 
-    def __init__(self, a: Architecture, layer: Layer, key: jax.Array):
+    def __init__(self, a: Architecture, how: Computation, layer: Layer, key: jax.Array):
         first, second = jax.random.split(key)
         self.input = _matrix(first, a.width, sum(a.projections))
         self.input_bias = _bias(a.attention_bias[0], sum(a.projections))
         self.output = _matrix(second, a.projections[0], a.width, gain=(2 * len(a.layers)) ** -0.5)
         self.output_bias = _bias(a.attention_bias[1], a.width)
-        self.input_adapter = adapter(a, "attention/input", a.width, a.projections, first)
-        self.output_adapter = adapter(a, "attention/output", a.projections[0], (a.width,), second)
+        self.input_adapter = adapter(a, how, "attention/input", a.width, a.projections, first)
+        self.output_adapter = adapter(a, how, "attention/output", a.projections[0], (a.width,), second)
         self.query_norm = Norm(a, a.head_width) if a.head_norms else None
         self.key_norm = Norm(a, a.head_width) if a.head_norms else None
-        self.architecture, self.layer = a, layer
+        self.architecture, self.how, self.layer = a, how, layer
 
     def __call__(self, x, shape, by: Turn, prompt, prompt_length, own, at):
         """x [M, D] of tokens `shape` = (P, G, T) -> [M, D], and keys and values."""
-        a = self.architecture
+        a, how = self.architecture, self.how
         query, key, value = (
-            part.reshape(*shape, -1, a.head_width)
-            for part in split(_times(x, self.input, self.input_bias, self.input_adapter), a.projections)
+            how.heads(part.reshape(*shape, -1, a.head_width))
+            for part in split(_times(how, x, self, "attention", "input"), a.projections)
         )
         if self.query_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
@@ -75,37 +80,37 @@ class Attention(nnx.Module):
         new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
         own = new if own is None else kv_cache.write(own, new, at)
         mixed = attend(query, own, at, prompt, prompt_length, self.layer.window, a.attention_cap)
-        return _times(mixed.reshape(len(x), -1), self.output, self.output_bias, self.output_adapter), own
+        return _times(how, how.inner(mixed.reshape(len(x), -1)), self, "attention", "output"), own
 
 
 class Mlp(nnx.Module):
     """The gated MLP; `input` holds gate and up side by side."""
 
-    def __init__(self, a: Architecture, key: jax.Array):
+    def __init__(self, a: Architecture, how: Computation, key: jax.Array):
         first, second = jax.random.split(key)
         self.input = _matrix(first, a.width, 2 * a.hidden)
         self.input_bias = _bias(a.mlp_bias, 2 * a.hidden)
         self.output = _matrix(second, a.hidden, a.width, gain=(2 * len(a.layers)) ** -0.5)
         self.output_bias = _bias(a.mlp_bias, a.width)
-        self.input_adapter = adapter(a, "mlp/input", a.width, (a.hidden,) * 2, first)
-        self.output_adapter = adapter(a, "mlp/output", a.hidden, (a.width,), second)
-        self.gate = a.activation
+        self.input_adapter = adapter(a, how, "mlp/input", a.width, (a.hidden,) * 2, first)
+        self.output_adapter = adapter(a, how, "mlp/output", a.hidden, (a.width,), second)
+        self.gate, self.how = a.activation, how
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        inner = gated(_times(x, self.input, self.input_bias, self.input_adapter), self.gate)
-        return _times(inner, self.output, self.output_bias, self.output_adapter)
+        inner = self.how.inner(gated(_times(self.how, x, self, "mlp", "input"), self.gate))
+        return _times(self.how, inner, self, "mlp", "output")
 
 
 class Block(nnx.Module):
-    def __init__(self, a: Architecture, layer: Layer, key: jax.Array):
+    def __init__(self, a: Architecture, how: Computation, layer: Layer, key: jax.Array):
         first, second = jax.random.split(key)
-        self.attention_norm, self.attention = Norm(a, a.width), Attention(a, layer, first)
-        self.mlp_norm, self.mlp = Norm(a, a.width), Mlp(a, second)
+        self.attention_norm, self.attention = Norm(a, a.width), Attention(a, how, layer, first)
+        self.mlp_norm, self.mlp = Norm(a, a.width), Mlp(a, how, second)
         self.attention_post_norm = Norm(a, a.width) if a.post_norms else None
         self.mlp_post_norm = Norm(a, a.width) if a.post_norms else None
 
-    def __call__(self, x, *where):
-        mixed, kept = self.attention(self.attention_norm(x), *where)
+    def __call__(self, x, by, prompt, prompt_length, own, at, shape):
+        mixed, kept = self.attention(self.attention_norm(x), shape, by, prompt, prompt_length, own, at)
         x = x + (mixed if self.attention_post_norm is None else self.attention_post_norm(mixed))
         made = self.mlp(self.mlp_norm(x))
         return x + (made if self.mlp_post_norm is None else self.mlp_post_norm(made)), kept
@@ -114,13 +119,13 @@ class Block(nnx.Module):
 class Decoder(nnx.Module):
     """Decoder-only transformer."""
 
-    def __init__(self, a: Architecture, key: jax.Array):
+    def __init__(self, a: Architecture, how: Computation, key: jax.Array):
         keys = jax.random.split(key, len(a.layers) + 1)
         self.embedding = nnx.Param(a.width**-0.5 * jax.random.normal(keys[0], (a.vocabulary, a.width), jnp.float32))
-        self.blocks = nnx.List([Block(a, layer, k) for layer, k in zip(a.layers, keys[1:], strict=True)])
+        self.blocks = nnx.List([Block(a, how, layer, k) for layer, k in zip(a.layers, keys[1:], strict=True)])
         self.norm = Norm(a, a.width)
         self.head = None if a.tied else _matrix(jax.random.fold_in(keys[0], 1), a.width, a.vocabulary)
-        self.architecture = a
+        self.architecture, self.how = a, how
 
     def __call__(
         self,
@@ -129,29 +134,44 @@ class Decoder(nnx.Module):
         prompt: kv_cache.Prompt | None = None,
         own: tuple[kv_cache.Pair, ...] | None = None,
         at: jax.Array | int = 0,
+        recompute: bool = False,
     ) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
         """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G, T], and their keys and values.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
-        at..at+T-1 and see what is there before.
+        at..at+T-1 and see what is there before. `recompute`: a gradient keeps of each block its input alone.
         """
-        a = self.architecture
+        a, how = self.architecture, self.how
         turns = {layer.rope: turn(positions, layer.rope, a.head_width) for layer in a.layers}
-        x = self.embedding[...][tokens.reshape(-1)] * a.embedding_scale
+        x = self._embedded(tokens.reshape(-1))
         cache = []
         for i, block in enumerate(self.blocks):
             layer = None if prompt is None else prompt.layers[i]
             length = None if prompt is None else prompt.length
             mine = None if own is None else own[i]
-            x, kept = block(x, tokens.shape, turns[a.layers[i].rope], layer, length, mine, at)
+            where = turns[a.layers[i].rope], layer, length, mine, at
+            run = partial(block, shape=tokens.shape)
+            x, kept = jax.checkpoint(run)(x, *where) if recompute else run(x, *where)
+            x = how.rows(x)
             cache.append(kept)
         return self.norm(x).reshape(*tokens.shape, a.width), tuple(cache)
 
+    def _embedded(self, tokens: jax.Array) -> jax.Array:
+        """Tokens [M] -> [M, width]."""
+        table = self.embedding[...]
+        if self.how.mesh is not None:
+            table = self.how.weight(table, "embedding")
+        x = table[tokens].astype(self.how.dtype) * self.architecture.embedding_scale
+        return self.how.rows(x)
+
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalised log-probabilities [..., vocabulary] of the next token."""
-        a = self.architecture
+        """Unnormalised log-probabilities [..., vocabulary] of the next token, float32."""
+        a, how = self.architecture, self.how
         rows = hidden.reshape(-1, a.width)
-        logits = rows @ (self.embedding[...].T if self.head is None else self.head[...])
+        matrix = (
+            how.weight(self.embedding[...], "embedding").T if self.head is None else how.weight(self.head[...], "head")
+        )
+        logits = jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
         if a.logit_cap is not None:
             logits = a.logit_cap * jnp.tanh(logits / a.logit_cap)
         return logits.reshape(*hidden.shape[:-1], a.vocabulary)

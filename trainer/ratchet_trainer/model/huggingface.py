@@ -210,15 +210,15 @@ class Folder:
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return np.ascontiguousarray(whole.T) if parameter.matrix else whole
 
-    def load(self, shardings: Callable[[str], jax.sharding.Sharding]) -> dict[str, jax.Array]:
-        """Every parameter by path, where `shardings` says."""
+    def load(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> dict[str, jax.Array]:
+        """Every parameter by path, where `shardings` says for path and shape."""
         self.check()
-        return {
-            path: jax.make_array_from_callback(
-                parameter.shape, shardings(path), lambda part, parameter=parameter: self.read(parameter, part)
-            )
-            for path, parameter in parameters(self.architecture).items()
-        }
+
+        def one(path: str, parameter: Parameter) -> jax.Array:
+            where = shardings(path, parameter.shape)
+            return jax.make_array_from_callback(parameter.shape, where, lambda part: self.read(parameter, part))
+
+        return {path: one(path, parameter) for path, parameter in parameters(self.architecture).items()}
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,6 @@ def write(own: Pair, new: Pair, at: jax.Array | int) -> Pair:
     return key, value
 
 
-def empty(layers: int, shape: tuple[int, int, int, int, int]) -> tuple[Pair, ...]:
+def empty(layers: int, shape: tuple[int, int, int, int, int], dtype: str) -> tuple[Pair, ...]:
     """Own caches without a token: `layers` pairs of zeros of `shape` = (P, M, G, S, K)."""
-    return tuple((jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32)) for _ in range(layers))
+    return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(layers))

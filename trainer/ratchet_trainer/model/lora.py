@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from ratchet_trainer.model.architecture import Architecture
+from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.tensor_names import parameters
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ class Pair(nnx.Module):
 class Adapter(nnx.Module):
     """What is added to one matrix product; its outputs are `widths` side by side, of which some have a pair."""
 
-    def __init__(self, a: Architecture, matrix: str, inputs: int, widths: tuple[int, ...], key: jax.Array):
+    def __init__(
+        self, a: Architecture, how: Computation, matrix: str, inputs: int, widths: tuple[int, ...], key: jax.Array
+    ):
         assert a.adapters is not None
+        self.how = how
         self.names, self.widths, self.scale = SIDE_BY_SIDE[matrix], widths, a.adapters.scale
         for i, (name, width) in enumerate(zip(self.names, widths, strict=True)):
             if name in a.adapters.targets:
@@ -57,14 +61,16 @@ class Adapter(nnx.Module):
         pair = getattr(self, name, None)
         if pair is None:
             return jnp.zeros((len(x), width), x.dtype)
-        return self.scale * (x @ pair.a[...] @ pair.b[...])
+        return self.scale * (x @ self.how.weight(pair.a[...], "a") @ self.how.weight(pair.b[...], "b"))
 
 
-def adapter(a: Architecture, matrix: str, inputs: int, widths: tuple[int, ...], key: jax.Array) -> Adapter | None:
+def adapter(
+    a: Architecture, how: Computation, matrix: str, inputs: int, widths: tuple[int, ...], key: jax.Array
+) -> Adapter | None:
     """The adapter of one of our matrices, if the architecture has one there."""
     if a.adapters is None or not {*SIDE_BY_SIDE[matrix]} & {*a.adapters.targets}:
         return None
-    return Adapter(a, matrix, inputs, widths, jax.random.fold_in(key, len(SIDE_BY_SIDE)))
+    return Adapter(a, how, matrix, inputs, widths, jax.random.fold_in(key, len(SIDE_BY_SIDE)))
 
 
 # Parameters in two parts

@@ -20,13 +20,14 @@ from flax import nnx
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.architecture import Architecture
+from ratchet_trainer.model.computation import PLAIN, Computation
 from ratchet_trainer.model.decoder import Decoder
 
 Params = dict[str, Any]
 
 LOGITS = 2**23
-"""More logits than these (32 MiB) are computed some positions at a time, and again for the gradient: with a vocabulary
-of 32,000 they would be most of what an update holds."""
+"""More logits than these (32 MiB) on a device are computed some positions at a time, and again for the gradient: with a
+vocabulary of 32,000 they would be most of what an update holds."""
 
 
 @jax.tree_util.register_dataclass
@@ -43,16 +44,16 @@ class Prompts:
 class Policy:
     """Pure functions of a decoder's parameters (a nested dict of arrays). Holds the static structure only."""
 
-    def __init__(self, architecture: Architecture):
-        self.architecture = architecture
-        self._graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(architecture, jax.random.key(0))))
+    def __init__(self, architecture: Architecture, how: Computation = PLAIN):
+        self.architecture, self.how = architecture, how
+        self._graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(architecture, how, jax.random.key(0))))
         self._state = state
         self.abstract: Params = nnx.to_pure_dict(state)
 
     def init(self, seed: jax.Array) -> Params:
         """Random parameters from a raw threefry2x32 key uint32[2]."""
         key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-        return nnx.to_pure_dict(nnx.split(Decoder(self.architecture, key))[1])
+        return nnx.to_pure_dict(nnx.split(Decoder(self.architecture, self.how, key))[1])
 
     def decoder(self, params: Params) -> Decoder:
         state = jax.tree.map(lambda x: x, self._state)  # a copy: the structure is shared, the values are not
@@ -61,13 +62,13 @@ class Policy:
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        return kv_cache.empty(len(a.layers), (prompts, a.kv_heads, samples, slots, a.head_width))
+        return kv_cache.empty(len(a.layers), (prompts, a.kv_heads, samples, slots, a.head_width), self.how.dtype)
 
-    def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
+    def read(self, params: Params, prompts: Prompts, recompute: bool = False) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
         tokens = prompts.body[:, None, :]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
-        _, layers = self.decoder(params)(tokens, positions)
+        _, layers = self.decoder(params)(tokens, positions, recompute=recompute)
         return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
 
     def hidden(self, params: Params, prompts: Prompts, responses: jax.Array) -> jax.Array:
@@ -75,13 +76,13 @@ class Policy:
 
         Positions after a response's end hold finite values without meaning: weigh them with 0.
         """
-        prompt = self.read(params, prompts)
+        prompt = self.read(params, prompts, self.how.recompute)
         first = jnp.broadcast_to(prompts.last[:, None, None], (*responses.shape[:2], 1))
         inputs = jnp.concatenate([first, responses[..., :-1]], -1)
         positions = jnp.broadcast_to(
             prompts.length[:, None, None] + jnp.arange(inputs.shape[-1], dtype=jnp.int32), inputs.shape
         )
-        return self.decoder(params)(inputs, positions, prompt)[0]
+        return self.decoder(params)(inputs, positions, prompt, recompute=self.how.recompute)[0]
 
     def judge(
         self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
@@ -95,7 +96,7 @@ class Policy:
             return log_prob_and_entropy(model.logits(part[0]), part[1], temperature)
 
         p, g, t = responses.shape
-        chunks = min(t, -(-p * g * t * self.architecture.vocabulary // LOGITS))
+        chunks = min(t, -(-p * g * t * self.architecture.vocabulary // (LOGITS * self.how.row_parts)))
         if chunks == 1:
             return some_positions((hidden, responses))
         size = -(-t // chunks)

@@ -61,7 +61,7 @@ class Sampler:
 
     def __init__(self, policy: Policy, mesh: Mesh, ends: tuple[int, ...]):
         """`ends`: tokens after which a response is over."""
-        self.mesh, self.ends = mesh, ends
+        self.mesh, self.ends, self.weights = mesh, ends, policy.how.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
         self._start = jax.jit(partial(_start, policy), static_argnames="slots", out_shardings=rows)
         self._decode = jax.jit(
@@ -82,7 +82,7 @@ class Sampler:
     ) -> None:
         """Compiles for these sizes ahead of the first call; `params` may be shapes."""
         seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
-        for own, laid_out, words, placed in self.templates(params, prompts, prompt_slots):
+        for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = self._start.lower(own, seed, laid_out, words, numbers, slots=slots)
             start.compile()
             state = placed(start.out_info)
@@ -115,6 +115,7 @@ class Sampler:
         `kept`: go on from there. `cut`, `stops`: not all tokens are drawn from, strings end a response. `limits`
         int[P]: most tokens of each prompt's responses, at most `slots` (0: nobody needs them).
         """
+        params = self.weights(params)
         limits = np.broadcast_to(np.int32(slots) if limits is None else limits[:, None], (len(row_words), len(samples)))
         going = partial(Sampling, self, params, temperature, cut, Endings(self.ends, limits, stops))
         arguments = params, seed, prompts, row_words, samples.astype(np.uint32), slots
@@ -207,13 +208,17 @@ class Sampling:
 
 def own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
     """What this process's devices hold of an array, in the order of their rows."""
-    return tuple(np.asarray(s.data) for s in sorted(leaf.addressable_shards, key=lambda s: s.index[0].start or 0))
+    return tuple(np.asarray(s.data) for s in sorted(leaf.addressable_shards, key=lambda s: _place(s.index, s.device)))
+
+
+def _place(index: tuple[slice, ...], device: jax.Device) -> tuple[int, ...]:
+    return (*(part.start or 0 for part in index), device.id)
 
 
 def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: NamedSharding) -> jax.Array:
     """The array that `own_parts` took apart."""
     indices = sharding.addressable_devices_indices_map(shape)
-    devices = sorted(indices, key=lambda d: indices[d][0].start or 0)
+    devices = sorted(indices, key=lambda d: _place(indices[d], d))
     pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
     return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
 

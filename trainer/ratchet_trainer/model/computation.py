@@ -1,0 +1,97 @@
+"""How a decoder computes, whatever it is: number format, what is kept for the gradient, on which mesh.
+
+Decides the format of matrix products and what the compiler is told of a spread model: a weight is gathered over `fsdp`
+where it is used and stays spread over `tensor`, rows and heads stay where they are. With the default nothing is added
+to a program. Which device holds a parameter between uses is in `sharding`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ratchet_trainer.model import sharding
+
+OLD_GAP_LIMIT = {"float32": 2e-6, "bfloat16": 2e-2}
+"""How far log-probabilities of the same weights from the same program may lie apart, relative to max(1, |old|)."""
+
+
+@dataclass(frozen=True)
+class Computation:
+    """dtype: of activations and matrix products; norms, softmax and what follows the last product are float32.
+    recompute: the gradient's pass computes the inside of every block again. mesh: that parameters are spread on."""
+
+    dtype: str = "float32"
+    recompute: bool = False
+    mesh: Mesh | None = None
+
+    @property
+    def old_gap_limit(self) -> float:
+        return OLD_GAP_LIMIT[self.dtype]
+
+    @classmethod
+    def on(cls, mesh: Mesh, dtype: str = "float32", recompute: bool = False) -> Computation:
+        return cls(dtype, recompute, mesh if sharding.is_spread(mesh) else None)
+
+    @property
+    def row_parts(self) -> int:
+        """Into how many parts the rows that a program sees are cut."""
+        return 1 if self.mesh is None else sharding.row_parts(self.mesh)
+
+    def weights(self, params: Any) -> Any:
+        """Parameters, or their shapes, as the matrix products want them: for programs that use them again and again,
+        which must not turn and gather them for every token."""
+        if self.dtype == "float32" and self.mesh is None:
+            return params
+        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+            return jax.tree_util.tree_map_with_path(self._shape_of_weight, params)
+        if self.mesh is None:
+            return jax.tree.map(lambda x: x.astype(self.dtype) if x.ndim == 2 else x, params)
+        return self._gathered(params)
+
+    def _shape_of_weight(self, path: Any, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if x.ndim != 2:
+            return x
+        where = x.sharding
+        if self.mesh is not None:
+            where = sharding.of_parameter(self.mesh, sharding.path_of(path), x.shape, over=("tensor",))
+        return jax.ShapeDtypeStruct(x.shape, self.dtype, sharding=where)
+
+    @cached_property
+    def _gathered(self) -> Any:
+        used = lambda path, x: self.weight(x, sharding.path_of(path)) if x.ndim == 2 else x  # noqa: E731
+        return jax.jit(partial(jax.tree_util.tree_map_with_path, used))
+
+    def weight(self, x: jax.Array, path: str) -> jax.Array:
+        """A matrix at its use; `path` or its end says how it lies."""
+        x = x.astype(self.dtype)
+        if self.mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, sharding.of_parameter(self.mesh, path, x.shape, over=("tensor",)))
+
+    def rows(self, x: jax.Array) -> jax.Array:
+        """Activations with rows, or prompts, along their first axis."""
+        return self._at(x, sharding.ROWS)
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """Query, key or value [P, G, T, N, K]: each device of a tensor group has heads of its own, if it comes out
+        even."""
+        even = self.mesh is not None and x.shape[3] % self.mesh.shape["tensor"] == 0
+        return self._at(x, sharding.ROWS, None, None, "tensor" if even else None)
+
+    def inner(self, x: jax.Array) -> jax.Array:
+        """What lies between two matrix products [M, H]."""
+        even = self.mesh is not None and x.shape[1] % self.mesh.shape["tensor"] == 0
+        return self._at(x, sharding.ROWS, "tensor" if even else None)
+
+    def _at(self, x: jax.Array, *axes: Any) -> jax.Array:
+        if self.mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+
+
+PLAIN = Computation()
