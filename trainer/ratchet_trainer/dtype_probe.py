@@ -2,8 +2,8 @@
 
 Decides by measuring, not by tables: on some CPUs bfloat16 is the slower one. What is measured are the sampler's and the
 learner's own programs at the shapes of the job's first stage, for a model of few layers and a small vocabulary; the
-rest of a step does not depend on the format. The answer belongs to the identity of a run: it is asked for once, before the
-first step, and every later attempt takes what the checkpoint says.
+rest of a step does not depend on the format. The answer belongs to the identity of a run: it is asked for once, before
+the first step, and every later attempt takes what the checkpoint says.
 """
 
 from __future__ import annotations

@@ -1,0 +1,119 @@
+"""Meshes, number formats and activation checkpointing: they change what a device holds and how long it takes, and
+nothing that is learned but for rounding."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from ratchet_api.job import Model, Parallelism, parse_spec
+from ratchet_trainer import distributed
+from ratchet_trainer.dtype_probe import DTYPES, faster
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.model.architecture import Architecture, Layer
+from ratchet_trainer.model.computation import Computation
+from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.model.presets import PRESETS
+from ratchet_trainer.model.sharding import of_parameter
+from ratchet_trainer.stage import Machine
+
+SPREAD = Path(__file__).with_name("spread.py")
+
+
+ALONE = (1, 1, 1, "float32", "no", 1)
+"""Devices, fsdp, tensor, format, whether activations are computed again, passes."""
+
+
+@functools.cache
+def numbers(devices: int, *arguments: Any) -> dict[str, Any]:
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    command = [sys.executable, SPREAD, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("arguments", [(4, 4, 1, "float32", "recompute", 1), (4, 2, 2, "float32", "no", 2)])
+def test_a_spread_model_learns_what_it_learns_on_one_device(arguments) -> None:
+    alone, found = numbers(*ALONE), numbers(*arguments)
+    assert found["tokens"] == alone["tokens"]
+    assert found["passes"] == arguments[-1]
+    assert found["mismatch"] < 5e-6
+    np.testing.assert_allclose(found["updates"], alone["updates"], rtol=2e-4, atol=2e-4)
+    assert found["weights"] == pytest.approx(alone["weights"], rel=2e-4)
+    assert found["held"] == pytest.approx(1 / 4, rel=0.05)  # vectors are everywhere
+
+
+def test_bfloat16_keeps_the_masters_in_float32_and_the_ratio_near_one() -> None:
+    alone, found = numbers(*ALONE), numbers(4, 2, 2, "bfloat16", "no", 1)
+    assert found["mismatch"] <= 2e-2
+    for step, expected in zip(found["updates"], alone["updates"], strict=True):
+        assert step[0] == pytest.approx(expected[0], abs=0.05)
+        assert step[1] == pytest.approx(expected[1], rel=0.1)
+    policy = Policy(PRESETS["tiny"], Computation("bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(policy.abstract)} == {np.dtype("float32")}
+
+
+def test_what_is_recomputed_is_not_kept() -> None:
+    def kept(recompute: bool) -> int:
+        policy = Policy(
+            Architecture(vocabulary=64, width=32, heads=4, hidden=512, layers=(Layer(),) * 4),
+            Computation(recompute=recompute),
+        )
+        tokens = np.ones((4, 1, 64), np.int32)
+        positions = np.broadcast_to(np.arange(64), tokens.shape)
+
+        def loss(params):
+            return policy.decoder(params)(tokens, positions, recompute=recompute)[0].sum()
+
+        _, backward = jax.eval_shape(lambda p: jax.vjp(loss, p), policy.abstract)
+        return sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    assert kept(True) < kept(False) / 4
+
+
+def test_the_probe_says_one_of_both_formats() -> None:
+    spec = {"dataset": "d", "promptsPerStep": 2, "groupSize": 2, "maxPromptTokens": 8, "maxResponseTokens": 4}
+    stage = parse_spec(
+        {
+            "model": {"preset": "tiny", "dtype": "auto"},
+            "datasets": [{"name": "d", "jsonl": {"path": "/d"}}],
+            "stages": [{"name": "s", "rl": spec, "advance": {"steps": 1}}],
+            "checkpoint": {"directory": "/c"},
+            "placements": [{"name": "p", "cpu": {}}],
+        }
+    ).stages[0]
+    assert faster(PRESETS["tiny"], stage) in DTYPES
+
+
+def test_a_mesh_that_does_not_fit_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ConfigurationInvalid, match=r"data x 7 x 1 .* does not fit the 1 devices .* must divide them"):
+        distributed.mesh(Parallelism(fsdp=7))
+    with pytest.raises(ConfigurationInvalid, match="data is best left out"):
+        distributed.mesh(Parallelism(data=3))
+
+
+def test_parameters_lie_by_the_end_of_their_path() -> None:
+    mesh = jax.sharding.AbstractMesh((1, 4, 2), ("data", "fsdp", "tensor"))
+    lies = lambda path, *shape: of_parameter(mesh, path, shape).spec  # noqa: E731
+    assert lies("optimiser/mu/blocks/0/attention/input", 64, 192) == jax.P("fsdp", "tensor")
+    assert lies("credit/params/trunk/blocks/1/mlp/output", 176, 64) == jax.P("tensor", "fsdp")
+    assert lies("params/embedding", 259, 64) == jax.P(None, "fsdp")  # 2 does not divide 259
+    assert lies("blocks/0/attention/input_adapter/q_proj/a", 64, 8) == jax.P("fsdp", None)
+    assert lies("blocks/0/attention/input_adapter/q_proj/b", 8, 64) == jax.P(None, "fsdp")
+    assert lies("norm/scale", 64) == jax.P()
+
+
+def test_a_machine_takes_format_and_checkpointing_from_the_manifest() -> None:
+    mesh = distributed.one_device()
+    how = Machine(Model(preset="tiny", activationCheckpointing=True), mesh, None, "bfloat16").policy.how
+    assert (how.dtype, how.recompute, how.mesh) == ("bfloat16", True, None)
