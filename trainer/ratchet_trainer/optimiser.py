@@ -1,4 +1,4 @@
-"""The optimiser: AdamW behind a gradient norm limit, as optax has them; rates outside its state.
+"""The optimiser: AdamW (arXiv 1711.05101) behind a gradient norm limit; rates outside its state, which is optax's.
 
 Decides how a gradient becomes new parameters. The learning rate is a function of the updates made in this stage,
 computed on the host: inside the optax state a reset optimiser would restart the warm-up at rate 0.
@@ -15,6 +15,7 @@ import optax
 from ratchet_api.stages import Optimiser
 from ratchet_trainer.model.policy import Params
 
+B1, B2, EPSILON = 0.9, 0.999, 1e-8
 FLOOR = 0.1
 """What is left of the peak rate after the decay."""
 
@@ -30,7 +31,7 @@ def learning_rate(settings: Optimiser, updates: int) -> float:
 
 def init(params: Params) -> Any:
     """A fresh state: zero moments, shapes as the parameters."""
-    return optax.scale_by_adam().init(params)
+    return optax.scale_by_adam(B1, B2, EPSILON).init(params)
 
 
 def numbers(settings: Optimiser, updates: int) -> dict[str, float]:
@@ -49,13 +50,23 @@ def step(
     norm is no number, parameters and state are the old ones."""
     norm = optax.tree.norm(gradient)
     sound = jnp.isfinite(norm) & jnp.isfinite(loss)
-    before = state
-    gradient, _ = optax.clip_by_global_norm(settings["clip_norm"]).update(gradient, optax.EmptyState())
-    direction, state = optax.scale_by_adam().update(gradient, state, params)
+    # A product, not optax's quotient: XLA computes it again wherever it is used, and keeps no second gradient.
+    within = settings["clip_norm"] / jnp.maximum(norm, settings["clip_norm"])
+    # Always 1, which no compiler can know. XLA's CPU backend puts a cheap expression into each of its users: parameters
+    # would be moved by moments computed a second time, from a copy of the old ones. A quotient is computed once.
+    one = jnp.where(state.count >= 0, 1.0, 2.0)
 
-    def move(p: jax.Array, d: jax.Array) -> jax.Array:
+    def averaged(old: jax.Array, decay: float, new: jax.Array) -> jax.Array:
+        return jnp.where(sound, decay * old + (1 - decay) * new, old) / one
+
+    first = jax.tree.map(lambda m, g: averaged(m, B1, g * within), state.mu, gradient)
+    second = jax.tree.map(lambda v, g: averaged(v, B2, jnp.square(g * within)), state.nu, gradient)
+    count = jnp.where(sound, state.count + 1, state.count)
+    unbiased = [1 / (1 - decay ** count.astype(jnp.float32)) for decay in (B1, B2)]
+
+    def moved(p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+        direction = m * unbiased[0] / (jnp.sqrt(v * unbiased[1]) + EPSILON)
         decay = settings["weight_decay"] * p if p.ndim > 1 else 0.0
-        return jnp.where(sound, p - settings["learning_rate"] * (d + decay), p)
+        return jnp.where(sound, p - settings["learning_rate"] * (direction + decay), p)
 
-    state = jax.tree.map(lambda new, old: jnp.where(sound, new, old), state, before)
-    return jax.tree.map(move, params, direction), state, norm
+    return jax.tree.map(moved, params, first, second), state._replace(count=count, mu=first, nu=second), norm

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ratchet_trainer import advance, nonfinite, optimiser, sft
+from ratchet_trainer import advance, host_memory, nonfinite, optimiser, sft
 from ratchet_trainer.commits import Commits
 from ratchet_trainer.dtype_probe import faster
 from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
@@ -63,6 +63,7 @@ class Run:
 
     def to_the_end(self) -> None:
         self.state = self.begin()
+        host_memory.give_back()
         self.commits = Commits(self.runtime, self.state.step)
         try:
             while True:
@@ -347,6 +348,7 @@ class Run:
         self.runtime.enter("compile")
         self.stage = open_stage(self.runtime, self.machine, self.runtime.job.spec, index)
         self.stage.prepare()
+        host_memory.give_back()
 
 
 _NOWHERE = StageState(-1, "", "", 0, 0)

@@ -81,11 +81,14 @@ def _norm_backward(epsilon: float, kept, d: jax.Array) -> tuple[jax.Array, jax.A
 rms_norm.defvjp(_norm_forward, _norm_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def split(h: jax.Array, widths: tuple[int, ...]) -> tuple[jax.Array, ...]:
-    """[M, sum(widths)] -> one [M, width] each."""
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def split(h: jax.Array, widths: tuple[int, ...], axis: int = -1) -> tuple[jax.Array, ...]:
+    """[..., sum(widths), ...] -> one [..., width, ...] each, along `axis`."""
     ends = [sum(widths[: i + 1]) for i in range(len(widths))]
-    return tuple(h[:, end - width : end] for width, end in zip(widths, ends, strict=True))
+    pairs = zip(widths, ends, strict=True)
+    return tuple(jax.lax.slice_in_dim(h, end - width, end, axis=axis) for width, end in pairs)
 
 
-split.defvjp(lambda h, widths: (split(h, widths), None), lambda widths, _, d: (jnp.concatenate(d, -1),))
+split.defvjp(
+    lambda h, widths, axis: (split(h, widths, axis), None), lambda widths, axis, _, d: (jnp.concatenate(d, axis),)
+)

@@ -10,7 +10,9 @@ Activations are rows [M, D] of all tokens: XLA's CPU backend is half as fast wit
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,31 @@ from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.attention import Turn, attend, rotate, turn
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import adapter
+from ratchet_trainer.model.recompute import recomputed
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tokens [P, G, T] that go through a block together: their rotary angles; what they see before themselves, of which
+    `length` [P] slots are real (None: the stream before them, or nothing); their own slots, from `at` on new."""
+
+    shape: tuple[int, int, int]
+    by: Turn
+    prompt: kv_cache.Pair | None = None
+    length: jax.Array | None = None
+    own: kv_cache.Pair | None = None
+    at: jax.Array | int = 0
+
+
+Streams = tuple[Stream, ...]
+"""Side by side for each prompt: the rows of a pass are [P, all tokens of the prompt's streams]."""
+Tokens = tuple[jax.Array, jax.Array]
+
+
+def _apart(rows: jax.Array, streams: Streams) -> tuple[jax.Array, ...]:
+    """Rows [M, width] as one [P, G T, width] a stream."""
+    rows = rows.reshape(streams[0].shape[0], -1, rows.shape[-1])
+    return (rows,) if len(streams) == 1 else split(rows, tuple(s.shape[1] * s.shape[2] for s in streams), 1)
 
 
 def _matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param:
@@ -67,20 +94,25 @@ class Attention(nnx.Module):
         self.key_norm = Norm(a, a.head_width) if a.head_norms else None
         self.architecture, self.how, self.layer = a, how, layer
 
-    def __call__(self, x, shape, by: Turn, prompt, prompt_length, own, at):
-        """x [M, D] of tokens `shape` = (P, G, T) -> [M, D], and keys and values."""
+    def __call__(self, x: jax.Array, streams: Streams) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
+        """x [M, D] of the streams' tokens -> [M, D], and each stream's keys and values."""
         a, how = self.architecture, self.how
-        query, key, value = (
-            how.heads(part.reshape(*shape, -1, a.head_width))
-            for part in split(_times(how, x, self, "attention", "input"), a.projections)
-        )
-        if self.query_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
-        query, key = rotate(query * a.query_scale, by), rotate(key, by)
-        new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
-        own = new if own is None else kv_cache.write(own, new, at)
-        mixed = attend(query, own, at, prompt, prompt_length, self.layer.window, a.attention_cap)
-        return _times(how, how.inner(mixed.reshape(len(x), -1)), self, "attention", "output"), own
+        wide = split(_times(how, x, self, "attention", "input"), a.projections)
+        mixed, kept, before = [], [], None
+        for stream, parts in zip(streams, zip(*(_apart(part, streams) for part in wide), strict=True), strict=True):
+            query, key, value = (how.heads(part.reshape(*stream.shape, -1, a.head_width)) for part in parts)
+            if self.query_norm is not None:
+                query, key = self.query_norm(query), self.key_norm(key)
+            query, key = rotate(query * a.query_scale, stream.by), rotate(key, stream.by)
+            new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
+            own = new if stream.own is None else kv_cache.write(stream.own, new, stream.at)
+            prompt = before if stream.prompt is None else stream.prompt
+            seen = attend(query, own, stream.at, prompt, stream.length, self.layer.window, a.attention_cap)
+            mixed.append(seen.reshape(stream.shape[0], -1, a.projections[0]))
+            kept.append(own)
+            before = (own[0].squeeze(2), own[1].squeeze(2)) if stream.shape[1] == 1 else None
+        rows = (mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, 1)).reshape(len(x), -1)
+        return _times(how, how.inner(rows), self, "attention", "output"), tuple(kept)
 
 
 class Mlp(nnx.Module):
@@ -109,11 +141,17 @@ class Block(nnx.Module):
         self.attention_post_norm = Norm(a, a.width) if a.post_norms else None
         self.mlp_post_norm = Norm(a, a.width) if a.post_norms else None
 
-    def __call__(self, x, by, prompt, prompt_length, own, at, shape):
-        mixed, kept = self.attention(self.attention_norm(x), shape, by, prompt, prompt_length, own, at)
+    def __call__(self, x: jax.Array, streams: Streams) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
+        mixed, kept = self.attention(self.attention_norm(x), streams)
         x = x + (mixed if self.attention_post_norm is None else self.attention_post_norm(mixed))
         made = self.mlp(self.mlp_norm(x))
         return x + (made if self.mlp_post_norm is None else self.mlp_post_norm(made)), kept
+
+
+def _output(structure: Any, shapes: tuple[Any, ...], weights: Any, x: jax.Array, others: Any) -> jax.Array:
+    """What a block makes of x, as a function."""
+    streams = tuple(Stream(shape, *other) for shape, other in zip(shapes, others, strict=True))
+    return nnx.merge(structure, weights)(x, streams)[0]
 
 
 class Decoder(nnx.Module):
@@ -134,34 +172,47 @@ class Decoder(nnx.Module):
         prompt: kv_cache.Prompt | None = None,
         own: tuple[kv_cache.Pair, ...] | None = None,
         at: jax.Array | int = 0,
-        recompute: bool = False,
     ) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
         """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G, T], and their keys and values.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
-        at..at+T-1 and see what is there before. `recompute`: a gradient keeps of each block its input alone.
+        at..at+T-1 and see what is there before.
         """
-        a, how = self.architecture, self.how
-        turns = {layer.rope: turn(positions, layer.rope, a.head_width) for layer in a.layers}
-        x = self._embedded(tokens.reshape(-1))
-        cache = []
+        a = self.architecture
+        x, cache = self._embedded(tokens), []
         for i, block in enumerate(self.blocks):
-            layer = None if prompt is None else prompt.layers[i]
-            length = None if prompt is None else prompt.length
-            mine = None if own is None else own[i]
-            where = turns[a.layers[i].rope], layer, length, mine, at
-            run = partial(block, shape=tokens.shape)
-            x, kept = jax.checkpoint(run)(x, *where) if recompute else run(x, *where)
-            x = how.rows(x)
+            by = turn(positions, a.layers[i].rope, a.head_width)
+            past = (None, None) if prompt is None else (prompt.layers[i], prompt.length)
+            stream = Stream(tokens.shape, by, *past, None if own is None else own[i], at)
+            x, (kept,) = block(x, (stream,))
+            x = self.how.rows(x)
             cache.append(kept)
         return self.norm(x).reshape(*tokens.shape, a.width), tuple(cache)
 
+    def continued(self, prompts: Tokens, length: jax.Array, responses: Tokens) -> jax.Array:
+        """Hidden states [P, G, T, width] of responses to prompts; each of both: tokens and positions, [P, 1, C] and
+        [P, G, T], of which `length` [P] slots of a prompt are real. One pass over the rows of both, so that a gradient
+        is one product a matrix; if the computation says so, it keeps of each block its input alone."""
+        a, shapes = self.architecture, (prompts[0].shape, responses[0].shape)
+        alive = responses[0][0, 0, 0] >= 0  # always
+        tokens = jnp.concatenate([x.reshape(len(x), -1) for x, _ in (prompts, responses)], 1)
+        x = self._embedded(tokens)
+        for i, block in enumerate(self.blocks):
+            angles = [turn(positions, a.layers[i].rope, a.head_width) for _, positions in (prompts, responses)]
+            others = (angles[0],), (angles[1], None, length)
+            structure, weights = nnx.split(block)
+            run = partial(_output, structure, shapes)
+            x = recomputed(run, weights, x, others, alive) if self.how.recompute else run(weights, x, others)
+            x = self.how.rows(x)
+        x = split(x.reshape(len(length), -1, a.width), tuple(g * t for _, g, t in shapes), 1)[1]
+        return self.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
+
     def _embedded(self, tokens: jax.Array) -> jax.Array:
-        """Tokens [M] -> [M, width]."""
+        """Tokens [...] -> rows [M, width]."""
         table = self.embedding[...]
         if self.how.mesh is not None:
             table = self.how.weight(table, "embedding")
-        x = table[tokens].astype(self.how.dtype) * self.architecture.embedding_scale
+        x = table[tokens.reshape(-1)].astype(self.how.dtype) * self.architecture.embedding_scale
         return self.how.rows(x)
 
     def logits(self, hidden: jax.Array) -> jax.Array:

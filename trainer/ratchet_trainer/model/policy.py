@@ -64,11 +64,9 @@ class Policy:
         a = self.architecture
         return kv_cache.empty(len(a.layers), (prompts, a.kv_heads, samples, slots, a.head_width), self.how.dtype)
 
-    def read(self, params: Params, prompts: Prompts, recompute: bool = False) -> kv_cache.Prompt:
+    def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
-        tokens = prompts.body[:, None, :]
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
-        _, layers = self.decoder(params)(tokens, positions, recompute=recompute)
+        _, layers = self.decoder(params)(*_bodies(prompts))
         return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
 
     def hidden(self, params: Params, prompts: Prompts, responses: jax.Array) -> jax.Array:
@@ -76,13 +74,12 @@ class Policy:
 
         Positions after a response's end hold finite values without meaning: weigh them with 0.
         """
-        prompt = self.read(params, prompts, self.how.recompute)
         first = jnp.broadcast_to(prompts.last[:, None, None], (*responses.shape[:2], 1))
         inputs = jnp.concatenate([first, responses[..., :-1]], -1)
         positions = jnp.broadcast_to(
             prompts.length[:, None, None] + jnp.arange(inputs.shape[-1], dtype=jnp.int32), inputs.shape
         )
-        return self.decoder(params)(inputs, positions, prompt, recompute=self.how.recompute)[0]
+        return self.decoder(params).continued(_bodies(prompts), prompts.length, (inputs, positions))
 
     def judge(
         self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
@@ -110,6 +107,12 @@ class Policy:
         found = jax.lax.map(jax.checkpoint(some_positions), (cut(hidden), cut(responses)))
         log_probs, entropy = (jnp.moveaxis(x, 0, 2).reshape(p, g, chunks * size)[..., :t] for x in found)
         return log_probs, entropy
+
+
+def _bodies(prompts: Prompts) -> tuple[jax.Array, jax.Array]:
+    """Their tokens and positions, [P, 1, C]."""
+    tokens = prompts.body[:, None, :]
+    return tokens, jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
 
 
 def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,31 @@
+"""What a process keeps of memory that it no longer needs.
+
+Decides how glibc's allocator treats the large blocks of a trainer. By itself it raises the size from which a block is
+given back at once up to 32 MiB, and keeps what compilers and initial values needed for ever: half a gigabyte beside a
+model of 100 million parameters (`bench/memory.py`). Elsewhere than on glibc nothing happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+BLOCK = 4 << 20
+"""Bytes from which a block is mapped by itself, and goes back to the system when it is freed."""
+KEPT = 16 << 20
+"""Most bytes that stay at the end of the heap for later."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def give_back_at_once() -> None:
+    """Sets the allocator up; to be called before anything large is allocated."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_MMAP_THRESHOLD, BLOCK)
+        libc.mallopt(_TRIM_THRESHOLD, KEPT)
+
+
+def give_back() -> None:
+    """Gives back what is free now: after compiling, and after values that were needed once."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
