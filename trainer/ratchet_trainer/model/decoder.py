@@ -139,7 +139,8 @@ class Decoder(nnx.Module):
         """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G, T], and their keys and values.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
-        at..at+T-1 and see what is there before. `recompute`: a gradient keeps of each block its input alone.
+        at..at+T-1, one number or int32[P], and see what is there before. `recompute`: a gradient keeps of each block
+        its input alone.
         """
         a, how = self.architecture, self.how
         turns = {layer.rope: turn(positions, layer.rope, a.head_width) for layer in a.layers}
