@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,10 +95,13 @@ def decode(
     return Decoding(state.prompt, own, state.keys, token, done), made
 
 
-def empty(policy: Policy, *arguments: Any, slots: int) -> Decoding:
-    """What `start` with these arguments gives, of zeros: slots that nobody has."""
-    shapes = jax.eval_shape(partial(start, policy, slots=slots), *arguments)
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+def empty(
+    policy: Policy, params: Params, seed: jax.Array, prompts: Prompts, rows: jax.Array, samples: jax.Array, slots: int
+) -> Decoding:
+    """What `start` gives of the same, but zeros: slots that nobody has."""
+    shapes = jax.eval_shape(partial(start, policy, slots=slots), params, seed, prompts, rows, samples)
+    zero = rows[0, 0] * 0  # of an argument, so that the state lies where the arguments do
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, zero.astype(leaf.dtype)), shapes)
 
 
 def refill(

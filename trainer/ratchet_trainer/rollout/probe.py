@@ -33,7 +33,8 @@ def refilled_alike(
 ) -> bool:
     """Whether a refilled slot gives the bits of one that was not, in programs of these sizes. `shapes` are the
     parameters'. Three chunks are decoded."""
-    params = jax.jit(partial(_pattern, shapes), out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
+    made = jax.jit(partial(_pattern, shapes), out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
+    params = jax.tree.map(_of_pieces, made)
     count = min(CHUNK, slots)
 
     def sample(limits: list[int]) -> Sampled:
@@ -75,3 +76,10 @@ def _pattern(shapes: Params) -> Params:
         return (noise * leaf.shape[-1] ** -0.5 if len(leaf.shape) > 1 else 1 + noise / 4).astype(leaf.dtype)
 
     return jax.tree.map(one, shapes)
+
+
+def _of_pieces(leaf: jax.Array) -> jax.Array:
+    """The array as one that was read lies: with one device a jitted function's result lies otherwise, as far as its
+    pieces are asked, and all programs of mode Exact would be compiled again."""
+    pieces = [jax.device_put(piece.data, piece.device) for piece in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, pieces)
