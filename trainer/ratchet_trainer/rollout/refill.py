@@ -45,6 +45,7 @@ class Refilling:
         cut: Truncation | None = None,
     ):
         """As for `Sampler.begin`, for N prompts that take the seats; `endings`: of each prompt, [1, G]."""
+        params = sampler.weights(params)
         self._sampler, self._params, self._temperature, self._cut = sampler, params, temperature, cut
         self._seed, self._prompts, self._words, self._samples = seed, prompts, row_words, samples.astype(np.uint32)
         self._slots, self._count = slots, min(CHUNK, slots)
