@@ -8,6 +8,8 @@ tokens with 8 responses of 32 each, float32. Printed are
 * the matmul peak (2048 x 2048 x 2048) and the memory bandwidth (reading 256 MiB);
 * generation: tokens/s, and its share of the same weight matmuls alone, at the same shapes, one after the other;
 * the same with top-k and top-p, as a ratio to its time;
+* 32 prompts with limits between 8 and 128 tokens: tokens/s of 8 slots that are refilled, as ratios to those of 8 slots
+  that are not, and of 32 slots at once;
 * the update: its floating-point operations (6 a parameter and token; 2 forward, 4 backward) over its time, as a share
   of the peak;
 * a whole step, of both and what lies between them;
@@ -28,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,10 @@ from ratchet_trainer.learner import Layout, Learner, Row
 from ratchet_trainer.methods import resolve
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.rollout.endings import Endings
+from ratchet_trainer.rollout.refill import Refilling
 from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.seats import Seats
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.state import flat_paths
 
@@ -111,6 +117,17 @@ class Reference:
         return self.sampler.begin(
             self.params, keys.seed_words(0), self.prompts, self.words, samples, RESPONSE_TOKENS, 1.0, cut=cut
         ).finish()
+
+    def generate_by_limits(self, limits: np.ndarray, slots: int, refills: bool) -> Any:
+        """Responses to as many prompts as there are limits, so many at a time."""
+        n, most = len(limits), int(limits.max())
+        prompts = jax.tree.map(lambda x: np.resize(x, (n, *x.shape[1:])), self.prompts)
+        words, samples = keys.row_words(0, list(range(n)), [0] * n), np.arange(SAMPLES)
+        asked = self.params, keys.seed_words(0), prompts, words, samples, most, 1.0
+        if slots == n:
+            return self.sampler.begin(*asked, limits=limits).finish()
+        endings = [Endings((2,), np.full((1, SAMPLES), limit)) for limit in limits]
+        return Refilling(self.sampler, *asked, Seats(n, slots, refills), endings).finish()
 
     def update(self) -> Any:
         self.params, self.moments, found = self.learner.update(
@@ -204,6 +221,17 @@ def measure() -> dict[str, Any]:
     cut = Truncation.of(Sampling.model_validate({"topK": 50, "topP": "0.9"}))
     truncated = best(lambda: reference.generate(cut))
     say(f"  top-k and top-p   {truncated / seconds:8.2f} of its time", truncationOfGeneration=truncated / seconds)
+    limits = np.exp(np.random.default_rng(1).uniform(np.log(8), np.log(128), 32)).astype(int)
+    refilled, turns, at_once = (
+        best(partial(reference.generate_by_limits, limits, slots, refills), 3)
+        for slots, refills in ((PROMPTS, True), (PROMPTS, False), (len(limits), False))
+    )
+    say(
+        f"  refilled slots    {turns / refilled:8.2f} of the tokens/s of slots that are not, "
+        f"{at_once / refilled:.2f} of those of all prompts at once",
+        refillOfTurns=turns / refilled,
+        refillOfAllAtOnce=at_once / refilled,
+    )
     seconds, peak = best(reference.update), max(peak, matmul_peak())
     share = operations_of_update() / seconds / peak
     say(

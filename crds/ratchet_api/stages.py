@@ -101,11 +101,27 @@ class Sft(ApiModel):
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
-    rules: ClassVar = (*methods.RULES, CORRECTION)
+    rules: ClassVar = (
+        *methods.RULES,
+        CORRECTION,
+        Rule(
+            "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",
+            "promptsInFlight is more than promptsPerStep; set it to less, or leave it out: all prompts of a step are "
+            "answered at once then",
+            lambda rl: rl.prompts_in_flight is None or rl.prompts_in_flight <= rl.prompts_per_step,
+            ".promptsInFlight",
+        ),
+    )
     dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
     method: methods.MethodName = Field(default="grpo", description=methods.METHOD_TEXT)
     prompts_per_step: Whole = whole(
         "Prompts a step; divisible by the number of processes.", ge=1, le=65_536, default=16
+    )
+    prompts_in_flight: Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)] | None = Field(
+        default=None,
+        description="Prompts that are answered at a time, each with its whole group; a multiple of the devices is made "
+        "of it. The others of the step wait, and take the places of those whose responses have all ended: less memory, "
+        "and more tokens a second where lengths vary. Absent: all of a step at once.",
     )
     group_size: Whole = whole(
         "Rollouts of each prompt; they are compared with one another, so 2 or more but for credit.form gae.",

@@ -18,8 +18,16 @@ SUMS = {"task": "chain_sum", "size": 500, "config": {"max_terms": 2, "max_digits
 
 
 def job(**reproducibility: Any) -> RLTrainingJob:
-    """SFT, GRPO with a reference and two updates a step, PPO with its critic; batches that do not fill the shards."""
-    grpo = {"dataset": "sums", **SIZES, "kl": {"coefficient": "0.01"}, "updatesPerStep": 2}
+    """SFT, GRPO with a reference and two updates a step, PPO with its critic; batches that do not fill the shards,
+    prompts that wait for a place."""
+    grpo = {
+        "dataset": "sums",
+        **SIZES,
+        "promptsPerStep": 8,
+        "promptsInFlight": 4,
+        "kl": {"coefficient": "0.01"},
+        "updatesPerStep": 2,
+    }
     spec = {
         "model": {"preset": "tiny"},
         "datasets": [{"name": "sums", "reasoningGym": SUMS}],

@@ -18,7 +18,9 @@ SIZES = {"promptsPerStep": 4, "groupSize": 4, "maxPromptTokens": 96, "maxRespons
 SUMS = {"task": "chain_sum", "size": 500, "config": {"max_terms": 2, "max_digits": 1}}
 STAGES = {
     "sft": [{"sft": {"batchSize": 8, "maxPromptTokens": 96, "maxResponseTokens": 8}}],
-    "grpo": [{"rl": {"method": "grpo", **SIZES, "updatesPerStep": 2, "kl": {"coefficient": "0.01"}}}],
+    "grpo": [
+        {"rl": {"method": "grpo", **SIZES, "promptsInFlight": 2, "updatesPerStep": 2, "kl": {"coefficient": "0.01"}}}
+    ],
     "ppo": [{"rl": {"method": "ppo", **SIZES, "updatesPerStep": 2}}],
     "all of them": [{"sft": {"batchSize": 8}}, {"rl": {"method": "grpo", **SIZES}}, {"rl": {"method": "ppo", **SIZES}}],
 }

@@ -57,10 +57,11 @@ def row_keys(seed: jax.Array, rows: jax.Array, samples: jax.Array) -> jax.Array:
 
 
 def gumbel(keys: jax.Array, token: jax.Array, size: int) -> jax.Array:
-    """Gumbel noise float32[P, G, size] for response token number `token` of the rows with these raw keys."""
+    """Gumbel noise float32[P, G, size] for response token number `token`, one or int32[P], of the rows with these raw
+    keys."""
 
-    def noise(raw: jax.Array) -> jax.Array:
+    def noise(raw: jax.Array, token: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.wrap_key_data(raw, impl="threefry2x32"), token)
         return jax.random.gumbel(key, (size,), jnp.float32)
 
-    return jax.vmap(jax.vmap(noise))(keys)
+    return jax.vmap(jax.vmap(noise, (0, None)), (0, 0 if jnp.ndim(token) else None))(keys, token)

@@ -195,7 +195,13 @@ class Stage:
     def engine(self) -> Engine:
         """Samples as this stage does. Prompts are shared evenly among the devices."""
         rl, parts = self.rl, self.machine.learner.parts
-        shape = Shape(-(-rl.prompts_per_step // parts) * parts, rl.max_prompt_tokens, rl.max_response_tokens)
+        prompts = rl.prompts_in_flight or rl.prompts_per_step
+        shape = Shape(
+            -(-prompts // parts) * parts,
+            rl.max_prompt_tokens,
+            rl.max_response_tokens,
+            refills=rl.prompts_in_flight is not None,
+        )
         one = self.machine
         temperature = float(rl.temperature)
         return Engine(
@@ -252,20 +258,11 @@ class Stage:
                 jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
                 if self.method.credit.critic is not None:
                     jobs.append(threads.submit(self.machine.critic.prepare, self.layout, self.critic_numbers(0)))
-                shape = self.engine.shape
-                jobs.append(
-                    threads.submit(
-                        self.machine.sampler.prepare,
-                        params,
-                        shape.prompts,
-                        shape.prompt_slots,
-                        self.rl.group_size,
-                        shape.response_tokens,
-                        self.engine.cut,
-                    )
-                )
+                jobs.append(threads.submit(self.engine.prepare, params, self.rl.group_size))
             for job in jobs:
                 job.result()
+        if self.spec.rl is not None:
+            self.engine.refills(params, self.rl.group_size)
 
 
 def open_stage(team: Team, machine: Machine, spec: Spec, index: int) -> Stage:

@@ -57,15 +57,18 @@ def attend(
 ) -> jax.Array:
     """Softmax attention; `query` is scaled already. Scores and softmax are float32, products in the query's format.
 
-    query [P, G, T, N, K]; own = keys and values [P, M, G, S, K] of which new token t sees slots 0..first+t;
+    query [P, G, T, N, K]; own = keys and values [P, M, G, S, K] of which new token t sees slots 0..first+t, where
+    `first` is one number or int32[P];
     context = keys and values [P, M, C, K] of which the first context_length[p] are real. Of both, at most the latest
     `window` are seen. Returns [P, G, T, N, K].
     """
     p, g, t, n, k = query.shape
     m, s = own[0].shape[1], own[0].shape[3]
     grouped = query.reshape(p, g, t, m, n // m, k).transpose(0, 3, 1, 4, 2, 5).reshape(p, m, g, n // m * t, k)
-    at = jnp.tile(first + jnp.arange(t), n // m)  # own slot of each of the X queries
-    visible = jnp.arange(s) <= at[:, None]
+    at = jnp.tile(
+        jnp.asarray(first)[..., None] + jnp.arange(t), n // m
+    )  # own slot of each of the X queries, [X] or [P, X]
+    visible = jnp.arange(s) <= at[..., None]
     if context is None:
         context, seen = (jnp.zeros((p, m, 0, k), query.dtype),) * 2, jnp.ones((1, 1, 1, 1, 0), bool)
     else:
@@ -73,10 +76,12 @@ def attend(
         slot = jnp.arange(context[0].shape[2])
         seen = (slot < context_length[:, None])[:, None, None, None, :]
         if window is not None:
-            apart = context_length[:, None, None] + at[:, None] - slot
+            apart = context_length[:, None, None] + at[..., None] - slot
             seen = seen & (apart < window)[:, None, None]
     if window is not None:
-        visible = visible & (at[:, None] - jnp.arange(s) < window)
+        visible = visible & (at[..., None] - jnp.arange(s) < window)
+    if at.ndim > 1:
+        visible = visible[:, None, None]
     out = _attend(grouped, *own, *context, visible, seen, cap)
     return out.reshape(p, m, g, n // m, t, k).transpose(0, 2, 4, 1, 3, 5).reshape(p, g, t, n, k)
 

@@ -176,7 +176,7 @@ class Decoder(nnx.Module):
         """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G, T], and their keys and values.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
-        at..at+T-1 and see what is there before.
+        at..at+T-1, one number or int32[P], and see what is there before.
         """
         a = self.architecture
         x, cache = self._embedded(tokens), []

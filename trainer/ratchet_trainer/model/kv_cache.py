@@ -8,6 +8,7 @@ slots: so attention reads them without moving anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +26,13 @@ class Prompt:
 
 
 def write(own: Pair, new: Pair, at: jax.Array | int) -> Pair:
-    """`own` [P, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] in slots at..at+T-1."""
-    key, value = (jax.lax.dynamic_update_slice_in_dim(o, n, at, axis=3) for o, n in zip(own, new, strict=True))
+    """`own` [P, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] in slots at..at+T-1, where `at` is one
+    number or int32[P]."""
+    if jnp.ndim(at) == 0:
+        one = partial(jax.lax.dynamic_update_slice_in_dim, axis=3)
+    else:
+        one = jax.vmap(partial(jax.lax.dynamic_update_slice_in_dim, axis=2))
+    key, value = (one(o, n, at) for o, n in zip(own, new, strict=True))
     return key, value
 
 

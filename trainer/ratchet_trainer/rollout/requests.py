@@ -7,23 +7,30 @@ that are its own; outcomes are gathered in ordinal order. What is asked for is d
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from ratchet_trainer import keys
 from ratchet_trainer.data.items import Source, prompt_of
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.model.policy import Params, lay_out_prompts
-from ratchet_trainer.rollout.endings import Finish, Stops
+from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.journal import RolloutJournal
+from ratchet_trainer.rollout.probe import refilled_alike
+from ratchet_trainer.rollout.refill import Refilling, whole_chunks
 from ratchet_trainer.rollout.sampler import Sampler, Sampling
+from ratchet_trainer.rollout.seats import Seats
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.types import Draw, Outcome, Prompt, R, Request, Rollout, Rounds
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.verify.exact import verify
+
+log = logging.getLogger(__name__)
 
 
 class Team(Protocol):
@@ -42,15 +49,21 @@ class Team(Protocol):
 @dataclass(frozen=True)
 class Shape:
     """Fixed sizes of one sampling call: prompts, and the longest prompt and response in tokens. One bucket a stage,
-    from the manifest's limits: a row's bits depend on the shapes it is computed in, so no neighbour may choose them."""
+    from the manifest's limits: a row's bits depend on the shapes it is computed in, so no neighbour may choose them.
+    `refills`: a call may have more prompts than are decoded at a time; they wait until one of them is answered."""
 
     prompts: int
     prompt_tokens: int
     response_tokens: int
+    refills: bool = False
 
     @property
     def prompt_slots(self) -> int:
         return slots(self.prompt_tokens)
+
+    @property
+    def response_slots(self) -> int:
+        return whole_chunks(self.response_tokens) if self.refills else self.response_tokens
 
 
 def slots(prompt_tokens: int) -> int:
@@ -81,6 +94,24 @@ class Engine:
         self.team, self.sampler, self.tokenizer, self.source = team, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
         self.shape, self.temperature = shape, temperature
+        self._exact: dict[int, bool] = {}  # by samples of a prompt, whether a refilled slot changes no bit
+
+    def prepare(self, params: Params, samples: int) -> None:
+        """Compiles what samples so many responses of each prompt; `params` may be shapes."""
+        shape = self.shape
+        sizes = shape.prompts, shape.prompt_slots, samples, shape.response_slots
+        self.sampler.prepare(params, *sizes, self.cut, shape.refills)
+
+    def refills(self, params: Params, samples: int) -> bool:
+        """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""
+        if self.shape.refills and samples not in self._exact:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
+            sizes = self.shape.prompts, self.shape.prompt_slots, samples, self.shape.response_tokens
+            alike = self.team.broadcast(refilled_alike(self.sampler, shapes, *sizes, self.cut))
+            self._exact[samples] = alike
+            if not alike:
+                log.warning("no slot is refilled before all are free: here a probe row's bits depend on its neighbours")
+        return self._exact.get(samples, False)
 
     def answer(self, rounds: Rounds[R], params: Params, version: int) -> R:
         """Runs a slot's generator to its end, answering each round that it yields."""
@@ -117,37 +148,21 @@ class Engine:
         ]
 
     def _calls(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        """Indices of requests that share a call: same samples and purpose, at most `shape.prompts`, in request
-        order."""
+        """Indices of requests that share a call: same samples and purpose, in request order, at most `shape.prompts`
+        unless some may wait."""
         alike: dict[tuple[int, int, int], list[int]] = {}
         for i, r in enumerate(requests):
             alike.setdefault((r.n, r.first, r.purpose), []).append(i)
         for indices in alike.values():
-            for start in range(0, len(indices), self.shape.prompts):
-                yield indices[start : start + self.shape.prompts]
+            most = len(indices) if self.shape.refills else self.shape.prompts
+            for start in range(0, len(indices), most):
+                yield indices[start : start + most]
 
     def _call(
         self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
     ) -> dict[int, list[_Unjudged]]:
-        first, missing = requests[indices[0]], self.shape.prompts - len(indices)
         name = _name_of_call([requests[i] for i in indices])
-        going = self.sampler.begin(
-            params,
-            self.seed,
-            lay_out_prompts([prompts[i].tokens for i in indices], self.shape.prompts, self.shape.prompt_slots),
-            keys.row_words(
-                first.purpose,
-                [requests[i].draw.ordinal for i in indices] + [0] * missing,
-                [requests[i].tag for i in indices] + [0] * missing,
-            ),
-            np.arange(first.first, first.first + first.n),
-            self.shape.response_tokens,
-            self.temperature,
-            self.journal.find(name) if self.journal is not None else None,
-            self.cut,
-            self.stops,
-            np.array([self._limit(requests[i]) for i in indices] + [0] * missing),
-        )
+        going = self._begin(name, [requests[i] for i in indices], [prompts[i] for i in indices], params)
         try:
             while not going.over:
                 going.advance()
@@ -156,7 +171,7 @@ class Engine:
             self._keep(name, going)
             raise
         self._keep(name, going)
-        sampled = going.result()
+        sampled, first = going.result(), requests[indices[0]]
         return {
             i: [
                 _Unjudged(
@@ -171,11 +186,37 @@ class Engine:
             for row, i in enumerate(indices)
         }
 
+    def _begin(
+        self, name: str, requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
+    ) -> Sampling | Refilling:
+        """The call of that name, from where it was left."""
+        shape, first, n = self.shape, requests[0], len(requests)
+        rows = n if shape.refills else shape.prompts
+        missing = [0] * (rows - n)
+        limits = np.array([self._limit(r) for r in requests] + missing)
+        arguments = (
+            params,
+            self.seed,
+            lay_out_prompts([p.tokens for p in prompts], rows, shape.prompt_slots),
+            keys.row_words(
+                first.purpose, [r.draw.ordinal for r in requests] + missing, [r.tag for r in requests] + missing
+            ),
+            np.arange(first.first, first.first + first.n),
+            shape.response_tokens,
+            self.temperature,
+        )
+        kept = self.journal.find(name) if self.journal is not None else None
+        if not shape.refills:
+            return self.sampler.begin(*arguments, kept, self.cut, self.stops, limits)
+        seats = Seats(n, shape.prompts, self.refills(params, first.n))
+        endings = [Endings(self.sampler.ends, np.full((1, first.n), limit), self.stops) for limit in limits]
+        return Refilling(self.sampler, *arguments, seats, endings, kept, self.cut)
+
     def _limit(self, request: Request) -> int:
         """Most tokens of a response."""
         return min(request.max_new or self.shape.response_tokens, self.shape.response_tokens)
 
-    def _keep(self, name: str, going: Sampling) -> None:
+    def _keep(self, name: str, going: Sampling | Refilling) -> None:
         if self.journal is not None:
             self.journal.keep(name, going.kept())
 

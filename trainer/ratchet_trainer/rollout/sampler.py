@@ -12,36 +12,20 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from ratchet_trainer import keys
 from ratchet_trainer.data.tokenizer import FILLER
-from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts, log_prob_and_entropy
+from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
 from ratchet_trainer.rollout.journal import Kept
-from ratchet_trainer.rollout.truncation import Truncation, staying
+from ratchet_trainer.rollout.truncation import Truncation
 
-NOISE_AHEAD = 16 << 20
-"""Noise of a whole chunk is drawn at once if it is not more numbers than this: one large computation instead of many
-small ones, with the same bits."""
 CHUNK = 16
 """Tokens decoded between two safe points."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Decoding:
-    """Responses in the making: caches, raw row keys uint32[P, G, 2], the newest token and whether it ended, [P, G]."""
-
-    prompt: kv_cache.Prompt
-    own: tuple[kv_cache.Pair, ...]
-    keys: jax.Array
-    token: jax.Array
-    done: jax.Array
 
 
 @dataclass(frozen=True)
@@ -63,9 +47,11 @@ class Sampler:
         """`ends`: tokens after which a response is over."""
         self.mesh, self.ends, self.weights = mesh, ends, policy.how.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
-        self._start = jax.jit(partial(_start, policy), static_argnames="slots", out_shardings=rows)
+        self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots", out_shardings=rows)
+        self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
+        self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1, out_shardings=rows)
         self._decode = jax.jit(
-            partial(_decode, policy, ends),
+            partial(decoding.decode, policy, ends),
             static_argnames="count",
             donate_argnums=1,
             out_shardings=(rows, everywhere),
@@ -79,15 +65,20 @@ class Sampler:
         samples: int,
         slots: int,
         cut: Truncation | None = None,
+        refills: bool = False,
     ) -> None:
-        """Compiles for these sizes ahead of the first call; `params` may be shapes."""
+        """Compiles for these sizes ahead of the first call, of `Sampling` or with `refills` of `Refilling`; `params`
+        may be shapes."""
         seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
-            start = self._start.lower(own, seed, laid_out, words, numbers, slots=slots)
+            start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
             start.compile()
-            state = placed(start.out_info)
+            state, at = placed(start.out_info), np.int32(0)
+            if refills:
+                at = np.zeros(len(words), np.int32)
+                self._refill.lower(own, state, seed, laid_out, words, numbers, at.astype(bool)).compile()
             for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
-                self._decode.lower(own, state, np.int32(0), np.float32(1), cut, count=count).compile()
+                self._decode.lower(own, state, at, np.float32(1), cut, count=count).compile()
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         """For each program to compile the shapes of parameters, prompts and row words, and what places a state's."""
@@ -131,6 +122,28 @@ class Sampler:
         rows = by_rows(self.mesh)
         return self._start(params, seed, place(prompts, rows), place(words, rows), samples, slots=slots)
 
+    def empty(
+        self, params: Params, seed: np.ndarray, prompts: Prompts, words: np.ndarray, samples: np.ndarray, slots: int
+    ) -> Any:
+        """A decoding state of that shape whose slots are free."""
+        rows = by_rows(self.mesh)
+        return self._empty(params, seed, place(prompts, rows), place(words, rows), samples, slots=slots)
+
+    def refill(
+        self,
+        params: Params,
+        state: Any,
+        seed: np.ndarray,
+        prompts: Prompts,
+        words: np.ndarray,
+        samples: np.ndarray,
+        fresh: np.ndarray,
+    ) -> Any:
+        """The decoding state with the `fresh` bool[P] of these prompts before their first token, in the slots of what
+        was there."""
+        rows = by_rows(self.mesh)
+        return self._refill(params, state, seed, place(prompts, rows), place(words, rows), samples, fresh)
+
     def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> Any:
         """The decoding state that `own_parts` took apart; arguments as for `start`."""
         *others, slots = arguments
@@ -139,10 +152,11 @@ class Sampler:
         return structure.unflatten([_put_back(leaf.shape, parts, by_rows(self.mesh)) for leaf, parts in pairs])
 
     def decode(
-        self, params: Params, state: Any, at: int, temperature: float, cut: Truncation | None, count: int
+        self, params: Params, state: Any, at: int | np.ndarray, temperature: float, cut: Truncation | None, count: int
     ) -> Any:
-        """The next `count` tokens: new state, and [3, P, G, count] on every process."""
-        return self._decode(params, state, np.int32(at), np.float32(temperature), cut, count=count)
+        """The next `count` tokens from position `at`, one or int[P]: new state, and [3, P, G, count] on every
+        process."""
+        return self._decode(params, state, np.asarray(at, np.int32), np.float32(temperature), cut, count=count)
 
 
 class Sampling:
@@ -198,12 +212,16 @@ class Sampling:
 
     def result(self) -> Sampled:
         """The responses, once over."""
-        tokens, log_probs, entropy = np.concatenate(self._made, -1)
-        missing = [(0, 0), (0, 0), (0, self._slots - tokens.shape[-1])]
-        real = np.arange(self._slots) < self._endings.lengths[..., None]
-        tokens = np.where(real, np.pad(tokens.astype(np.int32), missing), FILLER)
-        log_probs, entropy = (np.where(real, np.pad(x, missing), np.float32(0)) for x in (log_probs, entropy))
-        return Sampled(tokens, log_probs, entropy, self._endings.lengths, self._endings.finish)
+        return sampled(np.concatenate(self._made, -1), self._slots, self._endings)
+
+
+def sampled(made: np.ndarray, slots: int, endings: Endings) -> Sampled:
+    """Responses of up to `slots` tokens, of all that was made of them, [3, P, G, t]."""
+    missing = [(0, 0), (0, 0), (0, max(0, slots - made.shape[-1]))]
+    real = np.arange(slots) < endings.lengths[..., None]
+    tokens, log_probs, entropy = (np.where(real, np.pad(x, missing)[..., :slots], np.float32(0)) for x in made)
+    tokens = np.where(real, tokens.astype(np.int32), FILLER)
+    return Sampled(tokens, log_probs, entropy, endings.lengths, endings.finish)
 
 
 def own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
@@ -221,61 +239,3 @@ def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: N
     devices = sorted(indices, key=lambda d: _place(indices[d], d))
     pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
     return jax.make_array_from_single_device_arrays(shape, sharding, pieces)
-
-
-def _start(
-    policy: Policy, params: Params, seed: jax.Array, prompts: Prompts, rows: jax.Array, samples: jax.Array, slots: int
-) -> Decoding:
-    shape = (rows.shape[0], samples.shape[0])
-    return Decoding(
-        prompt=policy.read(params, prompts),
-        own=policy.empty_cache(*shape, slots),
-        keys=keys.row_keys(seed, rows, samples),
-        token=jnp.broadcast_to(prompts.last[:, None], shape),
-        done=jnp.zeros(shape, bool),
-    )
-
-
-def _decode(
-    policy: Policy,
-    ends: tuple[int, ...],
-    params: Params,
-    state: Decoding,
-    at: jax.Array,
-    temperature: jax.Array,
-    cut: Truncation | None,
-    count: int,
-) -> tuple[Decoding, jax.Array]:
-    """`count` more tokens from response position `at`; tokens, log-probs and entropy as float32[3, P, G, count].
-    Log-probs are those of what is drawn from, entropy is the whole policy's.
-
-    One array, because every process gets it whole and each collective costs a wait (token numbers are exact below
-    2^24).
-    """
-    model = policy.decoder(params)
-    vocabulary = policy.architecture.vocabulary
-    tokens = at + jnp.arange(count)
-    noise = lambda t: keys.gumbel(state.keys, t, vocabulary)  # noqa: E731
-    ahead = count * state.token.size * vocabulary <= NOISE_AHEAD
-    noises = jax.vmap(noise)(tokens) if ahead else None
-
-    def one(carry, now):
-        own, token, done = carry
-        t, drawn = now
-        positions = jnp.broadcast_to(state.prompt.length[:, None] + t, token.shape)
-        hidden, own = model(token[..., None], positions[..., None], state.prompt, own, t)
-        logits = model.logits(hidden[..., 0, :])
-        drawn = noise(t) if drawn is None else drawn
-        scaled = logits / temperature
-        if cut is not None:
-            scaled = jnp.where(staying(scaled, cut), scaled, -jnp.inf)
-        chosen = jnp.argmax(scaled + drawn, -1).astype(jnp.int32)
-        log_prob, entropy = log_prob_and_entropy(logits, chosen, temperature)
-        if cut is not None:
-            log_prob = jnp.take_along_axis(jax.nn.log_softmax(scaled, -1), chosen[..., None], -1)[..., 0]
-        out = jnp.where(done, FILLER, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
-        return (own, out[0], done | jnp.isin(out[0], np.array(ends))), out
-
-    (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), (tokens, noises))
-    made = jnp.stack([jnp.moveaxis(x.astype(jnp.float32), 0, -1) for x in outs])
-    return Decoding(state.prompt, own, state.keys, token, done), made
