@@ -12,10 +12,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ratchet_trainer import digests
-from ratchet_trainer.checkpoint import Checkpoints, Content
+from ratchet_trainer import digests, step_folder
+from ratchet_trainer.checkpoint import Checkpoints
 from ratchet_trainer.errors import CheckpointUnreadable, Fenced, StorageUnavailable
 from ratchet_trainer.journal import Claim
+from ratchet_trainer.step_folder import Content
 
 IDENTITY = {"versions": {}}
 
@@ -188,9 +189,9 @@ def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypa
         if failures and list(folder.glob("0000000002.json")):
             raise failures.pop()
 
-    write_step = checkpoints._write_step
+    write = step_folder.write
     monkeypatch.setattr("ratchet_trainer.journal.sync_folder", sync)
-    monkeypatch.setattr(checkpoints, "_write_step", lambda *a: folders.append(a[0]) or write_step(*a))
+    monkeypatch.setattr(step_folder, "write", lambda *a: folders.append(a[0]) or write(*a))
     assert checkpoints.write(content(1))[0].seq == 2
     assert not failures
     assert len(folders) == 1

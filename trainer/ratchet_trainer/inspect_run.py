@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from ratchet_api.job import RLTrainingJob, Spec
-from ratchet_trainer.checkpoint import Checkpoints, Content
+from ratchet_trainer.checkpoint import Checkpoints
 from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.journal import Commit
+from ratchet_trainer.step_folder import Content
 
 ITEMS = 256
 
