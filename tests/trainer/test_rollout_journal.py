@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,55 @@ def test_a_file_holds_what_was_kept(tmp_path) -> None:
         for part, wanted in zip(leaf, expected, strict=True):
             assert part.dtype == wanted.dtype
             assert part.tobytes() == wanted.tobytes()
+
+
+# Kills without notice
+
+SAFE_POINTS = CHUNKS + 1
+"""Of a step: one after each chunk, one after verifying."""
+
+
+class Killed(BaseException):
+    """The process is gone, without a word."""
+
+
+def killed(memory_runtime: Any, folder: Path, point: int) -> Any:
+    """A run that is killed at a safe point, and keeps what it has made of a call at every one."""
+    runtime = memory_runtime(job(), rollouts=folder / "durable")
+    runtime.rollouts = RolloutJournal(folder / "durable", 0, 1, runtime.gather, folder / "local", seconds=0.0)
+    runtime.rollouts.asked = True
+    passed = 0
+
+    def safe_point() -> None:
+        nonlocal passed
+        passed += 1
+        if passed == point:
+            until_written(runtime.rollouts)
+            raise Killed
+
+    runtime.safe_point = safe_point
+    with pytest.raises(Killed):
+        run(runtime)
+    return runtime
+
+
+def until_written(journal: RolloutJournal) -> None:
+    """Waits for the thread that writes: what is tested is what it leaves, not how quick it is."""
+    deadline = time.monotonic() + 30
+    made = lambda calls: {name: (kept.made.shape, kept.state is None) for name, kept in calls.items()}  # noqa: E731
+    while made(journal._load(journal._local, journal._context)) != made(journal._calls):
+        assert time.monotonic() < deadline, "nothing is written"
+        time.sleep(0.001)
+
+
+def test_what_a_kill_leaves_is_taken_up_and_no_bit_differs(tmp_path, memory_runtime, straight, decoded) -> None:
+    for point in (2, 3, SAFE_POINTS, SAFE_POINTS + 2):
+        decoded.clear()
+        first = killed(memory_runtime, tmp_path / str(point), point)
+        second = memory_runtime(job(), commits=first.commits)
+        second.rollouts = RolloutJournal(
+            tmp_path / str(point) / "durable", 0, 1, second.gather, tmp_path / str(point) / "local"
+        )
+        run(second)
+        assert same(second, straight)
+        assert len(decoded) - STEPS * CHUNKS == (0 if point % SAFE_POINTS == 0 else 1), f"killed at safe point {point}"

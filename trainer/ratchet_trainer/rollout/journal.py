@@ -154,7 +154,7 @@ class RolloutJournal:
 
     def _load(self, path: Path, context: str) -> dict[str, Kept]:
         try:
-            for other in path.parent.glob("*-of-*"):
+            for other in path.parent.glob("[0-9]*-of-*"):
                 if other.name.partition("-of-")[2] != path.name.partition("-of-")[2]:
                     other.unlink(missing_ok=True)  # of another number of processes: nobody will ask for it again
             data = path.read_bytes()
