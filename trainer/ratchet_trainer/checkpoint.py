@@ -10,9 +10,11 @@ folder holds is `step_folder.py`'s matter, who may write at all the journal's; w
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +28,17 @@ from ratchet_trainer.step_folder import Content
 
 log = logging.getLogger(__name__)
 
+STEP_FOLDER = re.compile(r"[0-9]+-a[0-9]+-")
+"""How the names of folders begin that a trainer has made; no other is ever removed."""
+WAYS_OUT = {
+    errno.ENOSPC: "free some space there or enlarge the volume",
+    errno.EDQUOT: "free some space there or raise the quota",
+    errno.EFBIG: "let larger files be written there",
+    errno.EROFS: "mount it writable",
+    errno.EACCES: "let the trainer's user write there",
+    errno.EPERM: "let the trainer's user write there",
+    errno.ENOENT: "it was removed or replaced while it was in use; is the volume still mounted?",
+}
 BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between the tries of an operation on the storage; after the last one it is StorageUnavailable."""
 
@@ -39,10 +52,17 @@ def with_retries(what: str, operation: Callable[[], Any]) -> Any:
             if not _storage_failed(error):
                 raise
             if wait is None:
-                raise StorageUnavailable(f"{what}: {error}") from error
+                raise StorageUnavailable(f"{what}: {error}{_way_out(error)}") from error
             log.warning("%s failed, again in %.1f s: %s", what, wait, error)
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def _way_out(error: Exception) -> str:
+    # TensorStore's errors have the number in their text only.
+    found = re.search(r"OS error (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    return f"; {WAYS_OUT[number]}" if number in WAYS_OUT else ""
 
 
 def _storage_failed(error: Exception) -> bool:
@@ -85,6 +105,7 @@ class Checkpoints:
 
         def attempt() -> Commit:
             self.journal.read()
+            self.journal.must_be_mine(f"step {content.step} is not saved")
             for entry in self.journal.entries[known:]:
                 if isinstance(entry, Commit) and entry.path == path:
                     return entry  # journalled by the try before, which failed only after that: its folder counts now
@@ -130,7 +151,7 @@ class Checkpoints:
 
     def _there(self) -> set[str]:
         try:
-            return {f"steps/{name}" for name in os.listdir(self.directory / "steps")}
+            return {f"steps/{name}" for name in os.listdir(self.directory / "steps") if STEP_FOLDER.match(name)}
         except FileNotFoundError:
             return set()
 
@@ -173,11 +194,13 @@ class Checkpoints:
         size = stream.stat().st_size if stream.exists() else 0
         if size < offset:
             log.warning(
-                "metrics.jsonl lacks %d bytes before the restored step; the hash of the stream is not affected",
+                "metrics.jsonl lacks %d bytes before the restored step, they are left blank; the hash of the stream is "
+                "not affected",
                 offset - size,
             )
         with open(stream, "r+b" if stream.exists() else "w+b") as file:
-            file.truncate(offset)
-            file.seek(offset)
-            file.write(b"".join(lines))
+            whole = file.read(offset).rfind(b"\n") + 1 if size < offset else offset  # half a line is none
+            file.truncate(whole)
+            file.seek(whole)
+            file.write(b"".join([b" " * (offset - whole - 1) + b"\n" if whole < offset else b"", *lines]))
         self._streamed = offset + sum(map(len, lines))

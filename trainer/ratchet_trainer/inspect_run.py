@@ -48,7 +48,7 @@ def hashes(folder: Path) -> dict[str, Any]:
 
 def curve(folder: Path) -> list[tuple[int, float]]:
     """(step, train/accuracy) of every committed step that has one."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, filter(str.strip, (folder / "metrics.jsonl").read_text().splitlines()))
     name = "train/accuracy"
     return [(line["step"], float(line["metrics"][name])) for line in lines if name in line["metrics"]]
 

@@ -123,7 +123,7 @@ class Folder:
 
     def _tokens_per_second(self) -> float | None:
         files = sorted((self.path / "timings").glob("*.jsonl"), key=lambda f: f.stat().st_mtime)
-        rates = [t.get("tokensPerSecond") for f in files for t in map(json.loads, f.read_text().splitlines())]
+        rates = [t.get("tokensPerSecond") for f in files for t in ledger.whole_lines(f)]
         known = [r for r in rates if r]
         return round(sorted(known)[len(known) // 2], 1) if known else None
 

@@ -24,7 +24,7 @@ from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
 from ratchet_trainer import digests, identity
 from ratchet_trainer.checkpoint import Checkpoints, with_retries
 from ratchet_trainer.environment import Environment
-from ratchet_trainer.errors import CheckpointUnreadable, Fenced, StorageUnavailable, TrainerError
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced, StorageUnavailable, TrainerError
 from ratchet_trainer.journal import Claim
 from ratchet_trainer.local_tier import LocalTier
 from ratchet_trainer.peers import Peers
@@ -226,10 +226,18 @@ class Runtime:
             self.environment.attempt,
             self.environment.jobset_uid,
         )
-        with_retries(
-            f"claiming {self._checkpoints.directory}",
-            lambda: self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self.environment.last_step),
-        )
+        directory = self._checkpoints.directory
+
+        def take() -> None:
+            try:
+                self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self.environment.last_step)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ConfigurationInvalid(
+                    f"spec.checkpoint.directory: {directory} cannot be a folder, something else is at "
+                    f"{error.filename}; name another path, or move that away"
+                ) from error
+
+        with_retries(f"claiming {directory}", take)
 
     def _collectively(self, operation: Callable[[], None]) -> None:
         """Runs an operation on process 0; what it raises is raised on all."""
