@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 
 # Before JAX is imported: bits depend on the size of XLA's thread pool.
 os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,3 +151,14 @@ def whole_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def directory(whole_directory: Path, tmp_path: Path, quick: None) -> Path:
     """Steps 2 to 4 of attempt 1, which is gone; the journal has the claim and steps 1 to 4."""
     return shutil.copytree(whole_directory, tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for few steps."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", place], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -110,3 +111,12 @@ def altered(file: Path, change: Callable[[Any], None]) -> None:
     data = json.loads(file.read_bytes())
     change(data)
     file.write_text(json.dumps(data))
+
+
+def fill(disk: Path) -> Path:
+    """Fills a file system; the file that it returns can be removed again."""
+    ballast = disk / "ballast"
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 1024):
+            pass
+    return ballast

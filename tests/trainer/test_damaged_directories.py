@@ -3,7 +3,6 @@ what is wrong, and overwrites nothing."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from restarts import STEPS, contents, cut, entry, goes_on, made, refused, restored, runtime
+from restarts import STEPS, contents, cut, entry, fill, goes_on, made, refused, restored, runtime
 
 from ratchet_api.protocol import Exit
 from ratchet_trainer.errors import CheckpointUnreadable, TrainerError
@@ -101,25 +100,6 @@ def test_what_is_removed_under_a_running_attempt(directory: Path) -> None:
         made(one, 6, 6)
     assert caught.value.exit == Exit.STORAGE_UNAVAILABLE
     assert not directory.exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with room for few steps."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", place], capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(b"x" * 1024):
-            pass
-    return ballast
 
 
 def test_a_full_disk_is_waited_for(small_disk: Path, quick: None) -> None:

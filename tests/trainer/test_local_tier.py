@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from restarts import fill
 from test_checkpoints import content, opened
 
 from ratchet_api.job import RLTrainingJob
@@ -95,6 +96,16 @@ def test_a_broken_disk_is_warned_of_once_and_left_alone(tmp_path: Path, caplog: 
     assert not tier.wants
     assert sum("not used any more" in record.message for record in caplog.records) == 1
     tier.clear()
+
+
+def test_a_full_disk_is_left_as_it_was(small_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "local").symlink_to(small_disk / "local")
+    (small_disk / "local").mkdir()
+    ballast = fill(small_disk)
+    checkpoints, tier = copied(tmp_path)
+    assert [commit.step for commit in checkpoints.candidates()] == [3, 2, 1]
+    assert not tier.wants
+    assert sorted(f for f in small_disk.rglob("*") if f.is_file()) == [ballast], "no half a copy stays"
 
 
 # Whole runs

@@ -140,6 +140,28 @@ def test_state_that_is_too_large_for_the_notice_is_not_kept(tmp_path, monkeypatc
     assert books.find("finished") is not None
 
 
+def test_a_broken_local_disk_costs_a_warning(tmp_path, memory_runtime, straight, caplog) -> None:
+    (tmp_path / "local").write_text("in the way")
+    runtime = memory_runtime(job())
+    runtime.rollouts = RolloutJournal(tmp_path / "durable", 0, 1, runtime.gather, tmp_path / "local", seconds=0.0)
+    runtime.rollouts.asked = True
+    run(runtime)
+    assert same(runtime, straight)
+    runtime.rollouts._thread.join(30)
+    assert not runtime.rollouts.due
+    assert sum("any more in this attempt" in record.message for record in caplog.records) == 1
+
+
+def test_what_is_kept_of_a_call_is_not_what_the_call_makes_of_it_later(tmp_path) -> None:
+    """Decoding goes on in the same memory: what waits to be written must be a copy."""
+    memory = np.zeros(4, np.float32)
+    books = RolloutJournal(tmp_path / "durable", 0, 1, lambda mine: [mine], tmp_path / "local", seconds=3600.0)
+    books.bind("here")
+    books.keep("call", Kept(np.zeros((3, 1, 1, 2), np.float32), ((memory,),)))
+    memory += 1
+    assert books.find("call").state[0][0].tolist() == [0, 0, 0, 0]
+
+
 def test_a_file_holds_what_was_kept(tmp_path) -> None:
     import ml_dtypes
 

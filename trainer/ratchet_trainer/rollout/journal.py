@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -65,6 +66,7 @@ class RolloutJournal:
         self._path = Path(directory) / "rollouts" / name
         self._local = None if local is None else local / "rollouts" / name
         self._seconds, self._written = seconds, time.monotonic()
+        self._kept, self._waiting = self._written, False  # when a call was kept unfinished, and whether it waits
         self._gather = gather
         self._context = ""
         self._calls: dict[str, Kept] = {}
@@ -98,14 +100,17 @@ class RolloutJournal:
     @property
     def due(self) -> bool:
         """Whether it is time to keep what the call under way has made."""
-        return self._local is not None and time.monotonic() - self._written >= self._seconds
+        long_ago = time.monotonic() - self._kept >= self._seconds
+        return self._local is not None and long_ago and not self._waiting
 
     def keep(self, call: str, kept: Kept) -> None:
         """Keeps a call, in place of what was kept of it."""
         if kept.state is not None and kept.size > LIMIT:
+            self._kept = math.inf  # nor is it looked at again
             return
         if self._local is not None and kept.state is not None:  # the call goes on in the memory that these are views of
             kept = replace(kept, state=tuple(tuple(np.array(part) for part in leaf) for leaf in kept.state))
+            self._kept, self._waiting = time.monotonic(), True
         with self._lock:
             self._calls[call] = kept
         if self._local is not None:
@@ -130,7 +135,7 @@ class RolloutJournal:
             self._news.wait()
             time.sleep(max(0.0, self._written + self._seconds - time.monotonic()))
             self._news.clear()
-            self._written = time.monotonic()
+            self._written, self._waiting = time.monotonic(), False
             with self._lock:
                 context, calls = self._context, dict(self._calls)
             try:
