@@ -150,10 +150,8 @@ class Journal:
             self._may_begin(existing, last_step)
             return
         if newest.job_uid == claim.job_uid:
-            if (claim.attempt, claim.jobset_uid) == (
-                newest.attempt,
-                newest.jobset_uid,
-            ) or claim.attempt > newest.attempt:
+            itself = (claim.attempt, claim.jobset_uid) == (newest.attempt, newest.jobset_uid)
+            if itself or claim.attempt > newest.attempt:
                 return
             raise Fenced(
                 f"attempt {claim.attempt} ({claim.jobset_uid}): the directory belongs to attempt {newest.attempt} "
@@ -167,11 +165,8 @@ class Journal:
             raise CheckpointUnreadable(
                 f"the job's status knows step {last_step}, but {self.folder.parent} holds checkpoints of {whose} only"
             )
-        same = (newest.namespace, newest.name, newest.immutable_spec_hash) == (
-            claim.namespace,
-            claim.name,
-            claim.immutable_spec_hash,
-        )
+        of_job = lambda c: (c.namespace, c.name, c.immutable_spec_hash)  # noqa: E731
+        same = of_job(newest) == of_job(claim)
         if existing == "Resume" or (existing is None and same):
             return
         raise ConfigurationInvalid(
@@ -185,7 +180,7 @@ class Journal:
         directory, steps = self.folder.parent, any(isinstance(e, Commit) for e in self.entries)
         if steps and existing == "Resume":
             return
-        if steps or _has_entries(directory / "steps"):
+        if steps or any((directory / "steps").glob("*")):
             raise CheckpointUnreadable(
                 f"{directory} holds steps, but no readable claim in {self.folder} says whose they are; restore the "
                 "journal from a copy, choose another directory"
@@ -257,13 +252,6 @@ class Journal:
             Path(temporary).unlink(missing_ok=True)
         sync_folder(self.folder)
         return True
-
-
-def _has_entries(folder: Path) -> bool:
-    try:
-        return bool(os.listdir(folder))
-    except FileNotFoundError:
-        return False
 
 
 def sync_folder(folder: Path) -> None:
