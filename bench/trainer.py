@@ -48,7 +48,7 @@ import numpy as np
 from ratchet_api.sampling import Sampling
 from ratchet_api.stages import Rl
 from ratchet_trainer import digests, keys
-from ratchet_trainer.checkpoint import Checkpoints, Content
+from ratchet_trainer.checkpoint import Checkpoints
 from ratchet_trainer.journal import Claim
 from ratchet_trainer.learner import Layout, Learner, Row
 from ratchet_trainer.methods import resolve
@@ -60,6 +60,7 @@ from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.seats import Seats
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.state import flat_paths
+from ratchet_trainer.step_folder import Content
 
 SHAPE = Architecture(vocabulary=512, width=256, heads=8, hidden=704, layers=(Layer(),) * 3)
 PROMPTS, SAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS = 8, 8, 16, 32

@@ -128,6 +128,22 @@ class Checkpoint(ApiModel):
         default=1,
     )
     keep: Whole = whole("Newest checkpoints to keep, besides the last one of each stage.", ge=1, le=1000, default=2)
+    local_directory: str | None = Field(
+        default=None,
+        min_length=2,
+        max_length=1024,
+        pattern=r"^/.*$",
+        description="Fast tier: a folder in the pods, on a disk of the node, where the newest checkpoints are kept "
+        "too. A restart on the same node reads them there; what cannot be used is read from `directory`, which alone "
+        "says what exists. The node's disk is named by the chart's value trainer.localDirectory. Absent: none.",
+    )
+    journal_seconds: Whole = whole(
+        "Seconds between two writes of what is sampled for the step under way to localDirectory: so much sampling is "
+        "done again after a kill without notice.",
+        ge=1,
+        le=3600,
+        default=10,
+    )
     existing: Literal["Resume", "Refuse"] | None = Field(
         default=None,
         description="What to do with checkpoints of another job in `directory`. "

@@ -86,6 +86,7 @@ class Config:
             values=Values(
                 image=env.get("RATCHET_TRAINER_IMAGE") or Values.image,
                 service_accounts=listed("RATCHET_SERVICE_ACCOUNTS"),
+                local_directory=env.get("RATCHET_LOCAL_DIRECTORY") or Values.local_directory,
             ),
             terms=Terms(duration=duration, deadline=duration * 2 / 3, retry=duration / 5),
             resync_seconds=number("RATCHET_RESYNC_SECONDS", cls.resync_seconds),

@@ -22,6 +22,8 @@ class Values:
     """Trainer image of jobs that name none."""
     service_accounts: tuple[str, ...] = ()
     """Service accounts that `spec.podTemplate` may name; empty allows only the namespace's default."""
+    local_directory: str = ""
+    """Folder of the nodes in which each job may have one of its own, for the fast tier; empty allows none."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,12 @@ def test_watching_two_namespaces_gives_rights_in_those_alone():
     assert env["RATCHET_WATCH_NAMESPACES"] == "a,b"
 
 
+def test_the_operator_is_told_what_jobs_may_have():
+    (deployment,) = of_kind(render("trainer.localDirectory=/mnt/ssd0", "trainer.serviceAccounts={a,b}"), "Deployment")
+    env = {e["name"]: e.get("value") for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert (env["RATCHET_LOCAL_DIRECTORY"], env["RATCHET_SERVICE_ACCOUNTS"]) == ("/mnt/ssd0", "a,b")
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
@@ -82,6 +88,7 @@ def test_watching_two_namespaces_gives_rights_in_those_alone():
         ("replicaCount=two", "replicaCount"),
         ("metrics.port=80", "metrics"),
         ("image.tga=x", "tga"),
+        ("trainer.localDirectory=ssd0", "localDirectory"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(setting, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from plan_story import Story, job
 
@@ -127,6 +128,26 @@ def test_volumes():
         v["name"]: v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v
     }
     assert claims == {"checkpoint": "checkpoints", "data-1": "sums"}
+
+
+FAST = {"directory": "/checkpoints/sums", "claimName": "checkpoints", "localDirectory": "/fast"}
+
+
+def test_the_fast_tier_is_a_folder_of_the_job_in_the_nodes_own():
+    story = Story(checkpoint=FAST)
+    story.values = replace(story.values, local_directory="/mnt/disks/ssd0/ratchet")
+    pod = story.decide().create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    (volume,) = (v for v in pod["volumes"] if "hostPath" in v)
+    assert volume["hostPath"] == {"path": "/mnt/disks/ssd0/ratchet", "type": "DirectoryOrCreate"}
+    (mount,) = (m for m in pod["containers"][0]["volumeMounts"] if m["name"] == volume["name"])
+    assert mount == {"name": volume["name"], "mountPath": "/fast", "subPath": "team/sums-job-uid"}
+
+
+def test_a_job_that_asks_for_no_fast_tier_sees_nothing_of_its_nodes():
+    story = Story()
+    story.values = replace(story.values, local_directory="/mnt/disks/ssd0/ratchet")
+    pod = story.decide().create[1]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert not [v for v in pod["volumes"] if "hostPath" in v]
 
 
 def test_pods_hold_no_credentials_and_no_privileges():

@@ -65,6 +65,21 @@ REFUSED = [
     ({"checkpoint": {"directory": "/../etc", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
     ({"checkpoint": {"directory": "/checkpoints//sums", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
     (
+        {"checkpoint": {"directory": "/checkpoints/sums", "claimName": "c", "localDirectory": "/fast"}},
+        "spec.checkpoint.localDirectory",
+        "trainer.localDirectory",
+    ),
+    (
+        {"checkpoint": {"directory": "/checkpoints/sums", "claimName": "c", "localDirectory": "/checkpoints/fast"}},
+        "spec.checkpoint.localDirectory: claim c is mounted at /checkpoints",
+        "another folder",
+    ),
+    (
+        {"checkpoint": {"directory": "/checkpoints/sums", "claimName": "c", "localDirectory": "/var/fast"}},
+        "spec.checkpoint.localDirectory: the node's folder would be mounted at /var",
+        "/local",
+    ),
+    (
         {"datasets": [{"name": "sums", "jsonl": {"path": "/data/../usr/data.jsonl", "claimName": "c"}}]},
         "spec.datasets[0].jsonl.path",
         "without",

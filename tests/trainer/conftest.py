@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 
 # Before JAX is imported: bits depend on the size of XLA's thread pool.
 os.environ.setdefault("NPROC", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +21,7 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import parse_spec
-from ratchet_trainer import keys
+from ratchet_trainer import checkpoint, keys
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.rollout.journal import RolloutJournal
@@ -29,6 +31,7 @@ from ratchet_trainer.word import Word
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
+from restarts import STEPS, made, restored, runtime
 from squares import SMALL
 
 
@@ -128,3 +131,34 @@ def sampler() -> Sampler:
 def params() -> Any:
     """Weights of the small policy."""
     return jax.jit(Policy(SMALL).init)(keys.seed_words(1))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage that fails is tried again at once."""
+    monkeypatch.setattr(checkpoint, "BACK_OFF_SECONDS", (0.0, 0.0))
+
+
+@pytest.fixture(scope="session")
+def whole_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    one = runtime(place := tmp_path_factory.mktemp("whole") / "checkpoints", 1)
+    assert restored(one) is None
+    made(one, 1, STEPS)
+    return place
+
+
+@pytest.fixture
+def directory(whole_directory: Path, tmp_path: Path, quick: None) -> Path:
+    """Steps 2 to 4 of attempt 1, which is gone; the journal has the claim and steps 1 to 4."""
+    return shutil.copytree(whole_directory, tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for few steps."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", place], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)

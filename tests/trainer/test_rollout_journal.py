@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,28 @@ def test_state_that_is_too_large_for_the_notice_is_not_kept(tmp_path, monkeypatc
     assert books.find("finished") is not None
 
 
+def test_a_broken_local_disk_costs_a_warning(tmp_path, memory_runtime, straight, caplog) -> None:
+    (tmp_path / "local").write_text("in the way")
+    runtime = memory_runtime(job())
+    runtime.rollouts = RolloutJournal(tmp_path / "durable", 0, 1, runtime.gather, tmp_path / "local", seconds=0.0)
+    runtime.rollouts.asked = True
+    run(runtime)
+    assert same(runtime, straight)
+    runtime.rollouts._thread.join(30)
+    assert not runtime.rollouts.due
+    assert sum("any more in this attempt" in record.message for record in caplog.records) == 1
+
+
+def test_what_is_kept_of_a_call_is_not_what_the_call_makes_of_it_later(tmp_path) -> None:
+    """Decoding goes on in the same memory: what waits to be written must be a copy."""
+    memory = np.zeros(4, np.float32)
+    books = RolloutJournal(tmp_path / "durable", 0, 1, lambda mine: [mine], tmp_path / "local", seconds=3600.0)
+    books.bind("here")
+    books.keep("call", Kept(np.zeros((3, 1, 1, 2), np.float32), ((memory,),)))
+    memory += 1
+    assert books.find("call").state[0][0].tolist() == [0, 0, 0, 0]
+
+
 def test_a_file_holds_what_was_kept(tmp_path) -> None:
     import ml_dtypes
 
@@ -155,3 +178,55 @@ def test_a_file_holds_what_was_kept(tmp_path) -> None:
         for part, wanted in zip(leaf, expected, strict=True):
             assert part.dtype == wanted.dtype
             assert part.tobytes() == wanted.tobytes()
+
+
+# Kills without notice
+
+SAFE_POINTS = CHUNKS + 1
+"""Of a step: one after each chunk, one after verifying."""
+
+
+class Killed(BaseException):
+    """The process is gone, without a word."""
+
+
+def killed(memory_runtime: Any, folder: Path, point: int) -> Any:
+    """A run that is killed at a safe point, and keeps what it has made of a call at every one."""
+    runtime = memory_runtime(job(), rollouts=folder / "durable")
+    runtime.rollouts = RolloutJournal(folder / "durable", 0, 1, runtime.gather, folder / "local", seconds=0.0)
+    runtime.rollouts.asked = True
+    passed = 0
+
+    def safe_point() -> None:
+        nonlocal passed
+        passed += 1
+        if passed == point:
+            until_written(runtime.rollouts)
+            raise Killed
+
+    runtime.safe_point = safe_point
+    with pytest.raises(Killed):
+        run(runtime)
+    return runtime
+
+
+def until_written(journal: RolloutJournal) -> None:
+    """Waits for the thread that writes: what is tested is what it leaves, not how quick it is."""
+    deadline = time.monotonic() + 30
+    made = lambda calls: {name: (kept.made.shape, kept.state is None) for name, kept in calls.items()}  # noqa: E731
+    while made(journal._load(journal._local, journal._context)) != made(journal._calls):
+        assert time.monotonic() < deadline, "nothing is written"
+        time.sleep(0.001)
+
+
+def test_what_a_kill_leaves_is_taken_up_and_no_bit_differs(tmp_path, memory_runtime, straight, decoded) -> None:
+    for point in (2, 3, SAFE_POINTS, SAFE_POINTS + 2):
+        decoded.clear()
+        first = killed(memory_runtime, tmp_path / str(point), point)
+        second = memory_runtime(job(), commits=first.commits)
+        second.rollouts = RolloutJournal(
+            tmp_path / str(point) / "durable", 0, 1, second.gather, tmp_path / str(point) / "local"
+        )
+        run(second)
+        assert same(second, straight)
+        assert len(decoded) - STEPS * CHUNKS == (0 if point % SAFE_POINTS == 0 else 1), f"killed at safe point {point}"

@@ -90,6 +90,7 @@ def _train(
             from ratchet_trainer.run import run
     run(runtime)
     runtime.wait_for_commits()
+    runtime.local.clear()
     progress.update(phase="done")
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ratchet_api.job import Parallelism
-from ratchet_trainer import host_memory
+from ratchet_trainer import host_memory, program_cache
 from ratchet_trainer.environment import Environment
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
 from ratchet_trainer.peers import CONNECT_SECONDS, SILENCE_SECONDS, patience
@@ -35,8 +35,8 @@ def start(environment: Environment, cache: Path) -> None:
     """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
     import jax
 
+    program_cache.use(cache)
     for name, value in {
-        "jax_compilation_cache_dir": str(cache),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
         # Its handler would replace our own, and one set afterwards never agrees on a step.

@@ -119,7 +119,7 @@ def read_job_file(path: Path) -> dict[str, Any]:
 
 def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
     """Puts real paths in the place of a pod's, on a machine where the pod's could not be mounted."""
-    holders = [(spec["checkpoint"], "directory")]
+    holders = [(spec["checkpoint"], key) for key in ("directory", "localDirectory") if key in spec["checkpoint"]]
     holders += [(spec["model"], "path")] if "path" in spec["model"] else []
     holders += [(dataset["jsonl"], "path") for dataset in spec["datasets"] if "jsonl" in dataset]
     for holder, key in holders:

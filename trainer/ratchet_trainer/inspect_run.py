@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from ratchet_api.job import RLTrainingJob, Spec
-from ratchet_trainer.checkpoint import Checkpoints, Content
+from ratchet_trainer.checkpoint import Checkpoints
 from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.journal import Commit
+from ratchet_trainer.step_folder import Content
 
 ITEMS = 256
 
@@ -47,7 +48,7 @@ def hashes(folder: Path) -> dict[str, Any]:
 
 def curve(folder: Path) -> list[tuple[int, float]]:
     """(step, train/accuracy) of every committed step that has one."""
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, filter(str.strip, (folder / "metrics.jsonl").read_text().splitlines()))
     name = "train/accuracy"
     return [(line["step"], float(line["metrics"][name])) for line in lines if name in line["metrics"]]
 

@@ -69,19 +69,22 @@ class Journal:
         while True:
             seq = self._next
             try:
-                content = (self.folder / f"{seq:010d}.json").read_bytes()
+                content = self._file(seq).read_bytes()
             except FileNotFoundError:
                 later = [number for number in listed if number > seq]
                 if not later:
                     return found
                 self._next = later[0]  # somebody removed entries: what came after them was listed before this look
                 continue
-            entry = _parse(seq, content)
+            entry = _parse(self._file(seq), seq, content)
             # Only now: if reading fails here, the next call begins at this entry, and those before are known.
             self._next = seq + 1
             if entry is not None:
                 found.append(entry)
                 self.entries.append(entry)
+
+    def _file(self, seq: int) -> Path:
+        return self.folder / f"{seq:010d}.json"
 
     def _listed(self) -> list[int]:
         """Numbers that are there, once: later entries are looked for by name, since the folder grows with every step
@@ -144,17 +147,11 @@ class Journal:
     def _may_claim(self, claim: Claim, existing: str | None, last_step: int) -> None:
         newest = max(self.claims, key=lambda c: (c.lineage, c.seq), default=None)
         if newest is None:
-            if last_step > 0:
-                raise CheckpointUnreadable(
-                    f"the job's status knows step {last_step}, but {self.folder.parent} has no checkpoints; "
-                    "restore the directory (is it the right volume?), or create the job anew to start over"
-                )
+            self._may_begin(existing, last_step)
             return
         if newest.job_uid == claim.job_uid:
-            if (claim.attempt, claim.jobset_uid) == (
-                newest.attempt,
-                newest.jobset_uid,
-            ) or claim.attempt > newest.attempt:
+            itself = (claim.attempt, claim.jobset_uid) == (newest.attempt, newest.jobset_uid)
+            if itself or claim.attempt > newest.attempt:
                 return
             raise Fenced(
                 f"attempt {claim.attempt} ({claim.jobset_uid}): the directory belongs to attempt {newest.attempt} "
@@ -168,11 +165,8 @@ class Journal:
             raise CheckpointUnreadable(
                 f"the job's status knows step {last_step}, but {self.folder.parent} holds checkpoints of {whose} only"
             )
-        same = (newest.namespace, newest.name, newest.immutable_spec_hash) == (
-            claim.namespace,
-            claim.name,
-            claim.immutable_spec_hash,
-        )
+        of_job = lambda c: (c.namespace, c.name, c.immutable_spec_hash)  # noqa: E731
+        same = of_job(newest) == of_job(claim)
         if existing == "Resume" or (existing is None and same):
             return
         raise ConfigurationInvalid(
@@ -180,6 +174,23 @@ class Journal:
             + ("" if same else ", a job with another name, model, seed or first stage")
             + "; choose another directory, remove this one, or set spec.checkpoint.existing: Resume to go on from them"
         )
+
+    def _may_begin(self, existing: str | None, last_step: int) -> None:
+        """Whether a directory without a claim may be taken: one that is empty, or a user says so."""
+        directory, steps = self.folder.parent, any(isinstance(e, Commit) for e in self.entries)
+        if steps and existing == "Resume":
+            return
+        if steps or any((directory / "steps").glob("*")):
+            raise CheckpointUnreadable(
+                f"{directory} holds steps, but no readable claim in {self.folder} says whose they are; restore the "
+                "journal from a copy, choose another directory"
+                + (", or set spec.checkpoint.existing: Resume to go on from them" if steps else " or remove this one")
+            )
+        if last_step > 0:
+            raise CheckpointUnreadable(
+                f"the job's status knows step {last_step}, but {directory} has no checkpoints; "
+                "restore the directory (is it the right volume?), or create the job anew to start over"
+            )
 
     def commit(self, step: int, path: str, sha256: str, boundary: dict[str, Any] | None = None) -> Commit:
         """Makes a step exist. Raises Fenced if a newer claim stands in the way."""
@@ -205,10 +216,14 @@ class Journal:
         return made
 
     def must_be_mine(self, otherwise: str) -> None:
-        """Raises Fenced, saying what is not done, if a newer claim is known."""
-        newer = next((c for c in self.claims if self.mine is not None and c.seq > self.mine.seq), None)
+        """Raises Fenced, saying what is not done, if a newer claim is known; OSError if this one's is gone: then the
+        directory was replaced or removed, and whoever owns what is there now would not be seen."""
+        if self.mine is None:
+            return
+        newer = next((c for c in self.claims if c.seq > self.mine.seq), None)
         if newer is not None:
             raise Fenced(f"{otherwise}: a newer owner took journal entry {newer.seq}", newer.owner)
+        os.stat(self._file(self.mine.seq))
 
     def _create(self, seq: int, body: dict[str, Any]) -> bool:
         """Creates an entry unless its number is taken. Durable on return."""
@@ -220,7 +235,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             try:
-                os.link(temporary, self.folder / f"{seq:010d}.json")
+                os.link(temporary, self._file(seq))
             except (FileExistsError, FileNotFoundError):
                 return False  # taken; or a new owner has just swept our temporary file away
             except OSError as error:
@@ -248,7 +263,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _parse(seq: int, content: bytes) -> Claim | Commit | None:
+def _parse(file: Path, seq: int, content: bytes) -> Claim | Commit | None:
     """An entry, or None if it cannot be trusted. Raises CheckpointUnreadable for one of a newer format."""
     try:
         ((kind, body),) = json.loads(content).items()
@@ -274,12 +289,11 @@ def _parse(seq: int, content: bytes) -> Claim | Commit | None:
                 body.get("boundary"),
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("journal entry %d is unreadable and does not count: %r", seq, error)
+        log.warning("%s is unreadable and does not count: %r", file, error)
         return None
     if newer:
         raise CheckpointUnreadable(
-            f"journal entry {seq} has format {body['v']}, this trainer knows up to {V}; "
-            "use the image that wrote it or a newer one"
+            f"{file} has format {body['v']}, this trainer knows up to {V}; use the image that wrote it or a newer one"
         )
-    log.warning("journal entry %d is of an unknown kind %r and does not count", seq, kind)
+    log.warning("%s is of an unknown kind %r and does not count", file, kind)
     return None

@@ -118,10 +118,11 @@ class Ledger:
 def read(directory: Path) -> dict[str, list[dict[str, Any]]]:
     """Tag of each attempt (`aN-UID`), in order -> its lines; half a line at the end of a killed one is left out."""
     files = sorted((directory / "ledger").glob("a*-*.jsonl"), key=lambda f: int(f.stem[1:].split("-")[0]))
-    return {file.stem: lines for file in files if (lines := list(_lines(file)))}
+    return {file.stem: lines for file in files if (lines := list(whole_lines(file)))}
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def whole_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """Lines of a file of steps; one that was cut short by a kill or a full disk is left out."""
     for line in file.read_bytes().splitlines():
         try:
             found = json.loads(line)

@@ -4,6 +4,7 @@ Decides what a working folder holds beside the checkpoints, how a gang is starte
 gets. The processes are the same as in a pod; each has a loopback address of its own, so ports are the same too.
 
     DIR/journal, steps, cache, metrics.jsonl    the checkpoint directory
+    DIR/fast                                    the fast tier, if the manifest asks for one
     DIR/local/uid, lock                         who this folder belongs to, and who uses it now
     DIR/local/job.json, word, process-N.log, termination-N
 """
@@ -62,9 +63,10 @@ class Folder:
         self.cache = (cache or (Path(shared) if shared else self.path / "cache")).absolute()
         # `directory` is replaced by the folder; a claim belongs to it no longer.
         plain = job.spec.manifest()
-        plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | {
-            "directory": str(self.path)
-        }
+        places = {"directory": str(self.path)}
+        if job.spec.checkpoint.local_directory is not None:
+            places["localDirectory"] = str(self.path / "fast")
+        plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | places
         self.spec = parse_spec(plain)
         self.local.mkdir(parents=True, exist_ok=True)
         uid = self.local / "uid"
@@ -121,7 +123,7 @@ class Folder:
 
     def _tokens_per_second(self) -> float | None:
         files = sorted((self.path / "timings").glob("*.jsonl"), key=lambda f: f.stat().st_mtime)
-        rates = [t.get("tokensPerSecond") for f in files for t in map(json.loads, f.read_text().splitlines())]
+        rates = [t.get("tokensPerSecond") for f in files for t in ledger.whole_lines(f)]
         known = [r for r in rates if r]
         return round(sorted(known)[len(known) // 2], 1) if known else None
 

@@ -22,14 +22,16 @@ from ratchet_api.canonical import canonical, immutable_spec_hash
 from ratchet_api.job import Spec
 from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
 from ratchet_trainer import digests, identity
-from ratchet_trainer.checkpoint import Checkpoints, Content, with_retries
+from ratchet_trainer.checkpoint import Checkpoints, with_retries
 from ratchet_trainer.environment import Environment
-from ratchet_trainer.errors import CheckpointUnreadable, Fenced, StorageUnavailable, TrainerError
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced, StorageUnavailable, TrainerError
 from ratchet_trainer.journal import Claim
+from ratchet_trainer.local_tier import LocalTier
 from ratchet_trainer.peers import Peers
 from ratchet_trainer.preemption import Watchdog
 from ratchet_trainer.progress import Progress
 from ratchet_trainer.rollout.journal import RolloutJournal
+from ratchet_trainer.step_folder import Content
 from ratchet_trainer.word import Word, WordFile, merged
 
 if TYPE_CHECKING:
@@ -99,9 +101,12 @@ class Runtime:
         if spec.model.dtype != "auto":
             self.compute_in(spec.model.dtype or "float32")
         self._exact_since: dict[str, Any] | None = None
-        directory = Path(spec.checkpoint.directory)
+        directory, local = Path(spec.checkpoint.directory), spec.checkpoint.local_directory
         self._checkpoints = Checkpoints(directory, environment.tag, spec.checkpoint.keep, self._identity)
-        self.rollouts = RolloutJournal(directory, self.process, self.processes, self.gather)
+        self.local = LocalTier(Path(local) if local else None, self.process)
+        self.rollouts = RolloutJournal(
+            directory, self.process, self.processes, self.gather, self.local.folder, spec.checkpoint.journal_seconds
+        )
         names = {dataset.name for dataset in spec.datasets}
         self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"], names)
         self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the word are of these
@@ -154,11 +159,12 @@ class Runtime:
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
         self.progress.alive()
-        flags = [self._watchdog.requested, self._checkpoint_asked() if self.process == 0 else 0]
+        flags = [self._watchdog.requested, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
         flags = self.gather(flags) if self.processes > 1 else [flags]
         if flags[0][1] > self._honoured:
             self._honoured, self.commit_requested = flags[0][1], True
-        if any(drain for drain, _ in flags):
+        self.rollouts.asked = flags[0][2]  # by one clock: what is kept of a call must be as much on every process
+        if any(drain for drain, *_ in flags):
             self.enter("drain")
             raise Drain
 
@@ -202,7 +208,12 @@ class Runtime:
         self.progress.update(startStep=step)
         if self.process == 0:
             self.progress.ledger.open(self._checkpoints.directory, self.environment.tag, step)
-            self._watchdog.last_act = self.progress.ledger.close
+        self._watchdog.last_act = self._last_act
+
+    def _last_act(self, code: int) -> None:
+        if self.process == 0:
+            self.progress.ledger.close(code)
+        self.local.settle()
 
     def _claim(self) -> None:
         spec = self.job.spec
@@ -215,10 +226,18 @@ class Runtime:
             self.environment.attempt,
             self.environment.jobset_uid,
         )
-        with_retries(
-            f"claiming {self._checkpoints.directory}",
-            lambda: self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self.environment.last_step),
-        )
+        directory = self._checkpoints.directory
+
+        def take() -> None:
+            try:
+                self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self.environment.last_step)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ConfigurationInvalid(
+                    f"spec.checkpoint.directory: {directory} cannot be a folder, something else is at "
+                    f"{error.filename}; name another path, or move that away"
+                ) from error
+
+        with_retries(f"claiming {directory}", take)
 
     def _collectively(self, operation: Callable[[], None]) -> None:
         """Runs an operation on process 0; what it raises is raised on all."""
@@ -239,8 +258,11 @@ class Runtime:
         from ratchet_trainer.journal import Commit
 
         commit = Commit(**row)
-        proof = self._checkpoints.read_proof(commit)
-        content = self._checkpoints.read(commit, proof) if proof is not None else None
+        if (found := self.local.find(commit)) is not None:
+            proof, content = found
+        else:
+            proof = self._checkpoints.read_proof(commit)
+            content = self._checkpoints.read(commit, proof) if proof is not None else None
         if not all(self.gather(content is not None)):
             return None
         assert proof is not None
@@ -281,8 +303,8 @@ class Runtime:
                 "exactSince": self._exact_since,
             }
         timings, self._timings = self._timings, []
-        spread = _spread(saved.arrays)
-        arrays = digests.host_copies(saved.arrays, keep=self.process == 0) if self.process == 0 or spread else {}
+        keep = self.process == 0 or self.local.wants
+        arrays = digests.host_copies(saved.arrays, keep) if keep or _spread(saved.arrays) else {}
         content = Content(saved.step, arrays, saved.control, list(saved.lines), timings)
         self.commit_requested = False
         self._flight = self._thread.submit(self._commit, content, boundary)
@@ -292,19 +314,20 @@ class Runtime:
     def _commit(self, content: Content, boundary: dict[str, Any] | None) -> None:
         """On the commit thread. Process 0 writes; the others hear how it went."""
         error: TrainerError | None = None
-        path, hashes = "", {}
+        path, hashes, proof = "", {}, b""
         if self.process == 0:
             try:
-                commit, hashes = self._checkpoints.write(content, boundary)
+                commit, hashes, proof = self._checkpoints.write(content, boundary)
                 path = commit.path
             except TrainerError as caught:
                 error = caught
+        shown = proof.decode() if self.local.folder is not None else ""
         told = self._peers.commit.broadcast(
-            [path, hashes, [error.reason, str(error), getattr(error, "owner", None)] if error else None]
+            [path, hashes, shown, [error.reason, str(error), getattr(error, "owner", None)] if error else None]
         )
         if error is not None:
             raise error
-        path, hashes, failure = told
+        path, hashes, shown, failure = told
         if failure is not None:
             kind, text, owner = failure
             raise Fenced(text, owner) if kind == "Fenced" else StorageUnavailable(text)
@@ -312,6 +335,8 @@ class Runtime:
         self._watchdog.standing.step = content.step
         self._watchdog.standing.boundary = boundary
         self.progress.update(checkpoint=self._shown(content.step, path))
+        if content.arrays:
+            self.local.put(path, content, shown.encode())
 
     def wait_for_commits(self) -> None:
         """Returns once no save is in flight. Raises what the save ended with: Fenced, StorageUnavailable, PeerLost."""

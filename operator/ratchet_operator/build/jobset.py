@@ -20,9 +20,10 @@ EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
 def jobset(
-    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int
+    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int, node_folder: str
 ) -> dict[str, Any]:
-    """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows."""
+    """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows;
+    `node_folder`: the nodes' folder for fast tiers, empty if there is none."""
     meta, shape = job["metadata"], placement_shape(placement)
     own, huge = labels(job, number), sliced(placement) and processes(placement) > AFFINITY_PODS
     return {
@@ -51,7 +52,7 @@ def jobset(
                             "backoffLimit": 0,
                             # With podReplacementPolicy Failed a Job on a dead node would hang.
                             "podReplacementPolicy": "TerminatingOrFailed",
-                            "template": pod_template(job, spec, number, placement, image, last_step),
+                            "template": pod_template(job, spec, number, placement, image, last_step, node_folder),
                         },
                     },
                 }

@@ -29,14 +29,15 @@ JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
 
 
 def pod_template(
-    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int
+    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int, node_folder: str
 ) -> dict[str, Any]:
-    """The pod template of one attempt."""
+    """The pod template of one attempt. `node_folder`: the nodes' folder for fast tiers, empty if there is none."""
     template, shape = spec.pod_template, placement_shape(placement)
     resources = {kind: dict(amounts) for kind, amounts in template.resources.manifest().items()}
     if shape.chips_per_node:
         for kind in ("requests", "limits"):
             resources.setdefault(kind, {})["google.com/tpu"] = str(shape.chips_per_node)
+    fast = _fast_tier(job, spec, node_folder)
     account = {"serviceAccountName": template.service_account_name} if template.service_account_name else {}
     return {
         "metadata": {
@@ -65,6 +66,7 @@ def pod_template(
                         {"name": "job", "mountPath": _folder(protocol.JOB_FILE), "readOnly": True},
                         {"name": "word", "mountPath": _folder(protocol.WORD_FILE), "readOnly": True},
                         *({"name": name, "mountPath": place} | read for name, _, place, read in _claims(spec)),
+                        *(mount for _, mount in fast),
                     ],
                     "terminationMessagePath": "/dev/termination-log",
                     "terminationMessagePolicy": "File",
@@ -85,6 +87,7 @@ def pod_template(
                     },
                 },
                 *({"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim, _, _ in _claims(spec)),
+                *(volume for volume, _ in fast),
             ],
         },
     }
@@ -195,6 +198,17 @@ def _claims(spec: Spec) -> list[tuple[str, str, str, dict[str, bool]]]:
         name = "checkpoint" if checkpoint else f"data-{len(found)}"
         found.setdefault(place, (name, claim, place, {} if checkpoint else {"readOnly": True}))
     return list(found.values())
+
+
+def _fast_tier(job: dict[str, Any], spec: Spec, node_folder: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Volume and mount of the fast tier, none or one. The job's own folder in the nodes' is made by the kubelet with
+    the mode of that, so a trainer that is not root can write to it; nothing else of the node is seen."""
+    place, meta = spec.checkpoint.local_directory, job["metadata"]
+    if place is None or not node_folder:
+        return []
+    volume = {"name": "local", "hostPath": {"path": node_folder, "type": "DirectoryOrCreate"}}
+    below = f"{meta['namespace']}/{meta['name']}-{meta['uid']}"
+    return [(volume, {"name": "local", "mountPath": place, "subPath": below})]
 
 
 def top(path: str) -> str:

@@ -47,7 +47,13 @@ DETOUR = "a part of the path is empty, . or ..; write the path without it, and w
 
 def problems(spec: Spec, values: Values) -> tuple[Problem, ...]:
     """Everything that keeps this job from being run; empty when it is accepted."""
-    return (*_size(spec), *semantic_problems(spec), *_storage(spec), *_template(spec, values))
+    return (
+        *_size(spec),
+        *semantic_problems(spec),
+        *_storage(spec),
+        *_fast_tier(spec, values),
+        *_template(spec, values),
+    )
 
 
 def _size(spec: Spec) -> Iterator[Problem]:
@@ -93,12 +99,24 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 yield Problem(path, DETOUR)
 
 
-def _mountable(path: str, folder: str, better: str) -> Iterator[Problem]:
+def _fast_tier(spec: Spec, values: Values) -> Iterator[Problem]:
+    path, place = "spec.checkpoint.localDirectory", spec.checkpoint.local_directory
+    if place is None:
+        return
+    if not values.local_directory:
+        yield Problem(
+            path, "no folder of the nodes is given to jobs; the chart's value trainer.localDirectory names one"
+        )
+    yield from _mountable(path, place, "/local", "the node's folder")
+    for _, claim, mount in mounts(spec):
+        if f"{place}/".startswith(f"{mount}/") or f"{mount}/".startswith(f"{place}/"):
+            yield Problem(path, f"claim {claim} is mounted at {mount}; use another folder, for example /local")
+
+
+def _mountable(path: str, folder: str, better: str, what: str = "the claim") -> Iterator[Problem]:
     place = top(folder)
     if place[1:] in SYSTEM_FOLDERS or place == "/":
-        yield Problem(
-            path, f"the claim would be mounted at {place}, which the system needs; use a folder below {better}"
-        )
+        yield Problem(path, f"{what} would be mounted at {place}, which the system needs; use a folder below {better}")
     elif _detours(folder):
         yield Problem(path, DETOUR)
 

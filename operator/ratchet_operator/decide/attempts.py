@@ -119,7 +119,9 @@ def start(draft: Draft, spec: Spec) -> None:
     step = draft.status.checkpoint.step if draft.status.checkpoint else 0
     job = world.snapshot.job
     draft.create.append(config_map(job, spec, attempt.number, stage.index if stage else 0))
-    draft.create.append(build_jobset(job, spec, attempt.number, rung, image, step))
+    draft.create.append(
+        build_jobset(job, spec, attempt.number, rung, image, step, world.snapshot.values.local_directory)
+    )
 
 
 def watch(draft: Draft) -> None:

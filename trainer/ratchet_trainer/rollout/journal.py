@@ -6,20 +6,25 @@ arrays back and goes on with the same program, hence with the same bits. Rebuild
 would be smaller, but a prefill rounds otherwise than the decoding that it replaces.
 
 `DIRECTORY/rollouts/P-of-N` is process P's, replaced as a whole: an .npz and its SHA-256. It is written after the last
-checkpoint of a drain. Correctness never depends on it: what is torn, missing on one process, of another step, of other
-weights or of another program is left alone, and sampled again. State larger than LIMIT is not kept; it would not fit
-into the notice.
+checkpoint of a drain. With a fast tier the same is written there every so many seconds, by a thread of its own, so that
+little is sampled again after a kill without notice. Correctness never depends on it: what is torn, missing on one
+process, of another step, of other weights or of another program is left alone, and sampled again. State larger than
+LIMIT is not kept; it would not fit into the notice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import logging
+import math
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +52,43 @@ class Kept:
 class RolloutJournal:
     """The calls of one step. `gather` is the team's: all processes use a call, or none does."""
 
-    def __init__(self, directory: Path, process: int, processes: int, gather: Callable[[Any], list[Any]]):
-        self._path = Path(directory) / "rollouts" / f"{process}-of-{processes}"
+    def __init__(
+        self,
+        directory: Path,
+        process: int,
+        processes: int,
+        gather: Callable[[Any], list[Any]],
+        local: Path | None = None,
+        seconds: float = 10.0,
+    ):
+        """`local` is the fast tier's folder, None without one; there calls are written every `seconds`."""
+        name = f"{process}-of-{processes}"
+        self._path = Path(directory) / "rollouts" / name
+        self._local = None if local is None else local / "rollouts" / name
+        self._seconds, self._written = seconds, time.monotonic()
+        self._kept, self._waiting = self._written, False  # when a call was kept unfinished, and whether it waits
         self._gather = gather
         self._context = ""
         self._calls: dict[str, Kept] = {}
         self._read = self._on_disk = False
+        self._news, self._lock = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.asked = False  # whether all processes keep what the call under way has made; agreed on at safe points
 
     def bind(self, context: str) -> None:
         """Calls from now on belong to the step that `context` names, by all that decides what is sampled in it; what
         is kept of another step goes."""
+        calls: dict[str, Kept] = {}
         if not self._read:
             self._read = True
-            self._calls, self._context = self._load(context), context
-        if context != self._context:
-            self._calls, self._context = {}, context
-            if self._on_disk:
-                self._on_disk = False
-                self._path.unlink(missing_ok=True)
+            calls = self._found(context)
+        elif context == self._context:
+            return
+        elif self._on_disk:
+            self._on_disk = False
+            self._path.unlink(missing_ok=True)
+        with self._lock:
+            self._calls, self._context = calls, context
 
     def find(self, call: str) -> Kept | None:
         """What is kept of a call. *Collective.*"""
@@ -73,41 +97,92 @@ class RolloutJournal:
         everywhere = self._gather(shown)
         return kept if kept is not None and all(other == shown for other in everywhere) else None
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to keep what the call under way has made."""
+        long_ago = time.monotonic() - self._kept >= self._seconds
+        return self._local is not None and long_ago and not self._waiting
+
     def keep(self, call: str, kept: Kept) -> None:
         """Keeps a call, in place of what was kept of it."""
-        if kept.state is None or kept.size <= LIMIT:
+        if kept.state is not None and kept.size > LIMIT:
+            self._kept = math.inf  # nor is it looked at again
+            return
+        if self._local is not None and kept.state is not None:  # the call goes on in the memory that these are views of
+            kept = replace(kept, state=tuple(tuple(np.array(part) for part in leaf) for leaf in kept.state))
+            self._kept, self._waiting = time.monotonic(), True
+        with self._lock:
             self._calls[call] = kept
+        if self._local is not None:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_on, name="rollouts", daemon=True)
+                self._thread.start()
+            self._news.set()
 
     def write(self) -> None:
         """Makes durable what is kept. A failure costs time, nothing else."""
         if not self._calls:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._path.with_name(f".{self._path.name}.tmp")
-            data = _packed(self._context, self._calls)
-            temporary.write_bytes(data + hashlib.sha256(data).digest())
-            os.replace(temporary, self._path)
-            log.info("kept %d sampling calls (%.1f MB) for the next attempt", len(self._calls), len(data) / 1e6)
+            size = _write(self._path, self._context, self._calls)
+            log.info("kept %d sampling calls (%.1f MB) for the next attempt", len(self._calls), size / 1e6)
         except OSError as error:
             log.warning("what was sampled is not kept: %s", error)
 
-    def _load(self, context: str) -> dict[str, Kept]:
-        for other in self._path.parent.glob("*-of-*"):
-            if other.name.partition("-of-")[2] != self._path.name.partition("-of-")[2]:
-                other.unlink(missing_ok=True)  # of another number of processes: nobody will ask for it again
-        try:
-            data = self._path.read_bytes()
-        except OSError:
-            return {}
-        self._on_disk = True
-        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-            log.warning("%s is torn and left alone", self._path)
-            return {}
-        found = _unpacked(data[:-32], context)
+    def _write_on(self) -> None:
+        """On a thread of its own: what is new goes to the fast tier, at most every `seconds`."""
+        while (path := self._local) is not None:
+            self._news.wait()
+            time.sleep(max(0.0, self._written + self._seconds - time.monotonic()))
+            self._news.clear()
+            self._written, self._waiting = time.monotonic(), False
+            with self._lock:
+                context, calls = self._context, dict(self._calls)
+            try:
+                if calls:
+                    _write(path, context, calls)
+            except OSError as error:
+                log.warning("what is sampled is not kept on %s any more in this attempt: %s", path, error)
+                self._local = None
+                with contextlib.suppress(OSError):  # it may have filled the disk
+                    path.with_name(f".{path.name}.tmp").unlink()
+
+    def _found(self, context: str) -> dict[str, Kept]:
+        found = self._load(self._path, context)
+        self._on_disk = self._path.exists()
+        for call, kept in (self._load(self._local, context) if self._local is not None else {}).items():
+            if call not in found or _made(kept) > _made(found[call]):
+                found[call] = kept
         if found:
             log.info("%d sampling calls of the attempt before are taken up again", len(found))
         return found
+
+    def _load(self, path: Path, context: str) -> dict[str, Kept]:
+        try:
+            for other in path.parent.glob("[0-9]*-of-*"):
+                if other.name.partition("-of-")[2] != path.name.partition("-of-")[2]:
+                    other.unlink(missing_ok=True)  # of another number of processes: nobody will ask for it again
+            data = path.read_bytes()
+        except OSError:
+            return {}
+        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            log.warning("%s is torn and left alone", path)
+            return {}
+        return _unpacked(data[:-32], context)
+
+
+def _made(kept: Kept) -> tuple[bool, int]:
+    """How far a call has come."""
+    return kept.state is None, kept.made.shape[-1]
+
+
+def _write(path: Path, context: str, calls: dict[str, Kept]) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    data = _packed(context, calls)
+    temporary.write_bytes(data + hashlib.sha256(data).digest())
+    os.replace(temporary, path)
+    return len(data)
 
 
 def context_of(parts: Sequence[Any]) -> str:

@@ -167,6 +167,8 @@ class Engine:
             while not going.over:
                 going.advance()
                 self.team.safe_point()
+                if self.journal is not None and self.journal.asked and not going.over:
+                    self._keep(name, going)
         except Drain:
             self._keep(name, going)
             raise

@@ -1,0 +1,91 @@
+"""The compilation cache: compiled programs that are whole and right, or absent.
+
+JAX's own cache writes an entry in place and never over one that is there: one cut short by a kill makes every later
+start compile that program again. It proves none either (zlib has a checksum of 32 bits, zstd as JAX calls it has none),
+and a program that was changed by a bad disk would compute wrong numbers without a sign.
+
+So the entries are kept here: each is a file with the SHA-256 of key and content before the content, written beside its
+name and renamed. One that cannot be read or does not have its digest is as good as absent; what is compiled in its
+stead replaces it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+DIGEST_BYTES = 32
+LEFT_OVER_SECONDS = 3600.0
+"""Unfinished files that are older are those of processes that were killed."""
+
+
+class ProgramCache:
+    """What JAX asks of a cache: `get`, `put` and the attribute `_path`. Raises OSError, which JAX warns of."""
+
+    def __init__(self, folder: Path):
+        self._path = folder
+        self._swept = False
+
+    def get(self, key: str) -> bytes | None:
+        """The content of an entry, None if there is none that is whole."""
+        try:
+            data = self._file(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        digest, content = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
+        if digest != _digest(key, content):
+            log.warning("%s is damaged and will be replaced", self._file(key))
+            return None
+        return content
+
+    def put(self, key: str, value: bytes) -> None:
+        """Makes an entry, in place of one that could not be used."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_digest(key, value))
+                file.write(value)
+            os.chmod(temporary, 0o644)  # other users' jobs may share the cache
+            os.replace(temporary, self._file(key))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+    def _file(self, key: str) -> Path:
+        return self._path / f"{key}.program"
+
+    def _sweep(self) -> None:
+        if self._swept:
+            return
+        self._swept = True
+        for left_over in self._path.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - left_over.stat().st_mtime > LEFT_OVER_SECONDS:
+                    left_over.unlink()
+
+
+def use(folder: Path) -> None:
+    """Lets JAX keep its compiled programs in `folder`. To be called before anything is compiled."""
+    import jax
+    from jax._src import compilation_cache
+
+    cache = ProgramCache(folder)
+    # JAX has no setting for the kind of its cache; both 0.10 and 0.12 make it by this function.
+    compilation_cache.get_file_cache = lambda path: (cache, path)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _digest(key: str, content: bytes) -> bytes:
+    digest = hashlib.sha256(key.encode() + b"\0")
+    digest.update(content)
+    return digest.digest()
