@@ -3,7 +3,8 @@
 Decides what a step's folder holds, in which order it becomes durable, which steps are kept, and which step a restart
 begins from. Who may write at all is the journal's matter; when to save is `run.py`'s.
 
-    steps/<step>-a<N>-<uid8>/arrays/        the leaves, as an Orbax checkpoint of whole host arrays
+    steps/<step>-a<N>-<uid8>/arrays/        the leaves, as an Orbax checkpoint of whole host arrays; with `-u<M>` at the
+                                            end of the name, the state after M updates of the step after it
                              control.json   everything else of the state, canonical JSON
                              metrics.jsonl  metric lines of the steps since the commit before
                              digests.json   what proves the three above; its own SHA-256 stands in the journal
@@ -99,7 +100,8 @@ class Checkpoints:
             "weightsSha256": digests.weights_sha256(leaf_digests),
             "stateSha256": digests.state_sha256(leaf_digests, content.control),
         }
-        path = f"steps/{content.step}-{self.tag}"
+        pending = content.control.get("pending")
+        path = f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
         known = len(self.journal.entries)
 
         def attempt() -> Commit:

@@ -39,7 +39,7 @@ from ratchet_trainer.identity import DEVICE_COUNT
 from ratchet_trainer.journal import Commit, Journal
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 30
 PACE_SECONDS = 0.2
 """A fast trainer has news many times a second; asking for all of it costs it steps."""
 STALLED_AFTER = 3
@@ -184,6 +184,7 @@ class Gang:
                 protocol.ENV_JOBSET_UID: str(uuid.uuid4()),
                 protocol.ENV_LAST_STEP: str(last_step),
                 protocol.ENV_PROCESSES: str(processes),
+                protocol.ENV_GRACE_SECONDS: str(GRACE_SECONDS),
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
                 protocol.ENV_WORD_FILE: str(folder.local / "word"),
