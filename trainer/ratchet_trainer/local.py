@@ -97,7 +97,8 @@ class Folder:
         return next((c for c in self.journal().candidates() if (self.path / c.path).is_dir()), None)
 
     def result(self) -> dict[str, Any]:
-        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes."""
+        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes.
+        `miniBatch`: so many updates of the step after it are in the state, too."""
         commit = self.last_commit()
         if commit is None:
             return {"step": 0, "stage": self.spec.stages[0].name}
@@ -115,6 +116,7 @@ class Folder:
             "exactSince": proof["identity"].get("exactSince"),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,
+            **({"miniBatch": control["pending"]["miniBatch"]} if "pending" in control else {}),
             "ledger": ledger.summary(self.path),
             "boundaries": [c.boundary | {"path": c.path} for c in reversed(self.journal().candidates()) if c.boundary],
         }
@@ -321,7 +323,7 @@ def train(
         disturbed = worst in (Exit.DRAINED, Exit.PEER_LOST, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT)
         if not disturbed or (stop is not None and stop.is_set()):
             return worst, message
-        stalled = 0 if after is not None and after.step > before else stalled + 1
+        stalled = 0 if after is not None and (commit is None or after.seq > commit.seq) else stalled + 1
         if stalled == STALLED_AFTER:
             return worst, message
 
