@@ -1,7 +1,7 @@
 """A trainer process that gets SIGTERM between two updates, when there is no time to finish the step.
 
-Started by the tests as a program. TOLD_TO_GO="STEP:DONE": when so many mini-batches of that step are behind it. Only the
-last process gets the signal.
+Started by the tests as a program. TOLD_TO_GO="STEP:DONE": when so many mini-batches of that step are behind it. The
+signal goes to the last process only.
 """
 
 from __future__ import annotations

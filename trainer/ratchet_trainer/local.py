@@ -186,7 +186,7 @@ class Gang:
                 protocol.ENV_JOBSET_UID: str(uuid.uuid4()),
                 protocol.ENV_LAST_STEP: str(last_step),
                 protocol.ENV_PROCESSES: str(processes),
-                protocol.ENV_GRACE_SECONDS: str(GRACE_SECONDS),
+                protocol.ENV_GRACE_SECONDS: os.environ.get(protocol.ENV_GRACE_SECONDS) or str(GRACE_SECONDS),
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
                 protocol.ENV_WORD_FILE: str(folder.local / "word"),
