@@ -2,9 +2,9 @@
 
     python bench/drain.py [--times N] [--processes N] [--grace S] [--phases a,b] [--json FILE]
 
-Trains as `ratchet train` does (PPO with a critic, 128 responses and four updates a step) and sends SIGTERM to one process
-again and again, at random moments of each phase. For each phase are printed, in seconds from the signal, the median and
-the longest
+Trains as `ratchet train` does (PPO with a critic, 128 responses and four updates a step) and sends SIGTERM to one
+process, again and again, at random moments of each phase. Printed are for each, in seconds from the signal, the median
+and the longest
 
 * decision: all processes are at a safe point where they leave, or the watchdog leaves where none can come;
 * exit: the last process has ended, with everything committed;
@@ -117,7 +117,7 @@ def decided(log: Path, begin: int, sent: datetime) -> float | None:
     times = (line.split(" ", 1)[0] for line in lines if any(what in line for what in DECIDED))
     for text in times:
         at = datetime.combine(sent.date(), datetime.strptime(text, "%H:%M:%S.%f").time())
-        return max(0.0, (at - sent).total_seconds() % 86_400)
+        return max(0.0, (at - sent).total_seconds())
     return None
 
 

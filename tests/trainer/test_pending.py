@@ -46,6 +46,11 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+def judged(stage: dict[str, Any]) -> int:
+    """Safe points of a step between its verification and its first update, the one before that included."""
+    return UPDATES * (2 if stage["method"] == "ppo" else 1)
+
+
 def left(runtime: Any) -> Any:
     """The runtime once it was told to go."""
     with pytest.raises(Drain):
@@ -96,8 +101,8 @@ def test_one_update_an_attempt(tmp_path, after_warm_up, stage, straight, sampled
     """Told to go after the first update of each attempt."""
     runtime, seen = after_warm_up(stage), []
     for _ in range(straight.safe_points):
-        # A chunk, the verification, between what is judged, before and after an update; or the last two of these.
-        point = UPDATES + 3 if behind(runtime) is None else 2
+        # A chunk, the verification, what is judged, before and after an update; or the last two of these.
+        point = 3 + judged(stage) if behind(runtime) is None else 2
         runtime = after_warm_up(stage, commits=runtime.commits, drain_at=point, rollouts=tmp_path, to_finish=0.0)
         try:
             run(runtime)
@@ -114,7 +119,7 @@ def test_a_step_is_finished_where_there_is_time(after_warm_up, stage, straight) 
         first = left(after_warm_up(stage, drain_at=point, to_finish=3600.0))
         phase, points, before = first.drained
         assert behind(first) is None
-        moved = phase == "update" and points > UPDATES  # before that its mini-batches are judged
+        moved = phase == "update" and points > judged(stage)
         assert len(first.steps) == before + moved
 
 

@@ -44,6 +44,7 @@ def judge(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tuple[list
     parts = []
     for part in mini_batches(rollouts, stage.rl.updates_per_step):
         if parts:
+            jax.block_until_ready((parts[-1].old, parts[-1].reference))  # who leaves would wait for all that is queued
             stage.team.safe_point()
         old, reference = (
             learner.log_probs(params, layout, part.rows, temperature) if params is not None else None
@@ -58,6 +59,9 @@ def judge(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tuple[list
         )
         judged = Judged(old, reference)
     if state.credit is not None:
-        values = [stage.machine.critic.values(state.credit, layout, part.rows) for part in parts]
+        values = []
+        for part in parts:
+            stage.team.safe_point()
+            values.append(stage.machine.critic.values(state.credit, layout, part.rows))
         judged = Judged(judged.old, judged.reference, np.concatenate(values))
     return parts, judged
