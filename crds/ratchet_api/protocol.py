@@ -50,6 +50,8 @@ ENV_COORDINATOR = "RATCHET_COORDINATOR"
 ENV_SLICE = "RATCHET_SLICE"
 """Index of the slice (job index) that this pod belongs to."""
 ENV_HOSTS_PER_SLICE = "RATCHET_HOSTS_PER_SLICE"
+ENV_GRACE_SECONDS = "RATCHET_GRACE_SECONDS"
+"""Seconds from SIGTERM to SIGKILL, at least; SPOT_GRACE_SECONDS where it is not said."""
 ENV_POD_IP = "RATCHET_POD_IP"
 """Address that the process's servers listen on; status.podIP on Kubernetes, else 127.0.0.1."""
 ENV_JOB_FILE = "RATCHET_JOB_FILE"
@@ -57,6 +59,8 @@ ENV_JOB_FILE = "RATCHET_JOB_FILE"
 ENV_WORD_FILE = "RATCHET_WORD_FILE"
 """Replaces WORD_FILE outside Kubernetes."""
 
+SPOT_GRACE_SECONDS = 15
+"""What a spot node that is taken away leaves a pod, whatever its terminationGracePeriodSeconds."""
 TERMINATION_MESSAGE_LIMIT = 4096
 PROGRESS_LIMIT = 64 * 1024
 WORD_LIMIT = 48 * 1024

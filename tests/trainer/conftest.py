@@ -23,9 +23,11 @@ import pytest
 from ratchet_api.job import parse_spec
 from ratchet_trainer import checkpoint, keys
 from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.digests import PENDING
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.rollout.journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.run import run
 from ratchet_trainer.runtime import Drain, Saved
 from ratchet_trainer.word import Word
 
@@ -33,6 +35,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 from restarts import STEPS, made, restored, runtime
 from squares import SMALL
+from sums import job
+
+
+def position(commit: Any) -> tuple[int, int]:
+    """How far a committed state is: steps, and mini-batches of the step after them."""
+    step, control = (commit.step, commit.control) if isinstance(commit, Saved) else (commit[0], commit[2])
+    return step, control.get("pending", {}).get("miniBatch", 0)
 
 
 class MemoryRuntime:
@@ -52,7 +61,9 @@ class MemoryRuntime:
         commits: list | None = None,
         drain_at: int | None = None,
         rollouts: Path = Path("/dev/null"),
+        to_finish: float = float("inf"),
     ):
+        """`to_finish`: seconds that a step which was begun may still take once told to go."""
         self.job = SimpleNamespace(spec=parse_spec(spec), may_enter=len(spec["stages"]) - 1)
         axes = ("data", "fsdp", "tensor")
         self.mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -62,9 +73,11 @@ class MemoryRuntime:
         self.steps: list[tuple[int, dict, dict]] = []
         self.boundaries: list[tuple[int, int, str]] = []
         self.phases: list[str] = []
-        self.drained: tuple[str, int] | None = None  # the phase, and how many steps had been made
+        self.points_in_phase = 0
+        self.drained: tuple[str, int, int] | None = None  # the phase, its safe points, how many steps had been made
         self.commit_requested = False
         self.rollouts = RolloutJournal(rollouts, 0, 1, self.gather)
+        self.to_finish = to_finish
 
     def broadcast(self, value: Any) -> Any:
         return value
@@ -73,6 +86,8 @@ class MemoryRuntime:
         return [value]
 
     def enter(self, phase: str) -> None:
+        if self.phases[-1:] != [phase]:
+            self.points_in_phase = 0
         self.phases.append(phase)
 
     def spend(self, category: str) -> None:
@@ -80,19 +95,26 @@ class MemoryRuntime:
 
     def safe_point(self) -> None:
         self.safe_points += 1
+        self.points_in_phase += 1
         if self.drain_at is not None and self.safe_points >= self.drain_at:
-            self.drained = self.phases[-1], len(self.steps)
+            self.drained = self.phases[-1], self.points_in_phase, len(self.steps)
             raise Drain
+
+    def seconds_to_finish(self) -> float:
+        return self.to_finish
 
     def restore(self, shardings: Callable[..., Any]) -> Saved | None:
         if not self.commits:
             return None
         step, arrays, control, _, _ = self.commits[-1]
-        placed = {path: jax.device_put(leaf, shardings(path, leaf.shape)) for path, leaf in arrays.items()}
+        placed = {
+            path: leaf if path.startswith(PENDING) else jax.device_put(leaf, shardings(path, leaf.shape))
+            for path, leaf in arrays.items()
+        }
         return Saved(step, placed, control)
 
     def commit(self, saved: Saved, boundary: dict | None = None, wait: bool = False) -> None:
-        assert not self.commits or saved.step > self.commits[-1][0], "a step is committed once"
+        assert not self.commits or position(saved) > position(self.commits[-1]), "a state is committed once"
         arrays = {path: np.array(leaf) for path, leaf in saved.arrays.items()}
         self.commits.append((saved.step, arrays, saved.control, list(saved.lines), boundary))
         self.commit_requested = False
@@ -117,6 +139,18 @@ class MemoryRuntime:
 def memory_runtime() -> type[MemoryRuntime]:
     """The class: call it with a spec, and with an earlier one's commits for a restart."""
     return MemoryRuntime
+
+
+@pytest.fixture(scope="module")
+def after_warm_up() -> Callable[..., MemoryRuntime]:
+    """Makes a run of the given stages of `sums` that goes on from the end of the warm-up, which is trained once."""
+    warm = MemoryRuntime(job())
+    run(warm)
+
+    def start(*stages: dict[str, Any], commits: list | None = None, **more: Any) -> MemoryRuntime:
+        return MemoryRuntime(job(*stages), commits=list(warm.commits if commits is None else commits), **more)
+
+    return start
 
 
 @pytest.fixture(scope="session")

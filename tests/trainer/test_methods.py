@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from sums import WARM, job
 
 from ratchet_api.method import MethodName
 from ratchet_api.stages import Rl
@@ -18,43 +19,6 @@ from ratchet_trainer.reference.scheduled import Scheduled
 from ratchet_trainer.run import run
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.slots import Context
-
-LENGTHS = {"maxPromptTokens": 26, "maxResponseTokens": 4}
-SUMS = {"max_terms": 2, "max_digits": 1, "operators": ["+"], "allow_parentheses": False}
-WARM = 30
-"""Steps of sft before: untrained weights answer nothing right, so nothing would be learned from rewards."""
-
-
-def job(*stages: dict[str, Any]) -> dict[str, Any]:
-    """A warm-up, then the given stages; a stage is what it says of `rl`, and of `start`."""
-    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 4, **LENGTHS, "optimiser": {"learningRate": "0.002"}}
-    return {
-        "model": {"preset": "tiny"},
-        "seed": 7,
-        "datasets": [{"name": "sums", "reasoningGym": {"task": "basic_arithmetic", "size": 10, "config": SUMS}}],
-        "stages": [
-            {"name": "warm-up", "sft": {"dataset": "sums", "batchSize": 16, **LENGTHS}, "advance": {"steps": WARM}},
-            *(
-                {"name": f"rl-{i}", "advance": {"steps": 2}, "start": stage.pop("start", {}), "rl": {**rl, **stage}}
-                for i, stage in enumerate(map(dict, stages))
-            ),
-        ],
-        "checkpoint": {"directory": "/checkpoints/x"},
-        "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
-    }
-
-
-@pytest.fixture(scope="module")
-def after_warm_up(memory_runtime: Any) -> Any:
-    """Makes a run of the given stages that goes on from the end of the warm-up, which is trained once."""
-    warm = memory_runtime(job())
-    run(warm)
-
-    def start(*stages: dict[str, Any], commits: list | None = None, drain_at: int | None = None) -> Any:
-        commits = list(warm.commits if commits is None else commits)
-        return memory_runtime(job(*stages), commits=commits, drain_at=drain_at)
-
-    return start
 
 
 def part(runtime: Any, prefix: str, commit: int = -1) -> dict[str, np.ndarray]:

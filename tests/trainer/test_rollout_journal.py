@@ -83,7 +83,7 @@ def test_no_chunk_is_decoded_twice_and_no_bit_differs(tmp_path, memory_runtime, 
 def test_stopped_again_and_again(tmp_path, memory_runtime, straight, decoded) -> None:
     commits = None
     for _ in range(straight.safe_points + 5):
-        runtime = memory_runtime(job(), commits=commits, drain_at=2, rollouts=tmp_path)
+        runtime = memory_runtime(job(), commits=commits, drain_at=3, rollouts=tmp_path)
         commits = runtime.commits
         try:
             run(runtime)

@@ -72,9 +72,9 @@ def test_stopping_at_any_safe_point_changes_no_bit(straight, memory_runtime) -> 
             run(first)
         made = first.steps[-1][0] if first.steps else 0
         assert made == (first.commits[-1][0] if first.commits else 0), "every step made is committed before leaving"
-        phase, before = first.drained
+        phase, points, before = first.drained
         phases.add(phase)
-        moved = phase == "update" and before >= 30  # between the two updates of an rl step
+        moved = phase == "update" and points > 2  # one between what is judged, one before the first update
         assert made == before + moved, "a step whose weights have moved is finished, any other is left"
         second = memory_runtime(job(), commits=first.commits)
         run(second)

@@ -38,6 +38,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
     _end_with_parent(watchdog)
     try:
         environment = read_environment()
+        watchdog.grace = float(environment.grace_seconds)
         job = read_job_file(environment.job_file)
         if not watchdog.requested:
             _reexecute_if_needed(job)

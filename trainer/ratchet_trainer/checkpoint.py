@@ -3,7 +3,7 @@
 Decides in which order a step becomes durable, which steps are kept, and which step a restart begins from. What a step's
 folder holds is `step_folder.py`'s matter, who may write at all the journal's; when to save is `run.py`'s.
 
-    steps/<step>-a<N>-<uid8>/   see step_folder.py
+    steps/<step>-a<N>-<uid8>/   see step_folder.py; with `-u<M>` at the end, the state after M updates of the next step
     metrics.jsonl               the metric stream of all committed steps, for people and trackers
     timings/a<N>-<uid8>.jsonl   what the clock said, one file an attempt, never hashed
 """
@@ -100,7 +100,8 @@ class Checkpoints:
             "stateSha256": digests.state_sha256(leaf_digests, content.control),
         }
         proof = step_folder.proof_of(content, leaf_digests, hashes, self._streamed, self.identity)
-        path = f"steps/{content.step}-{self.tag}"
+        pending = content.control.get("pending")
+        path = f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
         known = len(self.journal.entries)
 
         def attempt() -> Commit:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class Commits:
-    def __init__(self, runtime: Runtime, committed: int):
-        """`committed`: the step that was restored, 0 if none (a run's beginning follows from its seed)."""
+    def __init__(self, runtime: Runtime, committed: tuple[int, int]):
+        """`committed`: the position that was restored, (0, 0) if none (a run's beginning follows from its seed)."""
         self.runtime = runtime
-        self.durable = self.submitted = committed
+        self.submitted = committed  # a State.position
+        self.durable = committed[0]  # a step
 
     @property
     def every(self) -> int:
@@ -33,12 +34,12 @@ class Commits:
             self._settle()
         stage = {"name": state.stage.name, "index": state.stage.index, "startStep": state.stage.start_step}
         self.runtime.step_done(state.step, target, stage, dict(metrics), timing)
-        due = state.step - self.submitted >= self.every or self.runtime.commit_requested
+        due = state.step - self.submitted[0] >= self.every or self.runtime.commit_requested
         return self.commit(state) if due or state.stage.done is not None else state
 
     def commit(self, state: State) -> State:
         """Hands a state over to be saved; at a boundary it is durable on return."""
-        if state.step == self.submitted:
+        if state.position == self.submitted:
             return state
         from ratchet_trainer.runtime import Saved
 
@@ -47,7 +48,7 @@ class Commits:
         boundary = None if ended is None else {"stage": state.stage.index, "step": state.step, "rule": ended}
         saved = Saved(state.step, state.arrays(), state.control(), list(state.lines))
         self.runtime.commit(saved, boundary, wait=ended is not None)
-        self.durable, self.submitted = self.submitted, state.step  # the one before had to be joined
+        self.durable, self.submitted = self.submitted[0], state.position  # the one before had to be joined
         if ended is not None:
             self.durable = state.step
         return replace(state, lines=())
@@ -61,4 +62,4 @@ class Commits:
     def _settle(self) -> None:
         self.runtime.spend("save")
         self.runtime.wait_for_commits()
-        self.durable = self.submitted
+        self.durable = self.submitted[0]

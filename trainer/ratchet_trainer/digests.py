@@ -16,6 +16,8 @@ from ratchet_api.canonical import canonical
 
 WEIGHTS = "params/"
 """Paths of the policy's parameters begin so."""
+PENDING = "pending/"
+"""So do those of a step in the middle of its updates: arrays that stay on the host."""
 
 
 def host_copies(arrays: Mapping[str, Any], keep: bool = True) -> dict[str, np.ndarray]:

@@ -53,6 +53,7 @@ class Environment:
     termination_log: Path
     compilation_cache: Path | None
     until_step: int | None = None
+    grace_seconds: int = protocol.SPOT_GRACE_SECONDS
 
     @property
     def leader(self) -> bool:
@@ -99,6 +100,7 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
         termination_log=Path(env.get(ENV_TERMINATION_LOG, "/dev/termination-log")),
         compilation_cache=Path(cache) if cache else None,
         until_step=_number(env, ENV_UNTIL_STEP, 0) or None,
+        grace_seconds=_number(env, protocol.ENV_GRACE_SECONDS, protocol.SPOT_GRACE_SECONDS),
     )
 
 

@@ -40,10 +40,12 @@ def newest(
 
 
 def hashes(folder: Path) -> dict[str, Any]:
-    """`{step, weightsSha256, stateSha256, metricsSha256}` of the newest state."""
+    """`{step, weightsSha256, stateSha256, metricsSha256}` of the newest state, and `miniBatch` in the middle of a
+    step."""
     commit, proof, content = newest(folder, "any step")
     found = {"step": commit.step, "weightsSha256": proof["weightsSha256"], "stateSha256": proof["stateSha256"]}
-    return found | {"metricsSha256": content.control["metricsDigest"]}
+    under_way = {k: v for k, v in content.control.get("pending", {}).items() if k == "miniBatch"}
+    return found | {"metricsSha256": content.control["metricsDigest"]} | under_way
 
 
 def curve(folder: Path) -> list[tuple[int, float]]:

@@ -7,7 +7,7 @@ of a row depend on the batch that it is in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -21,28 +21,36 @@ from ratchet_trainer.state import State
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """The rows of one update: where they stand in the batch, and their log-probabilities [P, G, T] on the devices under
-    the old policy and the reference (None: not asked)."""
+    """The rows of one update: where they stand in the batch, and their log-probabilities [P, G, T] under the old policy
+    and the reference, on the devices or read back from a checkpoint (None: not asked)."""
 
     place: slice
     rows: list[Row]
-    old: jax.Array | None
-    reference: jax.Array | None
+    old: jax.Array | np.ndarray | None = None
+    reference: jax.Array | np.ndarray | None = None
+
+
+def mini_batches(rollouts: Sequence[Rollout], updates: int) -> list[MiniBatch]:
+    """The rollouts of a step in as many mini-batches, in order; nothing is said of them yet."""
+    rows = [Row(r.prompt.tokens, r.response, r.behaviour_logp) for r in rollouts]
+    size = len(rows) // updates
+    return [MiniBatch(slice(i, i + size), rows[i : i + size]) for i in range(0, len(rows), size)]
 
 
 def judge(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tuple[list[MiniBatch], Judged]:
-    """The step's mini-batches, and what credit may know of them on the host. *Collective.*"""
-    rows = [Row(r.prompt.tokens, r.response, r.behaviour_logp) for r in rollouts]
+    """The step's mini-batches, and what credit may know of them on the host; between two of them is a safe point.
+    *Collective.*"""
     learner, layout, temperature = stage.machine.learner, stage.layout, float(stage.rl.temperature)
-    size = len(rows) // stage.rl.updates_per_step
     parts = []
-    for start in range(0, len(rows), size):
-        mine = rows[start : start + size]
+    for part in mini_batches(rollouts, stage.rl.updates_per_step):
+        if parts:
+            jax.block_until_ready((parts[-1].old, parts[-1].reference))  # who leaves would wait for all that is queued
+            stage.team.safe_point()
         old, reference = (
-            learner.log_probs(params, layout, mine, temperature) if params is not None else None
+            learner.log_probs(params, layout, part.rows, temperature) if params is not None else None
             for params in (state.params if stage.judges_old else None, state.whole_reference)
         )
-        parts.append(MiniBatch(slice(start, start + size), mine, old, reference))
+        parts.append(replace(part, old=old, reference=reference))
     judged = Judged()
     if stage.method.credit.penalty is not None:
         old, reference = (
@@ -51,6 +59,9 @@ def judge(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tuple[list
         )
         judged = Judged(old, reference)
     if state.credit is not None:
-        values = [stage.machine.critic.values(state.credit, layout, part.rows) for part in parts]
+        values = []
+        for part in parts:
+            stage.team.safe_point()
+            values.append(stage.machine.critic.values(state.credit, layout, part.rows))
         judged = Judged(judged.old, judged.reference, np.concatenate(values))
     return parts, judged

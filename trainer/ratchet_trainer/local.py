@@ -40,7 +40,7 @@ from ratchet_trainer.identity import DEVICE_COUNT
 from ratchet_trainer.journal import Commit, Journal
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 30
 PACE_SECONDS = 0.2
 """A fast trainer has news many times a second; asking for all of it costs it steps."""
 STALLED_AFTER = 3
@@ -99,7 +99,8 @@ class Folder:
         return next((c for c in self.journal().candidates() if (self.path / c.path).is_dir()), None)
 
     def result(self) -> dict[str, Any]:
-        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes."""
+        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes.
+        `miniBatch`: so many updates of the step after it are in the state, too."""
         commit = self.last_commit()
         if commit is None:
             return {"step": 0, "stage": self.spec.stages[0].name}
@@ -117,6 +118,7 @@ class Folder:
             "exactSince": proof["identity"].get("exactSince"),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,
+            **({"miniBatch": control["pending"]["miniBatch"]} if "pending" in control else {}),
             "ledger": ledger.summary(self.path),
             "boundaries": [c.boundary | {"path": c.path} for c in reversed(self.journal().candidates()) if c.boundary],
         }
@@ -186,6 +188,7 @@ class Gang:
                 protocol.ENV_JOBSET_UID: str(uuid.uuid4()),
                 protocol.ENV_LAST_STEP: str(last_step),
                 protocol.ENV_PROCESSES: str(processes),
+                protocol.ENV_GRACE_SECONDS: os.environ.get(protocol.ENV_GRACE_SECONDS) or str(GRACE_SECONDS),
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
                 protocol.ENV_WORD_FILE: str(folder.local / "word"),
@@ -322,7 +325,7 @@ def train(
         disturbed = worst in (Exit.DRAINED, Exit.PEER_LOST, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT)
         if not disturbed or (stop is not None and stop.is_set()):
             return worst, message
-        stalled = 0 if after is not None and after.step > before else stalled + 1
+        stalled = 0 if after is not None and (commit is None or after.seq > commit.seq) else stalled + 1
         if stalled == STALLED_AFTER:
             return worst, message
 

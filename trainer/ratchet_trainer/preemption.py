@@ -26,17 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet_api.protocol import Exit
+from ratchet_api.protocol import SPOT_GRACE_SECONDS, Exit
 from ratchet_trainer import stacks, termination
 from ratchet_trainer.errors import PeerLost, TrainerError
 from ratchet_trainer.peers import Line
 
 log = logging.getLogger(__name__)
 
-NOTICE_SECONDS = 11.0
-"""Without a safe point for this long after the signal a process leaves with what is committed; spot nodes give 15 s."""
+SPARE_SECONDS = 4.0
+"""Without a safe point until so long before the grace is over a process leaves with what is committed."""
 LAST_SAVE_SECONDS = 2.0
-"""How long the save in flight may still take when a peer is lost, or after NOTICE_SECONDS."""
+"""How long the save in flight may still take when a peer is lost, or once only SPARE_SECONDS are left."""
 LAST_ACT_SECONDS = 1.0
 FRAMES_BYTES = 3072
 TICK_SECONDS = 1.0
@@ -61,6 +61,7 @@ class Watchdog:
     def __init__(self, termination_log: Path):
         self.requested = False  # somebody told this process, or a peer, to go
         self.standing = Standing()
+        self.grace = float(SPOT_GRACE_SECONDS)  # from the signal to the process's end by force
         self.free = True  # whether the main thread is where no collective can run
         self.flight: Callable[[], Future[Any] | None] = lambda: None  # the save in flight, or how the last one ended
         self.on_request: Callable[[], None] = lambda: None
@@ -99,6 +100,11 @@ class Watchdog:
         """Asks the whole gang to go, as a signal would."""
         self._waker.send(bytes([signal.SIGTERM]))
         self.requested = True
+
+    def seconds_to_finish(self) -> float:
+        """How long what was begun may still take: until half of the grace is over, so that a save fits after it."""
+        waited = 0.0 if self._since is None else time.monotonic() - self._since
+        return self.grace / 2 - waited
 
     def leave(self, code: int, reason: str, text: str, owner: dict[str, Any] | None = None) -> None:
         """Ends the process: termination message, farewell to the peers, exit. Does not return."""
@@ -177,9 +183,10 @@ class Watchdog:
                     self._heard(key.data, key.fileobj)
             if self._since is not None:
                 waited = time.monotonic() - self._since
-                overdue = waited > NOTICE_SECONDS
+                notice = max(self.grace - SPARE_SECONDS, self.grace / 2)
+                overdue = waited > notice
                 may_go = self.free or overdue or Exit.DRAINED in self._left.values()
-                if may_go and (not self.saving() or waited > NOTICE_SECONDS + LAST_SAVE_SECONDS):
+                if may_go and (not self.saving() or waited > notice + LAST_SAVE_SECONDS):
                     self._drain("no safe point was reached in time" if overdue else "told to go")
 
     def _look_for_a_hang(self) -> None:

@@ -5,7 +5,7 @@ the policy moves is said by the six slots of a method (`slots`, `methods`); what
 `commits`; how processes agree, by the runtime.
 
 A step makes a complete state from a complete state. Leaving is possible at safe points: before the first update of a
-step the state before it stands, after that the step is finished first.
+step the state before it stands, after that the step is finished if there is time, else left in its middle (`pending`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ import numpy as np
 from ratchet_trainer import advance, host_memory, nonfinite, optimiser, sft
 from ratchet_trainer.commits import Commits
 from ratchet_trainer.dtype_probe import faster
-from ratchet_trainer.errors import ConfigurationInvalid, OldPolicyMismatch
-from ratchet_trainer.judging import MiniBatch, judge
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.judging import judge
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
+from ratchet_trainer.pending import Pending, taken_up, written
 from ratchet_trainer.rollout.journal import context_of
-from ratchet_trainer.rollout.types import Batch, Draw, Group, Request, Rollout
+from ratchet_trainer.rollout.types import Draw, Group, Request, Rollout
 from ratchet_trainer.runtime import Drain
 from ratchet_trainer.slots import Context
 from ratchet_trainer.stage import Machine, Stage, architecture_of, machine, open_stage
 from ratchet_trainer.state import StageState, State, chain, metric_line
 from ratchet_trainer.step_metrics import rl_metrics, update_timing
+from ratchet_trainer.updates import Pace, learn
 
 if TYPE_CHECKING:
     from ratchet_trainer.runtime import Runtime
@@ -58,13 +60,14 @@ class Run:
         self.runtime = runtime
         self.machine: Machine
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
+        self.pace = Pace()
         self.stage: Stage
         self.state: State
 
     def to_the_end(self) -> None:
         self.state = self.begin()
         host_memory.give_back()
-        self.commits = Commits(self.runtime, self.state.step)
+        self.commits = Commits(self.runtime, self.state.position)
         try:
             while True:
                 self.train_stage()
@@ -96,9 +99,41 @@ class Run:
     # A step
 
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
-        """One step of reinforcement learning by the stage's method."""
-        method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
+        """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
+        method = self.stage.method
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
+        begun = state.pending
+        pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
+
+        # Update.
+        self.runtime.enter("update")
+        state, pending = self.update(replace(state, pending=None), pending)
+        groups, updates = pending.groups, pending.updates
+
+        # Observe.
+        selection = method.selection.observe(pending.selection, groups, ctx)
+        metrics = rl_metrics(groups, updates, pending.values, state.reference is not None)
+        judgement = method.reference.after(metrics, ctx)
+        if judgement != "keep":
+            reference = self.machine.learner.copied(trained(state.params))
+            state = replace(state, reference=reference, reference_version=ctx.step)
+        if judgement == "reset+optimiser":
+            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        state = replace(
+            state,
+            step=ctx.step,
+            next_ordinal=state.next_ordinal + pending.drawn,
+            selection=selection,
+            expansion=pending.expansion,
+        )
+        timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
+        # What an earlier attempt has sampled is no work of this one.
+        timing["generatedTokens"] = sum(len(r.response) for g in groups for r in g.rollouts) if begun is None else 0
+        return state, metrics, timing
+
+    def batch(self, state: State, ctx: Context) -> Pending:
+        """What the step is to learn from: rollouts that are judged, and what each of their tokens earns."""
+        method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
         ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
 
         self.runtime.rollouts.bind(self.here(state))
@@ -128,90 +163,35 @@ class Run:
         parts, judged = judge(self.stage, state, [r for g in groups for r in g.rollouts])
         batch = ask(method.credit.assign(groups, judged, ctx))
         groups = [method.credit.fate(group) for group in groups]
+        values = None if state.credit is None else ()
+        return Pending(groups, selection, expansion, len(drawn), batch, parts, values=values)
 
-        # Update.
-        self.runtime.enter("update")
-        state, updates, values, timing = self.update(state, batch, parts)
+    def update(self, state: State, pending: Pending) -> tuple[State, Pending]:
+        """The step's mini-batches, one after the other, each used up by the update that it is for."""
+        for part in pending.left:
+            self.before_update(state, pending)
+            calls, began = pending.calls, time.monotonic()
+            state, pending = learn(self, state, pending, part)
+            if pending.calls > calls:
+                self.pace.took(time.monotonic() - began)
+        return state, pending
 
-        # Observe.
-        selection = method.selection.observe(selection, groups, ctx)
-        metrics = rl_metrics(groups, updates, values, state.reference is not None)
-        judgement = method.reference.after(metrics, ctx)
-        if judgement != "keep":
-            reference = self.machine.learner.copied(trained(state.params))
-            state = replace(state, reference=reference, reference_version=ctx.step)
-        if judgement == "reset+optimiser":
-            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
-        state = replace(
-            state,
-            step=state.step + 1,
-            next_ordinal=state.next_ordinal + len(drawn),
-            selection=selection,
-            expansion=expansion,
-        )
-        timing["generatedTokens"] = sum(len(r.response) for r in rollouts)
-        return state, metrics, timing
-
-    def update(
-        self, state: State, batch: Batch, parts: Sequence[MiniBatch]
-    ) -> tuple[State, list[Metrics], list[Metrics] | None, Timing]:
-        """One optimiser call for each mini-batch that can teach anything: a zero gradient would still move the weights
-        under Adam. A critic learns from every one. Returns what the calls reported, the policy's and the critic's."""
-        stage, rl = self.stage, self.stage.rl
-        params, moments, critic = state.params, state.optimiser, state.credit
-        updates: list[Metrics] = []
-        values: list[Metrics] | None = None if critic is None else []
-        timing: Timing = {"skippedUpdates": 0, "trainedTokens": 0}
-        for part in parts:
-            if updates or values:
-                self.between_updates()
-            if values is not None:
-                critic, found = self.machine.critic.update(
-                    critic,
-                    stage.layout,
-                    part.rows,
-                    batch.values[part.place],
-                    batch.returns[part.place],
-                    stage.method.credit.critic.clip,
-                    stage.critic_numbers((state.step - state.stage.start_step) * rl.updates_per_step + len(values)),
-                )
-                if nonfinite.problem(found):
-                    shown = {"values": batch.values[part.place], "returns": batch.returns[part.place]}
-                    nonfinite.skip_or_fail(self, "critic", found, part.rows, shown)
-                else:
-                    values.append(found)
-            advantages = batch.advantages[part.place]
-            if not advantages.any():
-                timing["skippedUpdates"] += 1
-                continue
-            numbers = optimiser.numbers(rl.optimiser, state.updates + len(updates) - state.stage.updates_at_start)
-            params, moments, found = self.machine.learner.update(
-                params,
-                moments,
-                stage.layout,
-                part.rows,
-                advantages,
-                part.old,
-                float(rl.temperature),
-                stage.method.objective,
-                numbers,
-                part.reference,
-            )
-            if nonfinite.problem(found):
-                nonfinite.skip_or_fail(self, "policy", found, part.rows, {"advantages": advantages})
-                timing["skippedUpdates"] += 1
-                continue
-            limit = self.machine.policy.how.old_gap_limit
-            if not updates and found.get("old_gap", 0.0) > limit:
-                raise OldPolicyMismatch(
-                    f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
-                    f"{found['old_gap']:.1e}, more than {limit:.0e}"
-                )
-            updates.append(found | {"tokens": float(sum(len(row.response) for row in part.rows))})
-        if updates:
-            timing |= update_timing(updates)
-        updated = state.updates + len(updates)
-        return replace(state, params=params, optimiser=moments, credit=critic, updates=updated), updates, values, timing
+    def before_update(self, state: State, pending: Pending) -> None:
+        """A safe point. Before the first update of a step the state before it stands. After that, who is told to go
+        finishes the step if there is time for it, else leaves with the step as it is."""
+        if self.leaving is not None:
+            return
+        try:
+            self.runtime.safe_point()
+        except Drain as drain:
+            if pending.done == 0:
+                raise
+            fits = self.pace.of(pending.left) <= self.runtime.seconds_to_finish()
+            if self.runtime.broadcast(fits):
+                self.leaving = drain
+            else:
+                self.state = replace(state, pending=written(pending, self.stage))
+                raise
 
     def sft_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of supervised fine-tuning: a batch in epoch order, cross-entropy, one update."""
@@ -246,14 +226,6 @@ class Run:
             selection=position,
         )
         return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
-
-    def between_updates(self) -> None:
-        """A safe point after the weights have moved: who is told to go finishes the step first."""
-        if self.leaving is None:
-            try:
-                self.runtime.safe_point()
-            except Drain as drain:
-                self.leaving = drain
 
     def here(self, state: State) -> str:
         """What decides all that is sampled in the step after `state`."""
@@ -347,6 +319,7 @@ class Run:
         """Makes stage `index` ready: reads its data, compiles its programs."""
         self.runtime.enter("compile")
         self.stage = open_stage(self.runtime, self.machine, self.runtime.job.spec, index)
+        self.pace = Pace()
         self.stage.prepare()
         host_memory.give_back()
 

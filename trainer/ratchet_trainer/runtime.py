@@ -62,7 +62,7 @@ class Saved:
     """
 
     step: int
-    arrays: dict[str, jax.Array]  # flat path -> global array; the policy's parameters begin with "params/"
+    arrays: dict[str, Any]  # flat path -> global array, of the host for "pending/"; the policy's begin with "params/"
     control: dict[str, Any]  # plain JSON: the rest of the state; integers, strings, lists; floats as float.hex()
     lines: list[bytes] = field(default_factory=list)  # canonical metric lines since the last commit
 
@@ -165,8 +165,13 @@ class Runtime:
             self._honoured, self.commit_requested = flags[0][1], True
         self.rollouts.asked = flags[0][2]  # by one clock: what is kept of a call must be as much on every process
         if any(drain for drain, *_ in flags):
+            log.info("a safe point in phase %s: all leave", self.progress.document["phase"])
             self.enter("drain")
             raise Drain
+
+    def seconds_to_finish(self) -> float:
+        """How long a step that was begun may still take once the process was told to go."""
+        return self._watchdog.seconds_to_finish()
 
     def _checkpoint_asked(self) -> int:
         if time.monotonic() - self._word_read > WORD_SECONDS:
@@ -422,14 +427,16 @@ def canonical_timing(step: int, timing: dict[str, Any]) -> bytes:
 def _on_devices(arrays: Any, shardings: Callable[..., Any]) -> dict[str, jax.Array]:
     import jax
 
-    def one(path: str, leaf: Any) -> jax.Array:
+    def one(path: str, leaf: Any) -> Any:
+        if path.startswith(digests.PENDING):
+            return leaf
         return jax.make_array_from_callback(leaf.shape, shardings(path, leaf.shape), lambda index: leaf[index])
 
     return {path: one(path, leaf) for path, leaf in arrays.items()}
 
 
 def _spread(arrays: dict[str, Any]) -> bool:
-    return any(not (a.is_fully_addressable or a.is_fully_replicated) for a in arrays.values())
+    return any(not (getattr(a, "is_fully_addressable", True) or a.is_fully_replicated) for a in arrays.values())
 
 
 def _nothing() -> None:

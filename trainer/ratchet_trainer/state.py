@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 from ratchet_api.canonical import canonical
+from ratchet_trainer.digests import PENDING
 from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.model.lora import joined, split, trained
 
@@ -39,12 +41,22 @@ class StageState:
 
 
 @dataclass(frozen=True)
+class MidStep:
+    """A step in the middle of its updates, as `pending` writes it down: host arrays, equal on all processes, and plain
+    JSON, of which `miniBatch` says how many mini-batches are behind it."""
+
+    arrays: Mapping[str, np.ndarray]
+    control: Plain
+
+
+@dataclass(frozen=True)
 class State:
     """A complete step. `params` and `optimiser` are nested dicts and tuples of global arrays, the rest is plain data.
 
     next_ordinal: first number that no draw of this run has. credit: the critic's `params` and `optimiser`; reference:
     weights, as far as they are trained, of the step `reference_version`; None in stages whose method has none.
-    metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit.
+    metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit. pending: the step
+    after `step` has begun; what its updates have moved (params, optimiser, credit, updates) is as they left it.
     """
 
     step: int
@@ -60,17 +72,24 @@ class State:
     reference_version: int | None = None
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
+    pending: MidStep | None = None
 
-    def arrays(self) -> dict[str, jax.Array]:
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far the run is: steps, and mini-batches of the step after them."""
+        return self.step, 0 if self.pending is None else self.pending.control["miniBatch"]
+
+    def arrays(self) -> dict[str, jax.Array | np.ndarray]:
         """Flat path -> array: `params/...` (those that are trained), `optimiser/mu/...`, `credit/params/...`,
-        `reference/...`."""
+        `reference/...`, and `pending/...` in the middle of a step."""
         tree = {
             "params": trained(self.params),
             "optimiser": self.optimiser,
             "credit": self.credit,
             "reference": self.reference,
         }
-        return dict(sorted(flat_paths(tree).items()))
+        pending = {} if self.pending is None else {f"{PENDING}{k}": v for k, v in self.pending.arrays.items()}
+        return dict(sorted((flat_paths(tree) | pending).items()))
 
     @property
     def whole_reference(self) -> Any:
@@ -90,15 +109,18 @@ class State:
             "expansion": self.expansion,
             "referenceVersion": self.reference_version,
             "metricsDigest": self.metrics_digest,
+            **({} if self.pending is None else {"pending": self.pending.control}),
         }
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, jax.Array], control: Plain, template: dict[str, Any]) -> State:
+    def restored(cls, arrays: Mapping[str, Any], control: Plain, template: dict[str, Any]) -> State:
         """The state that a checkpoint holds; `template` {params, optimiser, credit, reference} gives structure and
         shapes, None for a part that the stage does not have.
 
         Raises CheckpointUnreadable if the arrays are not this model's.
         """
+        under_way = {path.removeprefix(PENDING): a for path, a in arrays.items() if path.startswith(PENDING)}
+        arrays = {path: a for path, a in arrays.items() if not path.startswith(PENDING)}
         wanted = flat_paths(template)
         for path in sorted(wanted.keys() | arrays.keys()):
             have = arrays[path].shape if path in arrays else None
@@ -121,6 +143,7 @@ class State:
             expansion=control["expansion"],
             reference_version=control["referenceVersion"],
             metrics_digest=control["metricsDigest"],
+            pending=MidStep(under_way, control["pending"]) if "pending" in control else None,
         )
 
 

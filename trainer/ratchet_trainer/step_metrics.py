@@ -49,11 +49,13 @@ def rl_metrics(
 
 
 def update_timing(updates: Sequence[Metrics]) -> dict[str, float]:
-    """What the updates of a step say to those who watch a run and to nobody else.
+    """What the updates of a step say to those who watch a run and to nobody else; of none, that nothing was trained.
 
     `samplerGap` and `oldGap`: how far the sampler's and the old policy's log-probabilities were from the new ones at
     the first update, where all three are of the same weights.
     """
+    if not updates:
+        return {"trainedTokens": 0}
     found = {
         "samplerGap": updates[0]["sampler_gap"],
         "gradientNorm": updates[-1]["gradient_norm"],

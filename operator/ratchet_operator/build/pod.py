@@ -104,6 +104,7 @@ def environment(
         protocol.ENV_JOB_UID: meta["uid"],
         protocol.ENV_ATTEMPT: str(number),
         protocol.ENV_LAST_STEP: str(last_step),
+        protocol.ENV_GRACE_SECONDS: str(protocol.SPOT_GRACE_SECONDS if placement.capacity == "Spot" else GRACE_SECONDS),
         protocol.ENV_PROCESSES: str(processes(placement)),
         protocol.ENV_HOSTS_PER_SLICE: str(placement_shape(placement).hosts),
         **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
