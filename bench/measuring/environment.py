@@ -1,0 +1,39 @@
+"""An environment of its own for a peer: its packages, in the user's cache folder, installed once.
+
+It has the Python that this one has, and so, unless the peer forbids it, the same release of JAX.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ratchet_cluster.build import cache_folder
+
+
+class NotInstalled(Exception):
+    """The peer cannot be had here, and why."""
+
+
+def python_with(requirement: str) -> Path:
+    """The Python of an environment that has `requirement` (a name and a version). Raises NotInstalled."""
+    version = "{}.{}".format(*sys.version_info)
+    folder = cache_folder() / f"bench-{requirement.replace('==', '-')}-python{version}"
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if ready.exists():
+        return python
+    print(f"installing {requirement} into {folder} (a few minutes, 2 GB)", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    pip = str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement
+    try:
+        subprocess.run((sys.executable, "-m", "venv", str(folder)), check=True, capture_output=True, text=True)
+        subprocess.run(pip, check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise NotInstalled(f"{requirement} cannot be installed: {error.stderr.strip().splitlines()[-1:]}") from error
+    except OSError as error:
+        raise NotInstalled(f"{requirement} cannot be installed: {error}") from error
+    ready.touch()
+    return python

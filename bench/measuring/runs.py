@@ -1,0 +1,94 @@
+"""A run of the trainer as `ratchet train` makes one, and what its own books say of the time a step took.
+
+Everything is there that a real step has: selection, generation, verification, credit, update, metrics, safe points and
+the broadcasts between processes. Checkpoints are made at the end only, as nothing they are compared with makes any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from measuring import work
+from ratchet_api.job import RLTrainingJob
+from ratchet_trainer.local import PACE_SECONDS, Folder, Gang
+
+WARM_UP = 4
+"""Steps that do not count."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of every step and of its parts: until all tokens are on the host, and from the judged rollouts to the new
+    weights (nothing where it is not known). `processor`: those for which threads ran in a step, of all processes; they
+    hardly depend on other load."""
+
+    generate: list[float]
+    update: list[float]
+    step: list[float]
+    processor: list[float]
+
+
+def cores() -> list[int]:
+    """The two processors that everything is measured on."""
+    return sorted(os.sched_getaffinity(0))[:2]
+
+
+def manifest(model: Path, steps: int, cpu: int, **spec: Any) -> dict[str, Any]:
+    """A job that makes so many steps, in a process with `cpu` threads; `spec` replaces its parts."""
+    rl = {
+        "dataset": "questions",
+        "method": "grpo",
+        "promptsPerStep": work.PROMPTS,
+        "groupSize": work.SAMPLES,
+        "maxPromptTokens": work.PROMPT_TOKENS,
+        "maxResponseTokens": work.RESPONSE_TOKENS,
+        "optimiser": {"learningRate": work.LEARNING_RATE},
+    }
+    return {
+        "apiVersion": "ratchet.dev/v1alpha1",
+        "kind": "RLTrainingJob",
+        "metadata": {"name": "bench"},
+        "spec": {
+            "model": {"path": str(model)},
+            "datasets": [{"name": "questions", "jsonl": {"path": str(model / "questions.jsonl")}}],
+            "stages": [{"name": "reason", "rl": rl, "advance": {"steps": steps}}],
+            "checkpoint": {"directory": "/checkpoints", "everySteps": steps},
+            "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
+            "podTemplate": {"resources": {"requests": {"cpu": str(cpu)}}},
+            **spec,
+        },
+    }
+
+
+def run(folder: Path, job: dict[str, Any], cache: Path, places: Sequence[Sequence[int]]) -> Times:
+    """Runs a job to its end, a process on each of `places`, which are lists of processors."""
+    where = Folder(folder, "bench", RLTrainingJob.model_validate(job), cache)
+    os.environ["BENCH_CORES"] = ";".join(",".join(map(str, place)) for place in places)
+    command = sys.executable, str(Path(__file__).with_name("pinned.py"))
+    gang = Gang.start(where, len(places), command=command, pace=PACE_SECONDS)
+    try:
+        codes = gang.wait()
+    finally:
+        gang.end()
+    if any(codes):
+        log = (where.local / "process-0.log").read_text()
+        raise RuntimeError(f"the trainer ended with {codes}:\n{log[-4000:]}")
+    return read(folder)
+
+
+def read(folder: Path) -> Times:
+    """What a run's books say of the steps after the first."""
+    (timings,) = (folder / "timings").glob("*.jsonl")
+    steps = [json.loads(line) for line in timings.read_text().splitlines()][WARM_UP:]
+    if any(step["skippedUpdates"] or step["generatedTokens"] != work.TOKENS for step in steps):
+        raise RuntimeError("not every step did all of the work")
+    spent = [json.loads(file.read_bytes())[WARM_UP:] for file in sorted((folder / "local").glob("spent-*.json"))]
+    part = lambda name: [step[name] for step in spent[0]]  # noqa: E731
+    processor = [sum(step["processor"] for step in of_all) for of_all in zip(*spent, strict=True)]
+    return Times(part("generate"), part("update"), [step["seconds"] for step in steps], processor)
