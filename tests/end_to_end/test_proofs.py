@@ -26,6 +26,8 @@ STAGES = {
 }
 
 FAST_TIER = {"grpo": {"localDirectory": "/replaced-too", "journalSeconds": 1}}
+SPREAD = {"ppo": {"dtype": "bfloat16", "activationCheckpointing": True}}
+"""Models that the processes share, each with a part of the weights."""
 
 
 def job(kind: str, steps: int, every_steps: int = 3) -> RLTrainingJob:
@@ -35,7 +37,8 @@ def job(kind: str, steps: int, every_steps: int = 3) -> RLTrainingJob:
         for how, settings in stage.items()
     ]
     spec = {
-        "model": {"preset": "tiny"},
+        "model": {"preset": "tiny"} | SPREAD.get(kind, {}),
+        "parallelism": {"fsdp": 2 if kind in SPREAD else 1},
         "datasets": [{"name": "sums", "reasoningGym": SUMS}],
         "stages": stages,
         "checkpoint": {"directory": "/replaced", "everySteps": every_steps} | FAST_TIER.get(kind, {}),
