@@ -3,8 +3,8 @@
     python bench/drain.py [--times N] [--processes N] [--grace S] [--phases a,b] [--json FILE]
 
 Trains as `ratchet train` does (PPO with a critic, 128 responses and four updates a step) and sends SIGTERM to one
-process (during a start: to all), again and again, at random moments of each phase. Printed are for each, in seconds from
-the signal, the median and the longest
+process (during a start: to all), again and again, at random moments of each phase. Printed are for each, in seconds
+from the signal, the median and the longest
 
 * decision: all processes are at a safe point where they leave, or the watchdog leaves where none can come;
 * exit: the last process has ended, with everything committed;
