@@ -3,8 +3,8 @@
     python bench/drain.py [--times N] [--processes N] [--grace S] [--phases a,b] [--json FILE]
 
 Trains as `ratchet train` does (PPO with a critic, 128 responses and four updates a step) and sends SIGTERM to one
-process, again and again, at random moments of each phase. Printed are for each, in seconds from the signal, the median
-and the longest
+process (during a start: to all), again and again, at random moments of each phase. Printed are for each, in seconds
+from the signal, the median and the longest
 
 * decision: all processes are at a safe point where they leave, or the watchdog leaves where none can come;
 * exit: the last process has ended, with everything committed;
@@ -91,7 +91,8 @@ def drain(folder: Folder, processes: int, phase: str, draw: random.Random) -> Dr
         step = 0 if phase == "start" else seen.until(phase, gang)
         time.sleep(draw.uniform(0, DELAYS.get(phase, 0.0)))
         sent, clock = datetime.now(), time.monotonic()
-        gang.send(signal.SIGTERM, draw.randrange(processes))
+        # Before they have met, nobody hears of it from a peer.
+        gang.send(signal.SIGTERM, None if phase == "start" else draw.randrange(processes))
         codes = gang.wait(120)
     finally:
         gang.end()

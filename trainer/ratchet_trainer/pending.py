@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ratchet_trainer.state import MidStep
 
 Plain = dict[str, Any]
 Metrics = dict[str, float]
-MODELS: tuple[Literal["old", "reference"], ...] = ("old", "reference")
+MODELS = ("old", "reference")
 """Fields of MiniBatch: whose log-probabilities these are."""
 
 
