@@ -11,19 +11,16 @@ says how far ratios of this benchmark can be believed.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from measuring import rounds
-from measuring.runs import Times, cores, manifest, run
+from measuring.runs import run
 
 MODES = ("Off", "PerTopology", "Exact")
 STEPS = 16
 
-
-def measured(model: Path, mode: str, folder: Path) -> Times:
-    job = manifest(model, STEPS, len(cores()), reproducibility={"mode": mode})
-    return run(folder, job, model.parent / "cache", [cores()])
-
-
 if __name__ == "__main__":
-    rounds.main(__doc__, lambda model: {mode: partial(measured, model, mode) for mode in MODES}, "Off")
+    rounds.main(
+        __doc__,
+        lambda model: {mode: partial(run, model, steps=STEPS, reproducibility={"mode": mode}) for mode in MODES},
+        "Off",
+    )

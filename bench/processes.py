@@ -10,20 +10,17 @@ of process 0. What two processes lose is what they wait for one another and say 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from measuring import rounds
-from measuring.runs import Times, cores, manifest, run
+from measuring.runs import run
 
 STEPS = 24
-
-
-def measured(model: Path, processes: int, folder: Path) -> Times:
-    places = [cores()] if processes == 1 else [[core] for core in cores()]
-    job = manifest(model, STEPS, len(places[0]), reproducibility={"mode": "Off"})
-    return run(folder, job, model.parent / "cache", places)
-
+GANGS = {"one process": 1, "two processes": 2}
+OFF = {"mode": "Off"}
 
 if __name__ == "__main__":
-    gangs = {"one process": 1, "two processes": 2}
-    rounds.main(__doc__, lambda model: {k: partial(measured, model, n) for k, n in gangs.items()}, "one process")
+    rounds.main(
+        __doc__,
+        lambda model: {k: partial(run, model, steps=STEPS, processes=n, reproducibility=OFF) for k, n in GANGS.items()},
+        "one process",
+    )

@@ -5,7 +5,8 @@
 Same model folder and weights, same questions, tokenizer and verifier: 8 prompts of 16 tokens a step, 8 responses of
 exactly 32 tokens each, GRPO without a reference, one AdamW update a step, all in float32 (`measuring/work.py`). Tunix
 runs as its `GRPOLearner` over an `RLCluster` with the rollout engine `vanilla` and its own Llama, with its fastest
-settings for this work (`measuring/tunix_steps.py`); Ratchet as `ratchet train` runs it. Neither writes checkpoints or
+settings for this work (`measuring/tunix_steps.py`); Ratchet as `ratchet train` runs it, once with one process for both
+processors and once with one on each. Neither writes checkpoints or
 logs meanwhile.
 
 Tunix is installed into an environment of its own in the user's cache folder, with the same Python as this one. Where
@@ -22,14 +23,10 @@ from pathlib import Path
 
 from measuring import rounds, work
 from measuring.environment import NotInstalled, python_with
-from measuring.runs import WARM_UP, Times, cores, manifest, run
+from measuring.runs import WARM_UP, Times, cores, run
 
 PEER = "google-tunix==0.1.7"
 STEPS = 24
-
-
-def ours(model: Path, folder: Path) -> Times:
-    return run(folder, manifest(model, STEPS, len(cores())), model.parent / "cache", [cores()])
 
 
 def theirs(python: Path, model: Path, folder: Path) -> Times:
@@ -59,13 +56,19 @@ def theirs(python: Path, model: Path, folder: Path) -> Times:
 
 def main() -> None:
     try:
-        python = python_with(PEER)
+        python = python_with(PEER, "tunix")
     except NotInstalled as reason:
         print(f"no comparison with Tunix: {reason}")
         return
-    rounds.main(
-        __doc__, lambda model: {"ratchet": partial(ours, model), "tunix": partial(theirs, python, model)}, "tunix"
-    )
+
+    def runs_of(model: Path) -> rounds.Runs:
+        return {
+            "ratchet": partial(run, model, steps=STEPS),
+            "two processes": partial(run, model, steps=STEPS, processes=2),
+            "tunix": partial(theirs, python, model),
+        }
+
+    rounds.main(__doc__, runs_of, "tunix")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ class NotInstalled(Exception):
     """The peer cannot be had here, and why."""
 
 
-def python_with(requirement: str) -> Path:
-    """The Python of an environment that has `requirement` (a name and a version). Raises NotInstalled."""
+def python_with(requirement: str, module: str) -> Path:
+    """The Python of an environment that has `requirement` (a name and a version) and can import its `module`. Raises
+    NotInstalled."""
     version = "{}.{}".format(*sys.version_info)
     folder = cache_folder() / f"bench-{requirement.replace('==', '-')}-python{version}"
     python, ready = folder / "bin" / "python", folder / "ready"
@@ -28,11 +29,13 @@ def python_with(requirement: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     pip = str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement
     try:
-        subprocess.run((sys.executable, "-m", "venv", str(folder)), check=True, capture_output=True, text=True)
-        subprocess.run(pip, check=True, capture_output=True, text=True)
+        for command in (sys.executable, "-m", "venv", str(folder)), pip, (str(python), "-c", f"import {module}"):
+            subprocess.run(command, check=True, capture_output=True, text=True)
     except subprocess.CalledProcessError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise NotInstalled(f"{requirement} cannot be installed: {error.stderr.strip().splitlines()[-1:]}") from error
+        raise NotInstalled(
+            f"{requirement} cannot be installed: {error.stderr.strip().rpartition(chr(10))[2]}"
+        ) from error
     except OSError as error:
         raise NotInstalled(f"{requirement} cannot be installed: {error}") from error
     ready.touch()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,26 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))[:2]
 
 
-def manifest(model: Path, steps: int, cpu: int, **spec: Any) -> dict[str, Any]:
-    """A job that makes so many steps, in a process with `cpu` threads; `spec` replaces its parts."""
+def run(model: Path, folder: Path, steps: int, processes: int = 1, **spec: Any) -> Times:
+    """Makes so many steps of the work in a new folder, by one process on all of `cores`, or by one on each; `spec`
+    replaces parts of the manifest. Compiled programs are kept beside the model, for the runs that follow."""
+    places = [cores()] if processes == 1 else [[core] for core in cores()[:processes]]
+    job = RLTrainingJob.model_validate(_manifest(model, steps, len(places[0]), spec))
+    where = Folder(folder, "bench", job, model.parent / "cache")
+    os.environ["BENCH_CORES"] = ";".join(",".join(map(str, place)) for place in places)
+    command = sys.executable, str(Path(__file__).with_name("pinned.py"))
+    gang = Gang.start(where, len(places), command=command, pace=PACE_SECONDS)
+    try:
+        codes = gang.wait()
+    finally:
+        gang.end()
+    if any(codes):
+        log = (where.local / "process-0.log").read_text()
+        raise RuntimeError(f"the trainer ended with {codes}:\n{log[-4000:]}")
+    return _read(folder)
+
+
+def _manifest(model: Path, steps: int, cpu: int, spec: dict[str, Any]) -> dict[str, Any]:
     rl = {
         "dataset": "questions",
         "method": "grpo",
@@ -66,23 +83,7 @@ def manifest(model: Path, steps: int, cpu: int, **spec: Any) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, job: dict[str, Any], cache: Path, places: Sequence[Sequence[int]]) -> Times:
-    """Runs a job to its end, a process on each of `places`, which are lists of processors."""
-    where = Folder(folder, "bench", RLTrainingJob.model_validate(job), cache)
-    os.environ["BENCH_CORES"] = ";".join(",".join(map(str, place)) for place in places)
-    command = sys.executable, str(Path(__file__).with_name("pinned.py"))
-    gang = Gang.start(where, len(places), command=command, pace=PACE_SECONDS)
-    try:
-        codes = gang.wait()
-    finally:
-        gang.end()
-    if any(codes):
-        log = (where.local / "process-0.log").read_text()
-        raise RuntimeError(f"the trainer ended with {codes}:\n{log[-4000:]}")
-    return read(folder)
-
-
-def read(folder: Path) -> Times:
+def _read(folder: Path) -> Times:
     """What a run's books say of the steps after the first."""
     (timings,) = (folder / "timings").glob("*.jsonl")
     steps = [json.loads(line) for line in timings.read_text().splitlines()][WARM_UP:]
