@@ -58,14 +58,13 @@ def test_a_copy_that_is_not_the_committed_step_is_not_used(tmp_path: Path, harm:
     checkpoints, _ = copied(tmp_path)
     (newest, older, *_) = checkpoints.candidates()
     copy = tmp_path / "local" / newest.path
-    files = sorted((f for f in copy.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
     if harm == "deleted":
-        files[-1].unlink()
+        (copy / "arrays" / "manifest.ocdbt").unlink()
     elif harm == "of another commit":
         shutil.rmtree(copy)
         shutil.copytree(tmp_path / "local" / older.path, copy)
     else:
-        for file in files:
+        for file in (f for f in copy.rglob("*") if f.is_file()):
             data = bytearray(file.read_bytes())
             data[len(data) // 2] ^= 1
             file.write_bytes(data[: len(data) // 2] if harm == "cut" else data)
