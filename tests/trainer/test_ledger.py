@@ -42,6 +42,8 @@ def attempt(folder: Folder, number: int | None = None) -> tuple[list[int], float
             while not (folder.local / "held").exists():
                 assert gang.wait(0.01) is None, (folder.local / "process-0.log").read_text()[-3000:]
             gang.send(number)
+            while number == signal.SIGTERM and "told to go" not in (folder.local / "process-0.log").read_text():
+                time.sleep(0.005)  # else it may be past the safe point before it has heard the signal
             (folder.local / "release").touch()
         codes = gang.wait(60)
     finally:

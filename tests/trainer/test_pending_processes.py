@@ -29,6 +29,7 @@ def of_steps(folder: Folder, attempt: int) -> dict[int, dict[str, Any]]:
     return {line["step"]: line for line in map(json.loads, file.read_text().splitlines())}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("processes", [2, pytest.param(1, marks=pytest.mark.soak)])
 def test_grpo_and_ppo_left_in_the_middle_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
