@@ -165,13 +165,13 @@ def test_adapters_written_into_the_weights_say_the_same(tmp_path: Path, family: 
         for path, leaf in flat_paths(lora.trained(policy.abstract)).items()
     }
     assert len(part) == 2 * 7 * len(folder.architecture.layers)
-    base = folder.load(lambda path: jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    base = folder.load(lambda *_: jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     ids = draw.integers(0, folder.architecture.vocabulary, (2, 9))
     said = logits_of(policy, lora.joined(nested(part), nested(base)), ids)
     assert np.abs(said - logits_of(Policy(folder.architecture), nested(base), ids)).max() > 0.1
     export(folder.path, tmp_path / "out", lora.Merged(folder, part, made.scale))
     merged = Folder(tmp_path / "out")
-    params = nested(merged.load(lambda path: jax.sharding.SingleDeviceSharding(jax.devices()[0])))
+    params = nested(merged.load(lambda *_: jax.sharding.SingleDeviceSharding(jax.devices()[0])))
     np.testing.assert_allclose(logits_of(Policy(merged.architecture), params, ids), said, atol=5e-5)
 
 

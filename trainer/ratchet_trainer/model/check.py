@@ -72,7 +72,7 @@ def check(path: Path) -> dict[str, float]:
     folder = Folder(path)
     policy = Policy(folder.architecture)
     _fit(expected, folder.architecture.vocabulary, path / EXPECTED)
-    params = nested(folder.load(lambda path: jax.sharding.SingleDeviceSharding(jax.devices()[0])))
+    params = nested(folder.load(lambda *_: jax.sharding.SingleDeviceSharding(jax.devices()[0])))
     found: dict[str, float] = {}
     if not there:
         some = np.arange(min(folder.architecture.vocabulary, 16))[None]
