@@ -14,16 +14,20 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import sums
 
-from ratchet_api.job import Model, Parallelism, parse_spec
+from ratchet_api.job import Model, Parallelism, RLTrainingJob, parse_spec
+from ratchet_api.protocol import Exit
 from ratchet_trainer import distributed, keys
 from ratchet_trainer.dtype_probe import DTYPES, faster
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.local import Folder, train
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.sharding import of_parameter
+from ratchet_trainer.prove import computed_in
 from ratchet_trainer.stage import Machine
 
 SPREAD = Path(__file__).with_name("spread.py")
@@ -114,3 +118,15 @@ def test_a_machine_takes_format_and_checkpointing_from_the_manifest() -> None:
     mesh = distributed.one_device()
     how = Machine(Model(preset="tiny", activationCheckpointing=True), mesh, None, "bfloat16").policy.how
     assert (how.dtype, how.recompute, how.mesh) == ("bfloat16", True, None)
+
+
+def test_auto_is_answered_once_in_the_life_of_a_job(tmp_path: Path) -> None:
+    spec = sums.job({"method": "grpo"})
+    job = RLTrainingJob.model_validate({"spec": spec | {"model": {"preset": "tiny", "dtype": "auto"}}})
+    folder = Folder(tmp_path, "sums", job)
+    for until in (1, 2):
+        assert train(folder, 1, until_step=until)[0] == Exit.DONE
+        assert (folder.local / "process-0.log").read_text().count("dtype auto:") == 1  # of all attempts
+    found = folder.result()["dtype"]
+    assert found in DTYPES
+    assert computed_in(job, found).spec.model.dtype == found  # as the other run of a proof

@@ -69,6 +69,11 @@ def present(mesh: Any) -> dict[str, Any]:
     }
 
 
+def dtype_of(stored: dict[str, Any]) -> str:
+    """The number format that a run is computed in."""
+    return str(stored["settings"].get("dtype", "float32"))
+
+
 def check(stored: dict[str, Any], spec: Spec, now: dict[str, Any], step: int) -> dict[str, Any] | None:
     """`exactSince {step, reason}` of a run that goes on from `step` with the identity `stored`.
 

@@ -34,9 +34,8 @@ from typing import Any
 from ratchet_api import protocol
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
-from ratchet_trainer import environment, ledger
+from ratchet_trainer import environment, identity, ledger
 from ratchet_trainer.distributed import XLA_FLAGS
-from ratchet_trainer.identity import DEVICE_COUNT
 from ratchet_trainer.journal import Commit, Journal
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
@@ -116,6 +115,7 @@ class Folder:
             "metricsSha256": control["metricsDigest"],
             "streamSha256": hashlib.sha256((self.path / "metrics.jsonl").read_bytes()).hexdigest(),
             "exactSince": proof["identity"].get("exactSince"),
+            "dtype": identity.dtype_of(proof["identity"]),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,
             **({"miniBatch": control["pending"]["miniBatch"]} if "pending" in control else {}),
@@ -198,7 +198,7 @@ class Gang:
             }
         )
         if devices > 1:
-            shared["XLA_FLAGS"] = f"{XLA_FLAGS} {DEVICE_COUNT}{devices}"
+            shared["XLA_FLAGS"] = f"{XLA_FLAGS} {identity.DEVICE_COUNT}{devices}"
         gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
         if listener:
             gang.listeners.append(listener)

@@ -151,8 +151,17 @@ def prove(
     calm = undisturbed(directory, name, job, processes, say, lambda d: listener("undisturbed", d), command)
     plan = schedule(kills, seed, calm.result["step"], processes)
     say(f"{calm.result['step']} steps in {calm.seconds:.1f} s; now with {kills} kills (seed {seed})")
-    stormy = Folder(directory / "killed", name, job, directory / "cache")
+    stormy = Folder(directory / "killed", name, computed_in(job, calm.result["dtype"]), directory / "cache")
     return compare(calm, stormy, processes, plan, say, lambda d: listener("killed", d), command)
+
+
+def computed_in(job: RLTrainingJob, dtype: str) -> RLTrainingJob:
+    """The job with `model.dtype` auto answered: measured anew, two runs might find otherwise."""
+    model = job.spec.model
+    if model.dtype != "auto":
+        return job
+    spec = job.spec.model_copy(update={"model": model.model_copy(update={"dtype": dtype})})
+    return job.model_copy(update={"spec": spec})
 
 
 @dataclass(frozen=True)

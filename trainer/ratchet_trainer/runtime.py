@@ -273,7 +273,7 @@ class Runtime:
         assert proof is not None
         assert content is not None
         if self.dtype is None:
-            self.compute_in(proof["identity"]["settings"].get("dtype", "float32"))
+            self.compute_in(identity.dtype_of(proof["identity"]))
         self._exact_since = identity.check(proof["identity"], self.job.spec, self._identity, commit.step)
         if self._exact_since is not None:
             log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
