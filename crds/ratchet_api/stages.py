@@ -21,6 +21,7 @@ ROWS_PER_PASS = Field(
     description="Responses that a device learns from at a time. Those of an update are taken in passes of so many, "
     "whose gradients are added: less memory, the same update but for rounding. Absent: all at once.",
 )
+Bucket = Annotated[int, Field(ge=1, le=131_072), BeforeValidator(as_whole)]
 OnNonFinite = Literal["Fail", "SkipUpdate"]
 ON_NON_FINITE: Any = Field(
     default="Fail",
@@ -111,6 +112,20 @@ class Rl(ApiModel):
             lambda rl: rl.prompts_in_flight is None or rl.prompts_in_flight <= rl.prompts_per_step,
             ".promptsInFlight",
         ),
+        Rule(
+            "!has(self.promptBuckets) || has(self.promptsInFlight)",
+            "promptBuckets needs promptsInFlight: prompts of one bucket share places, those of a whole step would fill "
+            "every bucket up",
+            lambda rl: rl.prompt_buckets is None or rl.prompts_in_flight is not None,
+            ".promptBuckets",
+        ),
+        Rule(
+            "!has(self.promptBuckets) || !has(self.maxPromptTokens) || "
+            "self.promptBuckets.all(b, b < self.maxPromptTokens)",
+            "a bucket of promptBuckets is not below maxPromptTokens, which is the last one anyway",
+            lambda rl: all(b < rl.max_prompt_tokens for b in rl.prompt_buckets or ()),
+            ".promptBuckets",
+        ),
     )
     dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
     method: methods.MethodName = Field(default="grpo", description=methods.METHOD_TEXT)
@@ -122,6 +137,14 @@ class Rl(ApiModel):
         description="Prompts that are answered at a time, each with its whole group; a multiple of the devices is made "
         "of it. The others of the step wait, and take the places of those whose responses have all ended: less memory, "
         "and more tokens a second where lengths vary. Absent: all of a step at once.",
+    )
+    prompt_buckets: list[Bucket] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=8,
+        description="Lengths in tokens, with promptsInFlight: a prompt is read and answered with room for the shortest "
+        "of these that it fits, beside others of that length; less work where most prompts are far shorter than the "
+        "longest. Which one follows from the prompt alone. Absent: room for maxPromptTokens.",
     )
     group_size: Whole = whole(
         "Rollouts of each prompt; they are compared with one another, so 2 or more but for credit.form gae.",

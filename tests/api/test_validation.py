@@ -66,6 +66,7 @@ WRONG = [
     ("spec.stages[0].advance.when[0].metric", "train/kl", "spec.stages[0]", "sft stage emits"),
     ("spec.stages[1].rl.updatesPerStep", 5, "spec.stages[1]", "divisible by rl.updatesPerStep"),
     ("spec.stages[1].rl.promptsInFlight", 9, "spec.stages[1].rl", "promptsInFlight is more than promptsPerStep"),
+    ("spec.stages[1].rl.promptBuckets", [16], "spec.stages[1].rl", "promptBuckets needs promptsInFlight"),
     ("spec.stages[1].rl.promptsInFlight", 0, "spec.stages[1].rl.promptsInFlight", "greater than or equal to 1"),
     ("spec.stages[1].rl.promptsPerStep", 7, "spec.stages[1].rl.promptsPerStep", "use a multiple of 2"),
     ("spec.stages[0].advance.minSteps", 21, "spec.stages[0].advance", "no rule could ever hold"),

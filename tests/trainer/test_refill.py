@@ -92,6 +92,30 @@ def said(rollouts: list[Rollout]) -> dict[tuple[int, int], tuple]:
 REQUESTS = [train(ordinal) for ordinal in range(10)]
 
 
+# Room for a prompt
+
+
+def test_a_prompt_s_room_follows_from_it_alone(refilled: Counting, params: Any) -> None:
+    shape = Shape(3, 40, CHUNK, True, buckets=(17,))
+    assert shape.all_slots == [16, 40]
+    assert [shape.slots_of((1,) * n) for n in (1, 17, 18, 40)] == [16, 16, 40, 40]
+    read: list[int] = []
+
+    class Seen(Counting):
+        def refill(self, params: Any, state: Any, seed: Any, prompts: Any, *others: Any) -> Any:
+            read.append(prompts.body.shape[1])
+            return super().refill(params, state, seed, prompts, *others)
+
+    one = Engine(Alone(), Seen(Policy(SMALL), mesh(), MANY_ENDS), BYTES, Squares(), 3, shape, 1.0)
+    mixed = [Request(Draw(i, 10**12 + i if i % 3 else i), Purpose.TRAIN, n=2) for i in range(8)]
+    together = said(one.sample(mixed, params, 0))
+    apart = [[r for r in reversed(mixed) if (r.draw.item < 100) == short] for short in (True, False)]
+    read.clear()
+    assert said(one.sample(apart[0], params, 0)) | said(one.sample(apart[1], params, 0)) == together
+    assert sorted(set(read)) == [16, 40]
+    assert read == sorted(read), "none of the short ones was read with the room of the long ones"
+
+
 # Who sits where
 
 

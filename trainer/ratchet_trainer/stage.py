@@ -201,6 +201,7 @@ class Stage:
             rl.max_prompt_tokens,
             rl.max_response_tokens,
             refills=rl.prompts_in_flight is not None,
+            buckets=tuple(rl.prompt_buckets or ()),
         )
         one = self.machine
         temperature = float(rl.temperature)

@@ -48,18 +48,25 @@ class Team(Protocol):
 
 @dataclass(frozen=True)
 class Shape:
-    """Fixed sizes of one sampling call: prompts, and the longest prompt and response in tokens. One bucket a stage,
-    from the manifest's limits: a row's bits depend on the shapes it is computed in, so no neighbour may choose them.
-    `refills`: a call may have more prompts than are decoded at a time; they wait until one of them is answered."""
+    """Fixed sizes of sampling calls: prompts, and the longest prompt and response in tokens. A row's bits depend on the
+    shapes it is computed in, so no neighbour may choose them: the slots of a prompt follow from it alone, by the
+    manifest's `buckets` of prompt tokens and its limit. `refills`: a call may have more prompts than are decoded at a
+    time; they wait until one of them is answered."""
 
     prompts: int
     prompt_tokens: int
     response_tokens: int
     refills: bool = False
+    buckets: tuple[int, ...] = ()
 
     @property
-    def prompt_slots(self) -> int:
-        return slots(self.prompt_tokens)
+    def all_slots(self) -> list[int]:
+        """The prompt slots that there are."""
+        return sorted({slots(tokens) for tokens in (*self.buckets, self.prompt_tokens)})
+
+    def slots_of(self, prompt: Sequence[int]) -> int:
+        """The prompt slots of the calls that a prompt is in: the fewest that it fits."""
+        return next(found for found in self.all_slots if len(prompt) - 1 <= found)
 
     @property
     def response_slots(self) -> int:
@@ -99,15 +106,17 @@ class Engine:
     def prepare(self, params: Params, samples: int) -> None:
         """Compiles what samples so many responses of each prompt; `params` may be shapes."""
         shape = self.shape
-        sizes = shape.prompts, shape.prompt_slots, samples, shape.response_slots
-        self.sampler.prepare(params, *sizes, self.cut, shape.refills)
+        for prompt_slots in shape.all_slots:
+            sizes = shape.prompts, prompt_slots, samples, shape.response_slots
+            self.sampler.prepare(params, *sizes, self.cut, shape.refills)
 
     def refills(self, params: Params, samples: int) -> bool:
         """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""
         if self.shape.refills and samples not in self._exact:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
-            sizes = self.shape.prompts, self.shape.prompt_slots, samples, self.shape.response_tokens
-            alike = self.team.broadcast(refilled_alike(self.sampler, shapes, *sizes, self.cut))
+            sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.all_slots]
+            each = [refilled_alike(self.sampler, shapes, *size, self.cut) for size in sizes]  # on every process
+            alike = self.team.broadcast(all(each))
             self._exact[samples] = alike
             if not alike:
                 log.warning("no slot is refilled before all are free: here a probe row's bits depend on its neighbours")
@@ -136,7 +145,7 @@ class Engine:
         self.team.enter("generate")
         prompts = self.prompts([r.draw for r in requests])
         unjudged: dict[int, list[_Unjudged]] = {}
-        for indices in self._calls(requests):
+        for indices in self._calls(requests, prompts):
             unjudged |= self._call(indices, requests, prompts, params)
         self.team.enter("verify")
         flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in unjudged[i]]
@@ -147,12 +156,12 @@ class Engine:
             for (r, p, u), o in zip(flat, outcomes, strict=True)
         ]
 
-    def _calls(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        """Indices of requests that share a call: same samples and purpose, in request order, at most `shape.prompts`
-        unless some may wait."""
-        alike: dict[tuple[int, int, int], list[int]] = {}
-        for i, r in enumerate(requests):
-            alike.setdefault((r.n, r.first, r.purpose), []).append(i)
+    def _calls(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Indices of requests that share a call: same samples, purpose and slots, in request order, at most
+        `shape.prompts` unless some may wait."""
+        alike: dict[tuple[int, int, int, int], list[int]] = {}
+        for i, (r, p) in enumerate(zip(requests, prompts, strict=True)):
+            alike.setdefault((r.n, r.first, r.purpose, self.shape.slots_of(p.tokens)), []).append(i)
         for indices in alike.values():
             most = len(indices) if self.shape.refills else self.shape.prompts
             for start in range(0, len(indices), most):
@@ -199,7 +208,7 @@ class Engine:
         arguments = (
             params,
             self.seed,
-            lay_out_prompts([p.tokens for p in prompts], rows, shape.prompt_slots),
+            lay_out_prompts([p.tokens for p in prompts], rows, shape.slots_of(prompts[0].tokens)),
             keys.row_words(
                 first.purpose, [r.draw.ordinal for r in requests] + missing, [r.tag for r in requests] + missing
             ),
