@@ -61,6 +61,7 @@ def test_the_trainer_knows_who_it_is():
         "RATCHET_JOB_UID": "job-uid",
         "RATCHET_ATTEMPT": "1",
         "RATCHET_LAST_STEP": "0",
+        "RATCHET_GRACE_SECONDS": "15",
         "RATCHET_PROCESSES": "2",
         "RATCHET_HOSTS_PER_SLICE": "2",
         "RATCHET_COORDINATOR": "sums-a1-s-0-0.sums-a1:8482",
