@@ -21,6 +21,10 @@ async def test_without_the_right_to_read_nodes(world):
     spare = await world.kubelet.add_pool("b")
     await world.kubelet.shut_down(next(name for name in world.kubelet.nodes if name not in spare))
     status = await world.completed()
-    assert status["counters"]["preemptions"] == 1
-    assert status["counters"]["stepsLost"] == 0
+    # Here only the pod's own condition tells a preemption, and a busy kubelet may not get to write it before the pod is
+    # gone: then the attempt is one that drained, which costs as little.
+    verdict = status["attempts"][0]["verdict"]
+    assert verdict in ("Preempted", "Drained")
+    assert status["counters"]["preemptions"] == (verdict == "Preempted")
+    assert status["counters"]["failures"] == status["counters"]["stepsLost"] == 0
     assert "forbidden" not in operator.log.lower()

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import sums
 
-from ratchet_api.job import Model, Parallelism, RLTrainingJob, parse_spec
+from ratchet_api.job import Model, Parallelism, RLTrainingJob
 from ratchet_api.protocol import Exit
 from ratchet_trainer import distributed, keys
-from ratchet_trainer.dtype_probe import DTYPES, faster
+from ratchet_trainer.dtype_probe import DTYPES
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.local import Folder, train
 from ratchet_trainer.model.architecture import Architecture, Layer
@@ -46,11 +46,10 @@ def numbers(devices: int, *arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("arguments", [(4, 4, 1, "float32", "recompute", 1), (4, 2, 2, "float32", "no", 2)])
-def test_a_spread_model_learns_what_it_learns_on_one_device(arguments) -> None:
-    alone, found = numbers(*ALONE), numbers(*arguments)
+def test_a_spread_model_learns_what_it_learns_on_one_device() -> None:
+    alone, found = numbers(*ALONE), numbers(4, 2, 2, "float32", "recompute", 2)
     assert found["tokens"] == alone["tokens"]
-    assert found["passes"] == arguments[-1]
+    assert found["passes"] == 2
     assert found["mismatch"] < 5e-6
     np.testing.assert_allclose(found["updates"], alone["updates"], rtol=2e-4, atol=2e-4)
     assert found["weights"] == pytest.approx(alone["weights"], rel=2e-4)
@@ -80,20 +79,6 @@ def test_what_is_recomputed_is_not_kept() -> None:
     params = jax.jit(Policy(shape).init)(keys.seed_words(0))
     for one, other in zip(*(jax.tree.leaves(f(params, prompts, responses)) for f in (again, kept)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-
-
-def test_the_probe_says_one_of_both_formats() -> None:
-    spec = {"dataset": "d", "promptsPerStep": 2, "groupSize": 2, "maxPromptTokens": 8, "maxResponseTokens": 4}
-    stage = parse_spec(
-        {
-            "model": {"preset": "tiny", "dtype": "auto"},
-            "datasets": [{"name": "d", "jsonl": {"path": "/d"}}],
-            "stages": [{"name": "s", "rl": spec, "advance": {"steps": 1}}],
-            "checkpoint": {"directory": "/c"},
-            "placements": [{"name": "p", "cpu": {}}],
-        }
-    ).stages[0]
-    assert faster(PRESETS["tiny"], stage) in DTYPES
 
 
 def test_a_mesh_that_does_not_fit_is_refused_with_a_way_out() -> None:
