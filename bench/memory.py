@@ -55,6 +55,7 @@ def measure(dtype: str, recompute: bool) -> dict[str, float]:
     """Bytes: the peak above `import jax`, and what a step cannot do without."""
     mesh = distributed.one_device()
     policy = Policy(SHAPE, Computation.on(mesh, dtype, recompute))
+    host_memory.suit(sum(4 * leaf.size for leaf in jax.tree.leaves(policy.abstract)))  # as `stage.Machine` does
     sampler, learner = Sampler(policy, mesh, ()), Learner(policy, mesh)
     abstract = policy.abstract, jax.eval_shape(optimiser.init, policy.abstract)
     shaped = shapes(abstract, of_parameters(mesh, abstract))

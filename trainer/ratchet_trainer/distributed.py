@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ratchet_api.job import Parallelism
-from ratchet_trainer import host_memory, program_cache
+from ratchet_trainer import program_cache
 from ratchet_trainer.environment import Environment
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
 from ratchet_trainer.peers import CONNECT_SECONDS, SILENCE_SECONDS, patience
@@ -26,7 +26,6 @@ AXES = ("data", "fsdp", "tensor")
 
 def set_flags() -> None:
     """What must be in the environment before JAX is imported."""
-    host_memory.give_back_at_once()
     os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 

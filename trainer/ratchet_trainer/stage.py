@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
-from ratchet_trainer import exact, keys, optimiser, sft
+from ratchet_trainer import exact, host_memory, keys, optimiser, sft
 from ratchet_trainer.credit.critic import Critic
 from ratchet_trainer.data.items import Source, check_lengths, open_source
 from ratchet_trainer.data.tokenizer import BYTES
@@ -61,6 +61,7 @@ class Machine:
         if model.lora is not None:
             architecture = replace(architecture, adapters=adapters(model.lora))
         self.policy = Policy(architecture, Computation.on(mesh, dtype, bool(model.activation_checkpointing)))
+        host_memory.suit(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.policy.abstract)))
         self._shards = None if virtual_shards is None else exact.VirtualShards(mesh, virtual_shards)
         if self._shards is None:
             self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
