@@ -101,7 +101,7 @@ class Model(ApiModel):
     activation_checkpointing: bool | None = Field(
         default=None,
         description="Whether an update keeps only what goes from layer to layer and computes the rest again for the "
-        "gradient: far less memory, about a third more work. Absent: no.",
+        "gradient: far less memory, one forward pass more. Absent: no.",
     )
 
 

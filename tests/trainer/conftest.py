@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import parse_spec
-from ratchet_trainer import checkpoint, keys
+from ratchet_trainer import checkpoint, distributed, keys
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.digests import PENDING
 from ratchet_trainer.model.policy import Policy
@@ -65,8 +65,7 @@ class MemoryRuntime:
     ):
         """`to_finish`: seconds that a step which was begun may still take once told to go."""
         self.job = SimpleNamespace(spec=parse_spec(spec), may_enter=len(spec["stages"]) - 1)
-        axes = ("data", "fsdp", "tensor")
-        self.mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+        self.mesh = distributed.one_device()
         self.dtype = self.job.spec.model.dtype or "float32"
         self.commits: list[tuple[int, dict, dict, list[bytes], dict | None]] = [] if commits is None else commits
         self.drain_at, self.safe_points = drain_at, 0
@@ -156,9 +155,7 @@ def after_warm_up() -> Callable[..., MemoryRuntime]:
 @pytest.fixture(scope="session")
 def sampler() -> Sampler:
     """A sampler of the small policy on one device."""
-    axes = ("data", "fsdp", "tensor")
-    mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
-    return Sampler(Policy(SMALL), mesh, BYTES.ends)
+    return Sampler(Policy(SMALL), distributed.one_device(), BYTES.ends)
 
 
 @pytest.fixture(scope="session")

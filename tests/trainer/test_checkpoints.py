@@ -151,7 +151,7 @@ def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypa
             raise failures.pop()
 
     write = step_folder.write
-    monkeypatch.setattr("ratchet_trainer.journal.sync_folder", sync)
+    monkeypatch.setattr("ratchet_trainer.journal.sync", sync)
     monkeypatch.setattr(step_folder, "write", lambda *a: folders.append(a[0]) or write(*a))
     assert checkpoints.write(content(1))[0].seq == 2
     assert not failures

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import Model, parse_spec
-from ratchet_trainer import keys
+from ratchet_trainer import distributed, keys
 from ratchet_trainer.data.items import open_source
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
 from ratchet_trainer.evaluate import evaluate_checkpoint, held_out
@@ -51,7 +51,7 @@ def trained(memory_runtime: Any, tmp_path_factory: pytest.TempPathFactory) -> Si
 
 
 def test_training_shows_in_the_number_which_is_the_same_each_time(trained) -> None:
-    params, _ = machine(Model(preset="tiny"), one_device()).learner.init(keys.seed_words(0))
+    params, _ = machine(Model(preset="tiny"), distributed.one_device()).learner.init(keys.seed_words(0))
     from ratchet_trainer.state import flat_paths
 
     untrained = SimpleNamespace(step=0, arrays={k: np.asarray(v) for k, v in flat_paths({"params": params}).items()})
@@ -59,14 +59,6 @@ def test_training_shows_in_the_number_which_is_the_same_each_time(trained) -> No
     after = evaluate_checkpoint(trained.spec, trained, "sums", 100)
     assert before <= 0.01 < after
     assert evaluate_checkpoint(trained.spec, trained, "sums", 100) == after
-
-
-def one_device() -> Any:
-    import jax
-
-    return jax.make_mesh(
-        (1, 1, 1), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1]
-    )
 
 
 def test_held_out_items_are_in_no_data_set_of_the_job(trained) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ratchet_api.job import Model
 from ratchet_api.stages import Optimiser, Rl
-from ratchet_trainer import keys, optimiser
+from ratchet_trainer import distributed, keys, optimiser
 from ratchet_trainer.credit.group import group_advantages
 from ratchet_trainer.learner import Layout, Row
 from ratchet_trainer.methods import resolve
@@ -54,8 +54,7 @@ def test_a_device_takes_its_rows_in_equal_passes(rows, group, parts, rows_per_pa
 
 
 def test_dummies_padding_and_passes_change_no_gradient() -> None:
-    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3)
-    learner = machine(Model(preset="tiny"), mesh).learner
+    learner = machine(Model(preset="tiny"), distributed.one_device()).learner
     rows = [Row((256, 49, 43, 50 + i // 2), (51 + i, 257)[: 1 + i % 2]) for i in range(4)]
     advantages = np.broadcast_to(group_advantages([1, 0, 0, 1])[:, None], (4, 4))
     seen = []

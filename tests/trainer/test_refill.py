@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from squares import SMALL, Squares
 
+from ratchet_trainer import distributed
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.evaluate import Alone
 from ratchet_trainer.exact import ExactSampler, VirtualShards
@@ -57,20 +58,15 @@ class Leaning(Counting):
         return super().decode(params, state, at, temperature * (1 + 1e-5 * float(np.mean(at))), *others)
 
 
-def mesh() -> Any:
-    axes = ("data", "fsdp", "tensor")
-    return jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
-
-
 @pytest.fixture(scope="module")
 def refilled() -> Counting:
-    return Counting(Policy(SMALL), mesh(), MANY_ENDS)
+    return Counting(Policy(SMALL), distributed.one_device(), MANY_ENDS)
 
 
 @pytest.fixture(scope="module")
 def params(params: Any) -> Any:
     """As a run has them: the probe's lie alike, so nothing is compiled twice."""
-    return place(jax.tree.map(np.asarray, params), replicated(mesh()))
+    return place(jax.tree.map(np.asarray, params), replicated(distributed.one_device()))
 
 
 def engine(sampler: Sampler, refills: bool = True, stop: tuple[str, ...] = ()) -> Engine:
@@ -106,7 +102,7 @@ def test_a_prompt_s_room_follows_from_it_alone(refilled: Counting, params: Any) 
             read.append(prompts.body.shape[1])
             return super().refill(params, state, seed, prompts, *others)
 
-    one = Engine(Alone(), Seen(Policy(SMALL), mesh(), MANY_ENDS), BYTES, Squares(), 3, shape, 1.0)
+    one = Engine(Alone(), Seen(Policy(SMALL), distributed.one_device(), MANY_ENDS), BYTES, Squares(), 3, shape, 1.0)
     mixed = [Request(Draw(i, 10**12 + i if i % 3 else i), Purpose.TRAIN, n=2) for i in range(8)]
     together = said(one.sample(mixed, params, 0))
     apart = [[r for r in reversed(mixed) if (r.draw.item < 100) == short] for short in (True, False)]
@@ -182,7 +178,7 @@ def test_limits_and_stop_strings_cut_the_very_same_responses(sampler, params) ->
 
 
 def test_where_bits_depend_on_neighbours_no_slot_is_refilled(params, caplog) -> None:
-    leaning = Leaning(Policy(SMALL), mesh(), MANY_ENDS)
+    leaning = Leaning(Policy(SMALL), distributed.one_device(), MANY_ENDS)
     off = engine(leaning)
     with caplog.at_level(logging.WARNING, requests_module.__name__):
         assert not off.refills(params, 2)
@@ -211,7 +207,7 @@ class Leaving(Alone):
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_no_chunk_is_decoded_twice_and_no_bit_differs(tmp_path, refilled, params, exact: bool) -> None:
-    sampler = ExactCounting(Policy(SMALL), VirtualShards(mesh(), 2), MANY_ENDS) if exact else refilled
+    sampler = ExactCounting(Policy(SMALL), VirtualShards(distributed.one_device(), 2), MANY_ENDS) if exact else refilled
 
     def sample(team: Leaving) -> tuple[dict, int]:
         shape = Shape(4, 24, LONGEST, refills=True)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ratchet_api.stages import Optimiser, Rl
-from ratchet_trainer import keys, optimiser
+from ratchet_trainer import distributed, keys, optimiser
 from ratchet_trainer.keys import Purpose
 from ratchet_trainer.learner import Layout, Learner, Row
 from ratchet_trainer.methods import resolve
@@ -22,9 +22,7 @@ RL = Rl.model_validate({"dataset": "d", "promptsPerStep": 2, "groupSize": 4, "ma
 
 def test_dummies_and_what_follows_an_end_have_numbers() -> None:
     """Sampling with a dummy prompt, judging and an update with dummy rows and rows of every length."""
-    axes = ("data", "fsdp", "tensor")
-    mesh = jax.make_mesh((1, 1, 1), axes, axis_types=(jax.sharding.AxisType.Auto,) * 3)
-    policy = Policy(TINY)
+    policy, mesh = Policy(TINY), distributed.one_device()
     learner, sampler = Learner(policy, mesh), Sampler(policy, mesh, ENDS)
     params, state = learner.init(keys.seed_words(1))
     prompts = [(1, 4, 5), (10,)]

@@ -250,13 +250,13 @@ class Journal:
                 raise
         finally:
             Path(temporary).unlink(missing_ok=True)
-        sync_folder(self.folder)
+        sync(self.folder)
         return True
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: str | Path) -> None:
+    """Makes a file, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -27,7 +27,7 @@ import numpy as np
 from ratchet_api.canonical import canonical
 from ratchet_trainer import digests
 from ratchet_trainer.errors import CheckpointUnreadable
-from ratchet_trainer.journal import sync_folder
+from ratchet_trainer.journal import sync
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,9 @@ def write(folder: Path, content: Content, proof: bytes, writer: str = "write", d
         return
     for parent, _, names in os.walk(folder):
         for name in names:
-            _sync_file(os.path.join(parent, name))
-        sync_folder(Path(parent))
-    sync_folder(folder.parent)
+            sync(os.path.join(parent, name))
+        sync(Path(parent))
+    sync(folder.parent)
 
 
 def read_proof(folder: Path, step: int, sha256: str) -> dict[str, Any] | None:
@@ -199,11 +199,3 @@ def _read_all(folder: Path) -> None:
     for parent, _, files in os.walk(folder, onerror=failed):
         for name in files:
             _read(Path(parent, name))
-
-
-def _sync_file(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ import numpy as np
 from ratchet_trainer.model.policy import Params, Prompts
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.journal import Kept
-from ratchet_trainer.rollout.sampler import CHUNK, Sampled, Sampler, own_parts, sampled
+from ratchet_trainer.rollout.sampler import CHUNK, Call, Sampled, Sampler, sampled
 from ratchet_trainer.rollout.seats import FREE, Seats
 from ratchet_trainer.rollout.truncation import Truncation
 
@@ -26,8 +26,8 @@ def whole_chunks(slots: int) -> int:
     return slots if slots < CHUNK else -(-slots // CHUNK) * CHUNK
 
 
-class Refilling:
-    """A call under way, made chunk by chunk; to its user it is a `Sampling`."""
+class Refilling(Call):
+    """A call under way, made chunk by chunk. What is kept of it says, too, who sat where."""
 
     def __init__(
         self,
@@ -96,17 +96,6 @@ class Refilling:
                 over.append(int(slot))
         self._seats.turn(over)
         self._at[self._seats.fresh | (self._seats.occupant == FREE)] = 0
-
-    def kept(self) -> Kept:
-        """All that another process needs to go on: from what was made follows who sat where."""
-        state = None if self._state is None else tuple(own_parts(leaf) for leaf in jax.tree.leaves(self._state))
-        return Kept(np.concatenate(self._made, -1), state)
-
-    def finish(self) -> Sampled:
-        """Makes all that is missing."""
-        while not self.over:
-            self.advance()
-        return self.result()
 
     def result(self) -> Sampled:
         """The responses [N, G], once over."""

@@ -23,7 +23,7 @@ from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.journal import RolloutJournal
 from ratchet_trainer.rollout.probe import refilled_alike
 from ratchet_trainer.rollout.refill import Refilling, whole_chunks
-from ratchet_trainer.rollout.sampler import Sampler, Sampling
+from ratchet_trainer.rollout.sampler import Call, Sampler
 from ratchet_trainer.rollout.seats import Seats
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.types import Draw, Outcome, Prompt, R, Request, Rollout, Rounds
@@ -197,9 +197,7 @@ class Engine:
             for row, i in enumerate(indices)
         }
 
-    def _begin(
-        self, name: str, requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
-    ) -> Sampling | Refilling:
+    def _begin(self, name: str, requests: Sequence[Request], prompts: Sequence[Prompt], params: Params) -> Call:
         """The call of that name, from where it was left."""
         shape, first, n = self.shape, requests[0], len(requests)
         rows = n if shape.refills else shape.prompts
@@ -227,7 +225,7 @@ class Engine:
         """Most tokens of a response."""
         return min(request.max_new or self.shape.response_tokens, self.shape.response_tokens)
 
-    def _keep(self, name: str, going: Sampling | Refilling) -> None:
+    def _keep(self, name: str, going: Call) -> None:
         if self.journal is not None:
             self.journal.keep(name, going.kept())
 

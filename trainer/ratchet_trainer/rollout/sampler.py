@@ -159,7 +159,38 @@ class Sampler:
         return self._decode(params, state, np.asarray(at, np.int32), np.float32(temperature), cut, count=count)
 
 
-class Sampling:
+class Call:
+    """A call of the sampler under way: `_state` is the decoding state, `_made` the chunks so far, each [3, ...]."""
+
+    _state: Any
+    _made: list[np.ndarray]
+
+    @property
+    def over(self) -> bool:
+        """Whether all responses have ended."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """Makes the next chunk."""
+        raise NotImplementedError
+
+    def result(self) -> Sampled:
+        """The responses, once over."""
+        raise NotImplementedError
+
+    def kept(self) -> Kept:
+        """All that another process needs to go on."""
+        state = None if self._state is None else tuple(own_parts(leaf) for leaf in jax.tree.leaves(self._state))
+        return Kept(np.concatenate(self._made, -1), state)
+
+    def finish(self) -> Sampled:
+        """Makes all that is missing."""
+        while not self.over:
+            self.advance()
+        return self.result()
+
+
+class Sampling(Call):
     """One call under way, made chunk by chunk. `state` is None once all responses have ended."""
 
     def __init__(
@@ -184,7 +215,6 @@ class Sampling:
         return self._state is None
 
     def advance(self) -> None:
-        """Makes the next chunk."""
         assert self._state is not None
         count = min(CHUNK, self._slots - self._at)
         self._state, chunk = self._sampler.decode(
@@ -199,19 +229,7 @@ class Sampling:
         if self._endings.all:
             self._state = None
 
-    def kept(self) -> Kept:
-        """All that another process needs to go on."""
-        state = None if self._state is None else tuple(own_parts(leaf) for leaf in jax.tree.leaves(self._state))
-        return Kept(np.concatenate(self._made, -1), state)
-
-    def finish(self) -> Sampled:
-        """Makes all that is missing."""
-        while not self.over:
-            self.advance()
-        return self.result()
-
     def result(self) -> Sampled:
-        """The responses, once over."""
         return sampled(np.concatenate(self._made, -1), self._slots, self._endings)
 
 
