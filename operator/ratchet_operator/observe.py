@@ -47,6 +47,7 @@ class Nodes:
         self._enqueue = enqueue
         self._watched = watched
         self._known: dict[str, Raw] = {}
+        self._last: dict[str, Raw] = {}  # node with a job on it -> its last state, for when it is gone
         self._jobs: dict[str, set[Key]] = {}  # node -> jobs
         self._places: dict[Key, frozenset[str]] = {}
 
@@ -56,6 +57,8 @@ class Nodes:
         before = self._known.pop(name, None)
         if not gone:
             self._known[name] = trim(node)
+        if name in self._jobs and "status" in node:  # the event of a deletion, too, carries what the node said last
+            self._last[name] = trim(node)
         if self._known.get(name) != before:
             for key in tuple(self._jobs.get(name, ())):
                 self._enqueue(key)
@@ -69,8 +72,8 @@ class Nodes:
             self.hear(node, gone=False)
 
     async def of(self, kube: Kube, key: Key, pods: list[Raw]) -> dict[str, Raw | None]:
-        """Every node that `pods` are bound to; None is an absent one, always read live. One that cannot be read is
-        left out.
+        """Every node that `pods` are bound to. That one is absent is always read live: `gone` keeps what it said last.
+        One that cannot be read is left out.
         """
         bound: dict[str, bool] = {}
         for pod in pods:
@@ -87,7 +90,8 @@ class Nodes:
                 continue
             if isinstance(answer, BaseException):
                 raise answer
-            nodes[name] = None if answer is None else trim(answer)
+            nodes[name] = gone(self._last.get(name)) if answer is None else trim(answer)
+        self._last |= {name: node for name, node in nodes.items() if node is not None}
         return nodes
 
     def leave(self, key: Key) -> None:
@@ -100,6 +104,7 @@ class Nodes:
             self._jobs[name].discard(key)
             if not self._jobs[name]:
                 del self._jobs[name]
+                self._last.pop(name, None)
         for name in now - before:
             self._jobs.setdefault(name, set()).add(key)
         if now:
@@ -124,6 +129,11 @@ def trim(node: Raw) -> Raw:
             ]
         },
     }
+
+
+def gone(last: Raw | None) -> Raw | None:
+    """An absent node, as a snapshot has it: with what it said last, if anybody heard it."""
+    return None if last is None else last | {"absent": True}
 
 
 def _well(pod: Raw) -> bool:

@@ -32,8 +32,9 @@ class Snapshot:
 
     `pods` and `jobsets` are selected by the label `ratchet.dev/job-name`, of any job uid: a job that was deleted and
     applied again must wait for the pods of its predecessor. Both are complete lists. Every node that a pod in `pods` is
-    bound to has a key in `nodes`; its value is None when the API server says that there is no such Node. A node whose
-    state could not be read is left out: it then counts as present, and gives no evidence.
+    bound to has a key in `nodes`. When the API server says that there is no such Node, its value is None, or its last
+    state with `absent: true` where that is known: a machine that announced its end is often gone before its pods have
+    been seen to end. A node whose state could not be read is left out: it then counts as present, and gives no evidence.
     """
 
     now: str

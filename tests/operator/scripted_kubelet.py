@@ -122,9 +122,13 @@ class Kubelet:
             await it.gang.vanish()
         await self.api.delete(f"/api/v1/nodes/{name}")
 
+    async def announce(self, name: str) -> None:
+        """The node says that it is shutting down."""
+        await self._condition(name, "False", "KubeletNotReady", "node is shutting down")
+
     async def shut_down(self, name: str) -> None:
         """GKE's graceful preemption: the node says that it is shutting down, its pods get SIGTERM, then it is gone."""
-        await self._condition(name, "False", "KubeletNotReady", "node is shutting down")
+        await self.announce(name)
         there = [r for r in self.running.values() if r.pod["spec"].get("nodeName") == name]
         for it in there:
             await it.gang.sigterm()
@@ -216,7 +220,23 @@ class Kubelet:
         if _leads(pod):
             gang.hear(pod)
             await gang.lead(address)
-        self.running[meta["uid"]] = Running(pod, gang, asyncio.create_task(self._until_end(pod, gang)))
+        self.running[meta["uid"]] = Running(pod, gang, asyncio.create_task(self._run(pod, gang, address)))
+
+    async def _job_file(self, pod: Raw) -> Raw | None:
+        name = next(v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v)
+        try:
+            found = await self.api.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            await asyncio.sleep(0.1)
+            return None
+        return json.loads(found["data"]["job.json"])
+
+    async def _run(self, pod: Raw, gang: Gang, address: str) -> None:
+        """From the start to an end of its own. Whoever ends it otherwise cancels this first, so that nobody writes that
+        a container runs that has ended, which the API server refuses.
+        """
         ready = [
             {"type": kind, "status": "True", "lastTransitionTime": now()}
             for kind in ("Ready", "ContainersReady", "Initialized")
@@ -232,19 +252,6 @@ class Kubelet:
             "containerStatuses": [self._container(pod, state, ready=True)],
         }
         await self._status(pod, status)
-
-    async def _job_file(self, pod: Raw) -> Raw | None:
-        name = next(v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v)
-        try:
-            found = await self.api.get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            await asyncio.sleep(0.1)
-            return None
-        return json.loads(found["data"]["job.json"])
-
-    async def _until_end(self, pod: Raw, gang: Gang) -> None:
         code, message = await asyncio.shield(gang.ended)
         self.running.pop(pod["metadata"]["uid"], None)
         await self._ended(pod, code, message)

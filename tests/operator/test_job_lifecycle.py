@@ -98,6 +98,22 @@ async def test_a_node_that_vanishes_is_told_from_a_failure(world):
     assert world.kubelet.overlaps == []
 
 
+async def test_a_machine_that_is_gone_right_after_its_notice_was_preempted(world):
+    """Whoever looks finds neither the Node nor pods that say anything: the notice was heard, and counts."""
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=6)
+    await world.apply()
+    await world.running(step=6)
+    spare = await world.kubelet.add_pool("b")
+    world.kubelet.pace["sums"].stop_at = None
+    node = next(name for name in world.kubelet.nodes if name not in spare)
+    await world.kubelet.announce(node)
+    await world.kubelet.remove_node(node)
+    status = await world.completed()
+    assert status["attempts"][0]["verdict"] == "Preempted"
+    assert (status["counters"]["preemptions"], status["counters"].get("failures", 0)) == (1, 0)
+
+
 async def test_a_failing_trainer_spends_the_budget_and_fails_the_job(world):
     await (await world.operator()).leads()
     world.kubelet.pace["sums"] = Pace(stop_at=0)

@@ -61,6 +61,16 @@ def node_deleted(s):
     s.nodes["pool-a-1"] = None
 
 
+def noticed_and_deleted(s):
+    """Of a quick end only the last state of the node is left: its pods have not been seen to end."""
+    s.shut_down("pool-a-1")
+    s.nodes["pool-a-1"]["absent"] = True
+
+
+def deleted_after_a_good_word(s):
+    s.nodes["pool-a-1"]["absent"] = True
+
+
 def node_replaced_by_its_namesake(s):
     s.later(10)
     s.nodes["pool-a-1"]["metadata"] |= {"creationTimestamp": stamps.whole(s.now), "uid": "another"}
@@ -196,7 +206,9 @@ TABLE = [
     (shut_down_and_drained, "Preempted", "preemptions", "graceful"),
     (survivor_then_notice, "Preempted", "preemptions", "graceful"),
     (any_code_on_a_dying_node, "Preempted", "preemptions", "graceful"),
+    (noticed_and_deleted, "Preempted", "preemptions", "graceful"),
     (node_deleted, "NodeLost", "preemptions", "abrupt"),
+    (deleted_after_a_good_word, "NodeLost", "preemptions", "abrupt"),
     (node_replaced_by_its_namesake, "NodeLost", "preemptions", "abrupt"),
     (collected, "NodeLost", "preemptions", "abrupt"),
     (survivor_then_node_deleted, "NodeLost", "preemptions", "abrupt"),

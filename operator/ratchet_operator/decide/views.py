@@ -191,14 +191,17 @@ class Node:
 
     name: str
     raw: Raw | None = None
+    """Its state, the last one if it is absent; None if there is none to go by."""
     absent: bool = False
     """Whether the API server says that it is gone, or that another Node has its name."""
 
     @property
     def ready(self) -> str:
         """Status of the condition Ready: True, False, Unknown."""
+        if self.absent:
+            return "Unknown"
         if self.raw is None:
-            return "Unknown" if self.absent else "True"  # a node that could not be read gives no evidence
+            return "True"  # a node that could not be read gives no evidence
         return str((condition(self.raw, "Ready") or {}).get("status", "Unknown"))
 
     @property
