@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import measuring.swift  # noqa: F401
+
 os.environ.setdefault("NPROC", str(os.cpu_count()))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

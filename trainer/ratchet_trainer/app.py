@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ratchet_api.exact_environment import SWIFT
 from ratchet_api.protocol import PORT, Exit
 from ratchet_trainer.environment import ENV_PARENT, Environment, exact_environment_of, read_environment, read_job_file
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
@@ -149,8 +150,8 @@ def _collective_broke(error: BaseException) -> bool:
 
 
 def _reexecute_if_needed(job: dict[str, Any]) -> None:
-    # Python reads its hash seed, and XLA its thread count, once at the start.
-    wanted = exact_environment_of(job["spec"])
+    # Python reads its hash seed, XLA its thread count, and the allocator its settings, once at the start.
+    wanted = SWIFT | {k: v for k, v in os.environ.items() if k in SWIFT} | exact_environment_of(job["spec"])
     wrong = {k: v for k, v in wanted.items() if os.environ.get(k) != v}
     if not wrong:
         return

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet_api import protocol
+from ratchet_api.exact_environment import SWIFT
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
 from ratchet_trainer import environment, identity, ledger
@@ -177,7 +178,8 @@ class Gang:
         (folder.local / "word").unlink(missing_ok=True)
         addresses = _addresses(processes)
         shared = (
-            os.environ
+            SWIFT
+            | dict(os.environ)
             | environment.exact_environment_of(job["spec"])
             | {
                 "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",

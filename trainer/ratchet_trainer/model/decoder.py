@@ -173,39 +173,44 @@ class Decoder(nnx.Module):
         own: tuple[kv_cache.Pair, ...] | None = None,
         at: jax.Array | int = 0,
     ) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
-        """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G, T], and their keys and values.
+        """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G or 1, T], and their keys and values.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
         at..at+T-1, one number or int32[P], and see what is there before.
         """
-        a = self.architecture
+        a, by = self.architecture, self._turns(positions)
         x, cache = self._embedded(tokens), []
         for i, block in enumerate(self.blocks):
-            by = turn(positions, a.layers[i].rope, a.head_width)
             past = (None, None) if prompt is None else (prompt.layers[i], prompt.length)
-            stream = Stream(tokens.shape, by, *past, None if own is None else own[i], at)
+            stream = Stream(tokens.shape, by[i], *past, None if own is None else own[i], at)
             x, (kept,) = block(x, (stream,))
             x = self.how.rows(x)
             cache.append(kept)
         return self.norm(x).reshape(*tokens.shape, a.width), tuple(cache)
 
     def continued(self, prompts: Tokens, length: jax.Array, responses: Tokens) -> jax.Array:
-        """Hidden states [P, G, T, width] of responses to prompts; each of both: tokens and positions, [P, 1, C] and
-        [P, G, T], of which `length` [P] slots of a prompt are real. One pass over the rows of both, so that a gradient
-        is one product a matrix; if the computation says so, it keeps of each block its input alone."""
+        """Hidden states [P, G, T, width] of responses to prompts; each of both: tokens, [P, 1, C] and [P, G, T], and
+        positions, equal in a group. `length` [P] slots of a prompt are real. One pass over the rows of both, so that a
+        gradient is one product a matrix; if the computation says so, it keeps of each block its input alone."""
         a, shapes = self.architecture, (prompts[0].shape, responses[0].shape)
         alive = responses[0][0, 0, 0] >= 0  # always
+        by = [self._turns(positions) for _, positions in (prompts, responses)]
         tokens = jnp.concatenate([x.reshape(len(x), -1) for x, _ in (prompts, responses)], 1)
         x = self._embedded(tokens)
         for i, block in enumerate(self.blocks):
-            angles = [turn(positions, a.layers[i].rope, a.head_width) for _, positions in (prompts, responses)]
-            others = (angles[0],), (angles[1], None, length)
+            others = (by[0][i],), (by[1][i], None, length)
             structure, weights = nnx.split(block)
             run = partial(_output, structure, shapes)
             x = recomputed(run, weights, x, others, alive) if self.how.recompute else run(weights, x, others)
             x = self.how.rows(x)
         x = split(x.reshape(len(length), -1, a.width), tuple(g * t for _, g, t in shapes), 1)[1]
         return self.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
+
+    def _turns(self, positions: jax.Array) -> list[Turn]:
+        """Each layer's; layers that turn alike share one."""
+        a = self.architecture
+        by = {rope: turn(positions, rope, a.head_width) for rope in {layer.rope: None for layer in a.layers}}
+        return [by[layer.rope] for layer in a.layers]
 
     def _embedded(self, tokens: jax.Array) -> jax.Array:
         """Tokens [...] -> rows [M, width]."""

@@ -76,9 +76,7 @@ class Policy:
         """
         first = jnp.broadcast_to(prompts.last[:, None, None], (*responses.shape[:2], 1))
         inputs = jnp.concatenate([first, responses[..., :-1]], -1)
-        positions = jnp.broadcast_to(
-            prompts.length[:, None, None] + jnp.arange(inputs.shape[-1], dtype=jnp.int32), inputs.shape
-        )
+        positions = prompts.length[:, None, None] + jnp.arange(inputs.shape[-1], dtype=jnp.int32)
         return self.decoder(params).continued(_bodies(prompts), prompts.length, (inputs, positions))
 
     def judge(

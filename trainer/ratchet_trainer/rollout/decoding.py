@@ -76,8 +76,8 @@ def decode(
     def one(carry, now):
         own, token, done = carry
         t, drawn = now
-        positions = jnp.broadcast_to((state.prompt.length + t)[:, None], token.shape)
-        hidden, own = model(token[..., None], positions[..., None], state.prompt, own, t)
+        positions = (state.prompt.length + t)[:, None, None]
+        hidden, own = model(token[..., None], positions, state.prompt, own, t)
         logits = model.logits(hidden[..., 0, :])
         drawn = noise(t) if drawn is None else drawn
         scaled = logits / temperature

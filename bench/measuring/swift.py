@@ -1,0 +1,9 @@
+"""Imported first, this starts a program again in the environment in which trainers run, where that is missing."""
+
+import os
+import sys
+
+from ratchet_api.exact_environment import SWIFT
+
+if missing := {name: value for name, value in SWIFT.items() if name not in os.environ}:
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing)
