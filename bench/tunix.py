@@ -5,9 +5,9 @@
 Same model folder and weights, same questions, tokenizer and verifier: 8 prompts of 16 tokens a step, 8 responses of
 exactly 32 tokens each, GRPO without a reference, one AdamW update a step, all in float32 (`measuring/work.py`). Tunix
 runs as its `GRPOLearner` over an `RLCluster` with the rollout engine `vanilla` and its own Llama, with its fastest
-settings for this work (`measuring/tunix_steps.py`); Ratchet as `ratchet train` runs it, once with one process for both
-processors and once with one on each. Neither writes checkpoints or
-logs meanwhile.
+settings for this work (`measuring/tunix_steps.py`); Ratchet as `ratchet train` runs it: with one process for both
+processors, with one that counts them as two devices (`--devices 2`), and with one process on each. None writes
+checkpoints or logs meanwhile.
 
 Tunix is installed into an environment of its own in the user's cache folder, with the same Python as this one. Where
 that fails, the reason is printed and nothing is measured.
@@ -64,6 +64,7 @@ def main() -> None:
     def runs_of(model: Path) -> rounds.Runs:
         return {
             "ratchet": partial(run, model, steps=STEPS),
+            "two devices": partial(run, model, steps=STEPS, devices=2),
             "two processes": partial(run, model, steps=STEPS, processes=2),
             "tunix": partial(theirs, python, model),
         }

@@ -38,15 +38,16 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))[:2]
 
 
-def run(model: Path, folder: Path, steps: int, processes: int = 1, **spec: Any) -> Times:
-    """Makes so many steps of the work in a new folder, by one process on all of `cores`, or by one on each; `spec`
-    replaces parts of the manifest. Compiled programs are kept beside the model, for the runs that follow."""
+def run(model: Path, folder: Path, /, steps: int, processes: int = 1, devices: int = 1, **spec: Any) -> Times:
+    """Makes so many steps of the work in a new folder, by one process on all of `cores`, or by one on each, of so many
+    devices each; `spec` replaces parts of the manifest. Compiled programs are kept beside the model, for the runs that
+    follow."""
     places = [cores()] if processes == 1 else [[core] for core in cores()[:processes]]
     job = RLTrainingJob.model_validate(_manifest(model, steps, len(places[0]), spec))
     where = Folder(folder, "bench", job, model.parent / "cache")
     os.environ["BENCH_CORES"] = ";".join(",".join(map(str, place)) for place in places)
     command = sys.executable, str(Path(__file__).with_name("pinned.py"))
-    gang = Gang.start(where, len(places), command=command, pace=PACE_SECONDS)
+    gang = Gang.start(where, len(places), command=command, pace=PACE_SECONDS, devices=devices)
     try:
         codes = gang.wait()
     finally:

@@ -49,9 +49,15 @@ def trainer() -> None:
 @click.option(
     "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
 )
+@click.option(
+    "--devices",
+    type=click.IntRange(1, 64),
+    default=1,
+    help="Devices that the CPUs of each process count as; one for each CPU is often fastest.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 def train(
-    file: str, workdir: Path | None, until_step: int | None, processes: int | None, json_file: Path | None
+    file: str, workdir: Path | None, until_step: int | None, processes: int | None, devices: int, json_file: Path | None
 ) -> None:
     """Train a manifest on this machine; resumes what is in the folder.
 
@@ -68,9 +74,11 @@ def train(
     try:
         folder = Folder(workdir or DEFAULT_FOLDER / name, name, job)
         with folder.locked():
-            click.echo(f"{name}: {processes} process{'' if processes == 1 else 'es'}, folder {folder.path}", err=True)
-            code, message = run(folder, processes, until_step, Printer(), stop)
-            result = folder.result() | {"processes": processes}
+            gang = f"{processes} process{'' if processes == 1 else 'es'}"
+            gang += f" of {devices} devices" if devices > 1 else ""
+            click.echo(f"{name}: {gang}, folder {folder.path}", err=True)
+            code, message = run(folder, processes, until_step, Printer(), stop, devices=devices)
+            result = folder.result() | {"processes": processes, "devices": processes * devices}
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
     except OSError as error:

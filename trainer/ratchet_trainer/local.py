@@ -299,8 +299,10 @@ def train(
     listener: Callable[[dict[str, Any]], None] | None = None,
     stop: threading.Event | None = None,
     command: Sequence[str] = TRAINER,
+    devices: int = 1,
 ) -> tuple[int, dict[str, Any]]:
     """Trains until all stages are done, step `until_step` is committed, or `stop` is set; restarts what dies of itself.
+    `devices` as for `Gang.start`.
 
     Returns the code of `protocol.Exit` that says how it ended (75: go on by calling again) and the termination message.
     """
@@ -310,7 +312,7 @@ def train(
         before = commit.step if commit else 0
         if until_step is not None and before >= until_step:
             return Exit.DONE, {}
-        gang = Gang.start(folder, processes, until_step, command, listener, pace=PACE_SECONDS)
+        gang = Gang.start(folder, processes, until_step, command, listener, pace=PACE_SECONDS, devices=devices)
         try:
             while (codes := gang.wait(0.1)) is None:
                 if stop is not None and stop.is_set():

@@ -113,11 +113,31 @@ def _bodies(prompts: Prompts) -> tuple[jax.Array, jax.Array]:
     return tokens, jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
 
 
+@jax.custom_vjp
 def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of `tokens` [...] under softmax(logits [..., V] / temperature): log-probability and entropy in nats [...]."""
+    """Of `tokens` [...] under softmax(logits [..., V] / temperature): log-probability and entropy in nats [...].
+
+    Differentiated by the logits, by hand: XLA's CPU backend scatters each chosen token's part into zeros otherwise.
+    """
+    return _forward(logits, tokens, temperature)[0]
+
+
+def _forward(logits, tokens, temperature):
     log_probs = jax.nn.log_softmax(logits / temperature, -1)
     chosen = jnp.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]
-    return chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
+    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
+    return (chosen, entropy), (log_probs, tokens, temperature, entropy)
+
+
+def _backward(kept, d):
+    log_probs, tokens, temperature, entropy = kept
+    by_chosen, by_entropy = (x[..., None] / temperature for x in d)
+    mine = jnp.arange(log_probs.shape[-1]) == tokens[..., None]
+    by_all = jnp.exp(log_probs) * (by_chosen + by_entropy * (log_probs + entropy[..., None]))
+    return jnp.where(mine, by_chosen, 0.0) - by_all, None, None
+
+
+log_prob_and_entropy.defvjp(_forward, _backward)
 
 
 def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Prompts:
