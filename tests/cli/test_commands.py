@@ -59,6 +59,17 @@ def test_every_example_trains(tmp_path, example):
     assert done.stdout.startswith("step 1, ")
 
 
+def test_the_processors_of_one_process_may_count_as_several_devices(tmp_path):
+    found = tmp_path / "result.json"
+    where = "--processes", "1", "--until-step", "1", "--workdir", str(tmp_path / "work"), "--json", str(found)
+    done = ratchet("train", str(ROOT / "examples" / "sums.yaml"), "--devices", "2", *where)
+    assert done.returncode == 0, done.stderr
+    assert "1 process of 2 devices" in done.stderr
+    assert json.loads(found.read_text())["devices"] == 2
+    (digests,) = (tmp_path / "work" / "steps").glob("*/digests.json")
+    assert '"mesh":{"data":2,' in digests.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [

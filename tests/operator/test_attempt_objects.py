@@ -72,7 +72,14 @@ def test_the_trainer_knows_who_it_is():
         "PYTHONHASHSEED": "0",
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     }
+
+
+def test_what_only_speed_depends_on_may_be_set_otherwise():
+    own = {"name": "GLIBC_TUNABLES", "value": "glibc.malloc.arena_max=1"}
+    env = container(podTemplate={"env": [own]})["env"]
+    assert [e for e in env if e["name"] == own["name"]] == [own]
 
 
 def test_one_process_needs_no_coordinator():

@@ -10,6 +10,7 @@ import pytest
 from ratchet_trainer.model.activations import GATES, gated, rms_norm, split
 from ratchet_trainer.model.architecture import Rope
 from ratchet_trainer.model.attention import _attend, rotate, turn
+from ratchet_trainer.model.policy import log_prob_and_entropy
 
 
 def draw(*shapes: tuple[int, ...]) -> list[jax.Array]:
@@ -54,6 +55,12 @@ def test_norms(shape):
 
 def test_taking_a_product_apart():
     agree(split, draw((5, 12)), (6, 2, 4))
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_log_probabilities_and_entropy(temperature):
+    tokens = jnp.array([[0, 8, 3], [3, 3, 7]])
+    agree(log_prob_and_entropy, draw((2, 3, 9)), tokens, jnp.float32(temperature))
 
 
 def test_rotation():

@@ -313,6 +313,30 @@ def test_a_job_file_that_is_missing(folder: Folder, tmp_path: Path) -> None:
     assert "none.json" in json.loads(log.read_text())["message"]
 
 
+@pytest.mark.parametrize(
+    ("given", "set_again"),
+    [
+        ({}, "PYTHONHASHSEED=0 GLIBC_TUNABLES=glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}, "PYTHONHASHSEED=0"),
+    ],
+    ids=["nobody set it", "somebody set one otherwise"],
+)
+def test_a_trainer_in_another_environment_starts_again_in_its_own(tmp_path: Path, given, set_again) -> None:
+    import subprocess
+
+    spec = {"checkpoint": {"directory": "/nowhere"}, "model": {}, "datasets": []}
+    job = {"v": 1, "namespace": "default", "name": "a", "jobUID": "one", "spec": spec, "mayEnter": 0}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    own = {"RATCHET_JOB_FILE": tmp_path / "job.json", "RATCHET_TERMINATION_LOG": tmp_path / "log"}
+    env = {k: v for k, v in os.environ.items() if k not in ("GLIBC_TUNABLES", "PYTHONHASHSEED")}
+    env |= {k: str(v) for k, v in own.items()} | {"RATCHET_JOB_UID": "another", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    command = [sys.executable, "-m", "ratchet_trainer"]
+    process = subprocess.run(command, env=env | {"NPROC": "1"} | given, capture_output=True, text=True, timeout=60)
+    again = [line.split("starting again with ")[1] for line in process.stderr.splitlines() if "again" in line]
+    assert [sorted(line.split()) for line in again] == [sorted(set_again.split())]
+    assert "is of job one" in json.loads((tmp_path / "log").read_text())["message"]
+
+
 def test_a_hang_is_found_and_leaves_its_stacks(
     folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]]
 ) -> None:
