@@ -134,10 +134,17 @@ def test_state_that_is_too_large_for_the_notice_is_not_kept(tmp_path, monkeypatc
     monkeypatch.setattr(journal, "LIMIT", 100)
     books = RolloutJournal(tmp_path, 0, 1, lambda mine: [mine])
     books.bind("here")
-    books.keep("unfinished", Kept(np.zeros((3, 1, 1, 1), np.float32), ((np.zeros(64, np.float32),),)))
+    unfinished = Kept(np.zeros((3, 1, 1, 1), np.float32), ((np.zeros(64, np.float32),),))
+    books.keep("unfinished", unfinished, leaving=True)
     books.keep("finished", Kept(np.zeros((3, 8, 8, 8), np.float32)))
     assert books.find("unfinished") is None
     assert books.find("finished") is not None
+    monkeypatch.setattr(journal, "LIMIT", 1000)
+    monkeypatch.setattr(journal, "LIMIT_WHILE_DECODING", 100)
+    books.keep("unfinished", unfinished)
+    assert books.find("unfinished") is None
+    books.keep("unfinished", unfinished, leaving=True)
+    assert books.find("unfinished") is not None
 
 
 def test_a_broken_local_disk_costs_a_warning(tmp_path, memory_runtime, straight, caplog) -> None:
@@ -169,7 +176,9 @@ def test_a_file_holds_what_was_kept(tmp_path) -> None:
     books = RolloutJournal(tmp_path, 1, 2, lambda mine: [mine])
     books.bind("here")
     books.keep("call", Kept(np.ones((3, 1, 1, 2), np.float32), state))
+    books.keep("other", Kept(np.zeros((3, 1, 1, 3), np.float32), ((np.uint32(7).reshape(()), np.zeros((0, 2))),)))
     books.write()
+    (tmp_path / "rollouts" / ".1-of-2.tmp").write_text("of a process that had no time to finish it")
     again = RolloutJournal(tmp_path, 1, 2, lambda mine: [mine])
     again.bind("here")
     found = again.find("call")
@@ -178,6 +187,8 @@ def test_a_file_holds_what_was_kept(tmp_path) -> None:
         for part, wanted in zip(leaf, expected, strict=True):
             assert part.dtype == wanted.dtype
             assert part.tobytes() == wanted.tobytes()
+    assert [(part.shape, part.dtype) for part in again.find("other").state[0]] == [((), "uint32"), ((0, 2), "float64")]
+    assert [file.name for file in (tmp_path / "rollouts").iterdir()] == ["1-of-2"]
 
 
 # Kills without notice

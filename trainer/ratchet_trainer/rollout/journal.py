@@ -5,18 +5,17 @@ are kept; of one in the middle of decoding its whole state (caches, keys, tokens
 arrays back and goes on with the same program, hence with the same bits. Rebuilding caches from tokens by a prefill
 would be smaller, but a prefill rounds otherwise than the decoding that it replaces.
 
-`DIRECTORY/rollouts/P-of-N` is process P's, replaced as a whole: an .npz and its SHA-256. It is written after the last
-checkpoint of a drain. With a fast tier the same is written there every so many seconds, by a thread of its own, so that
-little is sampled again after a kill without notice. Correctness never depends on it: what is torn, missing on one
-process, of another step, of other weights or of another program is left alone, and sampled again. State larger than
-LIMIT is not kept; it would not fit into the notice.
+`DIRECTORY/rollouts/P-of-N` is process P's, replaced as a whole: a header that says where each array lies, the arrays
+one after the other, and the SHA-256 of both. It is written after the last checkpoint of a drain. With a fast tier the
+same is written there every so many seconds, by a thread of its own, so that little is sampled again after a kill
+without notice. Correctness never depends on it: what is torn, missing on one process, of another step, of other weights
+or of another program is left alone, and sampled again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import math
@@ -32,8 +31,11 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-LIMIT = 512 << 20
-"""Bytes of unfinished state that a process keeps at most; a disk takes so much in a few of the 15 seconds."""
+LIMIT = 2 << 30
+"""Bytes of unfinished state that a process keeps at most when it leaves: a local disk takes so much in two to four of
+the 15 seconds. A slower one may not have taken all when the time is over; then it is sampled again."""
+LIMIT_WHILE_DECODING = 512 << 20
+"""The same for the copies that the fast tier gets while decoding goes on: what they cost is paid again and again."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +105,19 @@ class RolloutJournal:
         long_ago = time.monotonic() - self._kept >= self._seconds
         return self._local is not None and long_ago and not self._waiting
 
-    def keep(self, call: str, kept: Kept) -> None:
-        """Keeps a call, in place of what was kept of it."""
-        if kept.state is not None and kept.size > LIMIT:
+    def keep(self, call: str, kept: Kept, *, leaving: bool = False) -> None:
+        """Keeps a call, in place of what was kept of it. `leaving`: nobody goes on with it in this process."""
+        if kept.state is not None and kept.size > (LIMIT if leaving else LIMIT_WHILE_DECODING):
+            if leaving:
+                log.info("%.0f MB of unfinished responses are too many to be kept", kept.size / 1e6)
             self._kept = math.inf  # nor is it looked at again
             return
-        if self._local is not None and kept.state is not None:  # the call goes on in the memory that these are views of
+        if kept.state is not None and not leaving:  # the call goes on in the memory that these are views of
             kept = replace(kept, state=tuple(tuple(np.array(part) for part in leaf) for leaf in kept.state))
             self._kept, self._waiting = time.monotonic(), True
         with self._lock:
             self._calls[call] = kept
-        if self._local is not None:
+        if self._local is not None and not leaving:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write_on, name="rollouts", daemon=True)
                 self._thread.start()
@@ -145,9 +149,12 @@ class RolloutJournal:
                 log.warning("what is sampled is not kept on %s any more in this attempt: %s", path, error)
                 self._local = None
                 with contextlib.suppress(OSError):  # it may have filled the disk
-                    path.with_name(f".{path.name}.tmp").unlink()
+                    _beside(path).unlink()
 
     def _found(self, context: str) -> dict[str, Kept]:
+        for path in (self._path, *([] if self._local is None else [self._local])):
+            with contextlib.suppress(OSError):
+                _beside(path).unlink()  # of a process that had no time to finish it
         found = self._load(self._path, context)
         self._on_disk = self._path.exists()
         for call, kept in (self._load(self._local, context) if self._local is not None else {}).items():
@@ -165,10 +172,10 @@ class RolloutJournal:
             data = path.read_bytes()
         except OSError:
             return {}
-        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        if hashlib.sha256(memoryview(data)[:-32]).digest() != data[-32:]:
             log.warning("%s is torn and left alone", path)
             return {}
-        return _unpacked(data[:-32], context)
+        return _unpacked(data, context)
 
 
 def _made(kept: Kept) -> tuple[bool, int]:
@@ -176,13 +183,22 @@ def _made(kept: Kept) -> tuple[bool, int]:
     return kept.state is None, kept.made.shape[-1]
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
 def _write(path: Path, context: str, calls: dict[str, Kept]) -> int:
+    """Bytes written. Nothing is copied: there may be no memory for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    data = _packed(context, calls)
-    temporary.write_bytes(data + hashlib.sha256(data).digest())
-    os.replace(temporary, path)
-    return len(data)
+    header, arrays = _described(context, calls)
+    digest, size = hashlib.sha256(), 0
+    with open(_beside(path), "wb") as file:
+        for part in (len(header).to_bytes(8, "big"), header, *arrays):
+            digest.update(part)
+            size += file.write(part)
+        file.write(digest.digest())
+    os.replace(_beside(path), path)
+    return size
 
 
 def context_of(parts: Sequence[Any]) -> str:
@@ -190,38 +206,41 @@ def context_of(parts: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _packed(context: str, calls: dict[str, Kept]) -> bytes:
-    arrays: dict[str, np.ndarray] = {}
-    described: dict[str, Any] = {}
+def _described(context: str, calls: dict[str, Kept]) -> tuple[bytes, list[np.ndarray]]:
+    """The header, and every array's bytes in the order in which they follow it."""
+    arrays: list[np.ndarray] = []
 
     def put(array: np.ndarray) -> list[Any]:
-        name = str(len(arrays))
-        arrays[name] = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-        return [name, str(array.dtype), list(array.shape)]
+        arrays.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        return [str(array.dtype), list(array.shape)]
 
-    for call, kept in calls.items():
-        state = None if kept.state is None else [[put(part) for part in leaf] for leaf in kept.state]
-        described[call] = {"made": put(kept.made), "state": state}
-    header = json.dumps({"context": context, "calls": described}).encode()
-    file = io.BytesIO()
-    np.savez(file, header=np.frombuffer(header, np.uint8), **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
+    described = {
+        call: {
+            "made": put(kept.made),
+            "state": None if kept.state is None else [[put(part) for part in leaf] for leaf in kept.state],
+        }
+        for call, kept in calls.items()
+    }
+    return json.dumps({"context": context, "calls": described}).encode(), arrays
 
 
 def _unpacked(data: bytes, context: str) -> dict[str, Kept]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        header = json.loads(arrays["header"].tobytes())
-        if header["context"] != context:
-            return {}
+    at = 8 + int.from_bytes(data[:8], "big")
+    header = json.loads(data[8:at])
+    if header["context"] != context:
+        return {}
 
-        def get(described: list[Any]) -> np.ndarray:
-            name, dtype, shape = described
-            return np.frombuffer(arrays[name].tobytes(), np.dtype(dtype)).reshape(shape)
+    def get(described: list[Any]) -> np.ndarray:
+        nonlocal at
+        dtype, shape = np.dtype(described[0]), described[1]
+        array = np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape)
+        at += array.nbytes
+        return array
 
-        return {
-            call: Kept(
-                get(one["made"]),
-                None if one["state"] is None else tuple(tuple(get(part) for part in leaf) for leaf in one["state"]),
-            )
-            for call, one in header["calls"].items()
-        }
+    return {
+        call: Kept(
+            get(one["made"]),
+            None if one["state"] is None else tuple(tuple(get(part) for part in leaf) for leaf in one["state"]),
+        )
+        for call, one in header["calls"].items()
+    }

@@ -179,7 +179,7 @@ class Engine:
                 if self.journal is not None and self.journal.asked and not going.over:
                     self._keep(name, going)
         except Drain:
-            self._keep(name, going)
+            self._keep(name, going, leaving=True)
             raise
         self._keep(name, going)
         sampled, first = going.result(), requests[indices[0]]
@@ -225,9 +225,9 @@ class Engine:
         """Most tokens of a response."""
         return min(request.max_new or self.shape.response_tokens, self.shape.response_tokens)
 
-    def _keep(self, name: str, going: Call) -> None:
+    def _keep(self, name: str, going: Call, *, leaving: bool = False) -> None:
         if self.journal is not None:
-            self.journal.keep(name, going.kept())
+            self.journal.keep(name, going.kept(), leaving=leaving)
 
     def _judge(self, flat: Sequence[tuple[Request, Prompt, _Unjudged]]) -> list[Outcome]:
         """Outcomes in the order given. Each process judges its share of ordinals, then all learn all."""
