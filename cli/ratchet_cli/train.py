@@ -53,7 +53,7 @@ def trainer() -> None:
     "--devices",
     type=click.IntRange(1, 64),
     default=1,
-    help="Devices that the CPUs of each process count as; one for each CPU is often fastest.",
+    help="Devices that the CPUs of each process count as. Keep the number when you go on: bits depend on it.",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 def train(
@@ -68,6 +68,9 @@ def train(
     from ratchet_trainer.local import train as run
 
     name, job, processes = job_of(file, processes)
+    platform = os.environ.get("JAX_PLATFORMS") or "cpu"
+    if devices > 1 and platform != "cpu":
+        fail(os.EX_USAGE, f"--devices is for CPUs, and JAX_PLATFORMS is {platform}; leave out one of them")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -78,7 +81,7 @@ def train(
             gang += f" of {devices} devices" if devices > 1 else ""
             click.echo(f"{name}: {gang}, folder {folder.path}", err=True)
             code, message = run(folder, processes, until_step, Printer(), stop, devices=devices)
-            result = folder.result() | {"processes": processes, "devices": processes * devices}
+            result = folder.result() | {"processes": processes}
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
     except OSError as error:

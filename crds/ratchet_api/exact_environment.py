@@ -1,7 +1,7 @@
 """The variables that must stand before a trainer's Python starts: for bits that are the same everywhere, and for speed.
 
 One answer for whoever starts a trainer: the operator puts it into the pod, `ratchet train` into its processes, and a
-trainer that finds another environment starts itself again. Never taken from the machine.
+trainer that finds another environment starts itself again. What bits depend on is never taken from the machine.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Nodes:
         self._enqueue = enqueue
         self._watched = watched
         self._known: dict[str, Raw] = {}
-        self._last: dict[str, Raw] = {}  # node with a job on it -> its last state, for when it is gone
+        self._last: dict[str, Raw] = {}  # of nodes with a job on them: the last state, for when they are gone
+        self._before: dict[str, Raw] = {}  # the last state of another machine that had the name
         self._jobs: dict[str, set[Key]] = {}  # node -> jobs
         self._places: dict[Key, frozenset[str]] = {}
 
@@ -58,7 +59,7 @@ class Nodes:
         if not gone:
             self._known[name] = trim(node)
         if name in self._jobs and "status" in node:  # the event of a deletion, too, carries what the node said last
-            self._last[name] = trim(node)
+            self._note(name, trim(node))
         if self._known.get(name) != before:
             for key in tuple(self._jobs.get(name, ())):
                 self._enqueue(key)
@@ -72,8 +73,8 @@ class Nodes:
             self.hear(node, gone=False)
 
     async def of(self, kube: Kube, key: Key, pods: list[Raw]) -> dict[str, Raw | None]:
-        """Every node that `pods` are bound to. That one is absent is always read live: `gone` keeps what it said last.
-        One that cannot be read is left out.
+        """Every node that `pods` are bound to. That one is absent is always read live; what it said last, and what
+        another of its name said before it, stands in its value. One that cannot be read is left out.
         """
         bound: dict[str, bool] = {}
         for pod in pods:
@@ -83,16 +84,33 @@ class Nodes:
         if not self._watched:
             return {}
         live = [name for name, unwell in bound.items() if unwell or name not in self._known]
-        answers = await asyncio.gather(*(kube.get("Node", name) for name in live), return_exceptions=True)
         nodes: dict[str, Raw | None] = {name: self._known[name] for name in bound if name not in live}
+        heard = {name: self._last.get(name) for name in live}
+        answers = await asyncio.gather(*(kube.get("Node", name) for name in live), return_exceptions=True)
         for name, answer in zip(live, answers, strict=True):
             if isinstance(answer, Refused) and answer.status == 403:
                 continue
             if isinstance(answer, BaseException):
                 raise answer
-            nodes[name] = gone(self._last.get(name)) if answer is None else trim(answer)
-        self._last |= {name: node for name, node in nodes.items() if node is not None}
-        return nodes
+            nodes[name] = None if answer is None else trim(answer)
+            if self._last.get(name) is not heard[name]:
+                continue  # the watch has heard what is newer than this answer may be
+            if (state := nodes[name]) is not None:
+                self._note(name, state)
+        return {name: self._with_last_words(name, node) for name, node in nodes.items()}
+
+    def _note(self, name: str, state: Raw) -> None:
+        last = self._last.get(name)
+        if last is not None and last["metadata"].get("uid") != state["metadata"].get("uid"):
+            self._before[name] = last
+        self._last[name] = state
+
+    def _with_last_words(self, name: str, node: Raw | None) -> Raw | None:
+        if node is None and (last := self._last.get(name)) is not None:
+            node = last | {"absent": True}
+        elif node is not None:
+            self._last.setdefault(name, node)
+        return node | {"before": self._before[name]} if node is not None and name in self._before else node
 
     def leave(self, key: Key) -> None:
         """The job is gone."""
@@ -105,6 +123,7 @@ class Nodes:
             if not self._jobs[name]:
                 del self._jobs[name]
                 self._last.pop(name, None)
+                self._before.pop(name, None)
         for name in now - before:
             self._jobs.setdefault(name, set()).add(key)
         if now:
@@ -129,11 +148,6 @@ def trim(node: Raw) -> Raw:
             ]
         },
     }
-
-
-def gone(last: Raw | None) -> Raw | None:
-    """An absent node, as a snapshot has it: with what it said last, if anybody heard it."""
-    return None if last is None else last | {"absent": True}
 
 
 def _well(pod: Raw) -> bool:

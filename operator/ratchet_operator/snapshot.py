@@ -34,7 +34,8 @@ class Snapshot:
     applied again must wait for the pods of its predecessor. Both are complete lists. Every node that a pod in `pods` is
     bound to has a key in `nodes`. When the API server says that there is no such Node, its value is None, or its last
     state with `absent: true` where that is known: a machine that announced its end is often gone before its pods have
-    been seen to end. A node whose state could not be read is left out: it then counts as present and gives no evidence.
+    been seen to end. Where another machine had the name before, `before` is its last state. A node whose state could
+    not be read is left out: it then counts as present and gives no evidence.
     """
 
     now: str

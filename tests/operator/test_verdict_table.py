@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from plan_story import Story
+from plan_story import Story, node
 
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.views import Pod
@@ -65,6 +65,14 @@ def noticed_and_deleted(s):
     """Of a quick end only the last state of the node is left: its pods have not been seen to end."""
     s.shut_down("pool-a-1")
     s.nodes["pool-a-1"]["absent"] = True
+
+
+def noticed_and_replaced_by_its_namesake(s):
+    s.shut_down("pool-a-1")
+    s.later(10)
+    old = s.nodes["pool-a-1"]
+    young = node("pool-a-1", created=stamps.whole(s.now))
+    s.nodes["pool-a-1"] = young | {"before": old}
 
 
 def deleted_after_a_good_word(s):
@@ -207,6 +215,7 @@ TABLE = [
     (survivor_then_notice, "Preempted", "preemptions", "graceful"),
     (any_code_on_a_dying_node, "Preempted", "preemptions", "graceful"),
     (noticed_and_deleted, "Preempted", "preemptions", "graceful"),
+    (noticed_and_replaced_by_its_namesake, "Preempted", "preemptions", "graceful"),
     (node_deleted, "NodeLost", "preemptions", "abrupt"),
     (deleted_after_a_good_word, "NodeLost", "preemptions", "abrupt"),
     (node_replaced_by_its_namesake, "NodeLost", "preemptions", "abrupt"),

@@ -7,6 +7,7 @@ set the number of devices.
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import jax
@@ -44,6 +45,12 @@ def main() -> None:
     words = keys.row_words(0, list(range(PROMPTS)), [0] * PROMPTS)
     laid_out, samples = lay_out_prompts(prompts, PROMPTS, SLOTS), np.arange(SAMPLES)
     sampled = sampler.begin(params, keys.seed_words(0), laid_out, words, samples, TOKENS, 1.0).finish()
+    own = sampler.weights(params)
+    state = sampler.start(own, keys.seed_words(0), laid_out, words, samples, TOKENS)
+    decode = sampler._decode.lower(own, state, np.int32(0), np.float32(1), None, count=TOKENS).compile().as_text()
+    in_loop = [line for line in decode.splitlines() if "while/body" in line]
+    assert any(" dot(" in line for line in in_loop)
+    waits = sum(bool(re.search(r" (all-\w+|reduce-scatter|collective-permute)(-start)?\(", line)) for line in in_loop)
     tokens, behaviour = sampled.tokens.reshape(-1, TOKENS), sampled.log_probs.reshape(-1, TOKENS)
     rows = [Row(prompts[i // SAMPLES], tuple(map(int, tokens[i])), behaviour[i]) for i in range(PROMPTS * SAMPLES)]
     layout = Layout.of(len(rows), SAMPLES, learner.parts, SLOTS, TOKENS, len(rows) // learner.parts // int(PASSES))
@@ -64,6 +71,7 @@ def main() -> None:
         "tokens": tokens.tolist(),
         "mismatch": float(np.abs(behaviour - layout.of_rows(np.asarray(old), rows)).max()),
         "updates": found,
+        "collectivesPerToken": waits,
         "weights": float(sum(np.abs(np.asarray(x)).sum() for x in jax.tree.leaves(params))),
     }
     print(json.dumps(said))

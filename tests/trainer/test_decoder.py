@@ -34,7 +34,7 @@ def full_forward(policy: Policy, params):
     @jax.jit
     def logits(ids):
         model = policy.decoder(params)
-        hidden, _ = model(ids[None, None], jnp.arange(16)[None, None])
+        hidden, _ = model(ids[None, None], model.turns(jnp.arange(16)[None, None]))
         return model.logits(hidden)[0, 0]
 
     return lambda tokens: np.asarray(logits(jnp.array(tokens + [0] * (16 - len(tokens)))))[: len(tokens)]
@@ -62,7 +62,7 @@ def test_decoding_through_the_cache_equals_a_full_forward_pass(policy, params, f
     @jax.jit
     def decode(token, positions, own, t):
         model = policy.decoder(params)
-        hidden, own = model(token[..., None], positions[..., None], prompt, own, t)
+        hidden, own = model(token[..., None], model.turns(positions[..., None]), prompt, own, t)
         return model.logits(hidden)[:, :, 0], own
 
     token = np.broadcast_to(laid_out.last[:, None], (3, 2))

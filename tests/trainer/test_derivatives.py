@@ -64,7 +64,7 @@ def test_log_probabilities_and_entropy(temperature):
 
 
 def test_rotation():
-    by = turn(jnp.arange(24).reshape(2, 3, 4), Rope(100.0), 8)
+    by = turn(jnp.arange(24).reshape(2, 3, 4), Rope(100.0), 8, jnp.bool_(True))
     agree(rotate, draw((2, 3, 4, 2, 8)), by)
 
 

@@ -337,6 +337,39 @@ def test_a_trainer_in_another_environment_starts_again_in_its_own(tmp_path: Path
     assert "is of job one" in json.loads((tmp_path / "log").read_text())["message"]
 
 
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:23767: Connection reset by peer"), True),
+        (ValueError("INTERNAL: no such device"), False),
+        (ValueError("Connection of a reward function: refused"), False),
+        (OSError("UNAVAILABLE: a heartbeat"), False),
+    ],
+)
+def test_a_collective_that_breaks_while_it_is_started_is_a_lost_peer(monkeypatch, error, lost) -> None:
+    """As `make soak` met it: JAX raises a ValueError then, and not its own kind of error."""
+    import jax
+
+    from ratchet_trainer.app import _collective_broke
+
+    assert not _collective_broke(error), "one process has no peers"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert _collective_broke(error) == lost
+
+
+def test_a_trainer_whose_settings_for_speed_are_taken_away_goes_on_without(tmp_path, monkeypatch) -> None:
+    from ratchet_trainer import app
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    for name, value in app.exact_environment_of({"podTemplate": {}}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(app._REEXECUTED, "1")
+    app._reexecute_if_needed({"spec": {}})
+    monkeypatch.setenv("PYTHONHASHSEED", "1")
+    with pytest.raises(app.ConfigurationInvalid, match="PYTHONHASHSEED"):
+        app._reexecute_if_needed({"spec": {}})
+
+
 def test_a_hang_is_found_and_leaves_its_stacks(
     folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]]
 ) -> None:

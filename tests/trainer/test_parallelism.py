@@ -56,6 +56,13 @@ def test_a_spread_model_learns_what_it_learns_on_one_device() -> None:
     assert found["held"] == pytest.approx(1 / 4, rel=0.05)  # vectors are everywhere
 
 
+@pytest.mark.parametrize("mesh", [(2, 1, 1), (2, 2, 1)], ids=["data", "fsdp"])
+def test_devices_that_sample_rows_of_their_own_do_not_wait_for_one_another(mesh) -> None:
+    """Each collective is a wait for the slowest process, and there is a token every few milliseconds."""
+    assert numbers(*mesh, "float32", "no", 1)["collectivesPerToken"] == 0
+    assert numbers(4, 2, 2, "float32", "recompute", 2)["collectivesPerToken"] > 0, "products of parts are added"
+
+
 def test_bfloat16_keeps_the_masters_in_float32_and_the_ratio_near_one() -> None:
     alone, found = numbers(*ALONE), numbers(4, 2, 2, "bfloat16", "no", 1)
     assert found["mismatch"] <= 2e-2

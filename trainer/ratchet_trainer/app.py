@@ -129,12 +129,19 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
     raise AssertionError("leave does not return")
 
 
+_STATUSES = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "FAILED_PRECONDITION")
+
+
 def _collective_broke(error: BaseException) -> bool:
     """Whether an error of JAX means that another process is gone; what a device itself reports is no such error."""
     jax = sys.modules.get("jax")
-    if jax is None or not isinstance(error, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+    if jax is None or jax.process_count() == 1:
         return False
     text = str(error)
+    # A program that fails while it is being started raises a ValueError, which begins with its status.
+    failed_start = isinstance(error, ValueError) and text.partition(":")[0] in _STATUSES
+    if not failed_start and not isinstance(error, jax.errors.JaxRuntimeError):
+        return False
     signs = (
         "Gloo",
         "gloo",
@@ -153,9 +160,10 @@ def _reexecute_if_needed(job: dict[str, Any]) -> None:
     # Python reads its hash seed, XLA its thread count, and the allocator its settings, once at the start.
     wanted = SWIFT | {k: v for k, v in os.environ.items() if k in SWIFT} | exact_environment_of(job["spec"])
     wrong = {k: v for k, v in wanted.items() if os.environ.get(k) != v}
-    if not wrong:
+    again = os.environ.get(_REEXECUTED)
+    if not wrong or (again and wrong.keys() <= SWIFT.keys()):  # what something takes away every time
         return
-    if os.environ.get(_REEXECUTED):
+    if again:
         raise ConfigurationInvalid(
             f"the environment cannot be made exact: {', '.join(wrong)} change again at every start"
         )

@@ -21,8 +21,8 @@ FLAGS = ("JAX_", "XLA_", "LIBTPU_")
 """Variables that begin so may change bits; where compiled programs are kept does not."""
 
 DEVICE_COUNT = "--xla_force_host_platform_device_count="
-VERSION = "0.1.0"
-"""Version of the code that results depend on."""
+VERSION = "0.1.0+1"
+"""Version of the code that results depend on: raised with every change that changes bits."""
 
 
 def config_hash(spec: Spec, stage: int) -> str:

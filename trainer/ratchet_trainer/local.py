@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import http.client
 import json
+import math
 import os
 import random
 import shutil
@@ -117,6 +118,7 @@ class Folder:
             "streamSha256": hashlib.sha256((self.path / "metrics.jsonl").read_bytes()).hexdigest(),
             "exactSince": proof["identity"].get("exactSince"),
             "dtype": identity.dtype_of(proof["identity"]),
+            "devices": math.prod(proof["identity"]["topology"]["mesh"].values()),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,
             **({"miniBatch": control["pending"]["miniBatch"]} if "pending" in control else {}),
@@ -200,7 +202,9 @@ class Gang:
             }
         )
         if devices > 1:
-            shared["XLA_FLAGS"] = f"{XLA_FLAGS} {identity.DEVICE_COUNT}{devices}"
+            given = (os.environ.get("XLA_FLAGS") or XLA_FLAGS).split()
+            kept = [flag for flag in given if not flag.startswith(identity.DEVICE_COUNT)]
+            shared["XLA_FLAGS"] = " ".join([*kept, f"{identity.DEVICE_COUNT}{devices}"])
         gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
         if listener:
             gang.listeners.append(listener)

@@ -96,7 +96,8 @@ def pod_template(
 def environment(
     job: dict[str, Any], spec: Spec, number: int, placement: Placement, last_step: int
 ) -> list[dict[str, Any]]:
-    """Environment of the trainer: who it is, what its results depend on, then the user's own variables."""
+    """Environment of the trainer: who it is, what its results and its speed depend on, then the user's own variables,
+    which may replace those for speed."""
     meta = job["metadata"]
     fixed = {
         protocol.ENV_NAMESPACE: meta["namespace"],

@@ -81,11 +81,10 @@ class World:
         raw = self.snapshot.nodes[pod.node]
         if raw is None:
             return Node(pod.node, absent=True)
-        absent = bool(raw.get("absent"))
         created = raw["metadata"].get("creationTimestamp")
         if created and pod.bound_at and stamps.seconds(created) > stamps.seconds(pod.bound_at):
-            return Node(pod.node, absent=True)
-        return Node(pod.node, raw, absent)
+            return Node(pod.node, raw.get("before"), absent=True)
+        return Node(pod.node, raw, bool(raw.get("absent")))
 
     def own_pods(self, attempt: int) -> tuple[Pod, ...]:
         """This job's pods of one attempt."""

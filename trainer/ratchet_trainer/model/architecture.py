@@ -124,6 +124,11 @@ class Architecture:
             raise ValueError(f"rotary positions turn pairs: a head width of {self.head_width} is odd")
 
     @property
+    def ropes(self) -> tuple[Rope, ...]:
+        """The different rotary positions of its layers."""
+        return tuple(dict.fromkeys(layer.rope for layer in self.layers))
+
+    @property
     def projections(self) -> tuple[int, int, int]:
         """Widths of query, key and value side by side."""
         return self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.head_width

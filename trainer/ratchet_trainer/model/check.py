@@ -156,7 +156,7 @@ def logits_of(policy: Policy, params: Params, ids: np.ndarray) -> np.ndarray:
 def _logits(policy: Policy, params: Params, ids: jax.Array) -> jax.Array:
     model = policy.decoder(params)
     positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-    hidden, _ = model(ids[:, None], positions[:, None])
+    hidden, _ = model(ids[:, None], model.turns(positions[:, None]))
     return model.logits(hidden)[:, 0]
 
 
@@ -171,7 +171,7 @@ def greedy(policy: Policy, params: Params, prompts: list[tuple[int, ...]], count
         def one(carry: Any, t: jax.Array) -> Any:
             own, token = carry
             positions = (laid_out.length + t)[:, None, None]
-            hidden, own = model(token[:, None, None], positions, prompt, own, t)
+            hidden, own = model(token[:, None, None], model.turns(positions), prompt, own, t)
             token = jnp.argmax(model.logits(hidden)[:, 0, 0], -1).astype(jnp.int32)
             return (own, token), token
 

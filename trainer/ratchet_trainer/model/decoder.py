@@ -40,6 +40,7 @@ class Stream:
     at: jax.Array | int = 0
 
 
+Turns = tuple[Turn, ...]
 Streams = tuple[Stream, ...]
 """Side by side for each prompt: the rows of a pass are [P, all tokens of the prompt's streams]."""
 Tokens = tuple[jax.Array, jax.Array]
@@ -165,24 +166,31 @@ class Decoder(nnx.Module):
         self.head = None if a.tied else _matrix(jax.random.fold_in(keys[0], 1), a.width, a.vocabulary)
         self.architecture, self.how = a, how
 
+    def turns(self, positions: jax.Array) -> Turns:
+        """How `positions` [..., P, G or 1, T] turn, for each of the architecture's `ropes`; equal for all layers, and
+        best made before a loop that decodes."""
+        width, alive = self.architecture.head_width, self._alive()
+        return tuple(turn(positions, rope, width, alive) for rope in self.architecture.ropes)
+
     def __call__(
         self,
         tokens: jax.Array,
-        positions: jax.Array,
+        turns: Turns,
         prompt: kv_cache.Prompt | None = None,
         own: tuple[kv_cache.Pair, ...] | None = None,
         at: jax.Array | int = 0,
     ) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
-        """Hidden states [P, G, T, width] of tokens [P, G, T] at `positions` [P, G or 1, T], and their keys and values.
+        """Hidden states [P, G, T, width] of tokens [P, G, T] at the positions of `turns`, and their keys and values.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
         at..at+T-1, one number or int32[P], and see what is there before.
         """
-        a, by = self.architecture, self._turns(positions)
+        a = self.architecture
         x, cache = self._embedded(tokens), []
         for i, block in enumerate(self.blocks):
             past = (None, None) if prompt is None else (prompt.layers[i], prompt.length)
-            stream = Stream(tokens.shape, by[i], *past, None if own is None else own[i], at)
+            by = turns[a.ropes.index(a.layers[i].rope)]
+            stream = Stream(tokens.shape, by, *past, None if own is None else own[i], at)
             x, (kept,) = block(x, (stream,))
             x = self.how.rows(x)
             cache.append(kept)
@@ -193,12 +201,13 @@ class Decoder(nnx.Module):
         positions, equal in a group. `length` [P] slots of a prompt are real. One pass over the rows of both, so that a
         gradient is one product a matrix; if the computation says so, it keeps of each block its input alone."""
         a, shapes = self.architecture, (prompts[0].shape, responses[0].shape)
-        alive = responses[0][0, 0, 0] >= 0  # always
-        by = [self._turns(positions) for _, positions in (prompts, responses)]
+        alive = self._alive()
+        turns = [self.turns(positions) for _, positions in (prompts, responses)]
         tokens = jnp.concatenate([x.reshape(len(x), -1) for x, _ in (prompts, responses)], 1)
         x = self._embedded(tokens)
         for i, block in enumerate(self.blocks):
-            others = (by[0][i],), (by[1][i], None, length)
+            of_prompt, of_response = (by[a.ropes.index(a.layers[i].rope)] for by in turns)
+            others = (of_prompt,), (of_response, None, length)
             structure, weights = nnx.split(block)
             run = partial(_output, structure, shapes)
             x = recomputed(run, weights, x, others, alive) if self.how.recompute else run(weights, x, others)
@@ -206,11 +215,10 @@ class Decoder(nnx.Module):
         x = split(x.reshape(len(length), -1, a.width), tuple(g * t for _, g, t in shapes), 1)[1]
         return self.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
 
-    def _turns(self, positions: jax.Array) -> list[Turn]:
-        """Each layer's; layers that turn alike share one."""
-        a = self.architecture
-        by = {rope: turn(positions, rope, a.head_width) for rope in {layer.rope: None for layer in a.layers}}
-        return [by[layer.rope] for layer in a.layers]
+    def _alive(self) -> jax.Array:
+        """True while the weights are numbers, which no compiler can know. Of a vector, as those lie whole on every
+        device: nobody is asked."""
+        return jnp.isfinite(self.norm.scale[...][0])
 
     def _embedded(self, tokens: jax.Array) -> jax.Array:
         """Tokens [...] -> rows [M, width]."""

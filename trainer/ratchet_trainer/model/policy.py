@@ -66,7 +66,8 @@ class Policy:
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
-        _, layers = self.decoder(params)(*_bodies(prompts))
+        model, (tokens, positions) = self.decoder(params), _bodies(prompts)
+        _, layers = model(tokens, model.turns(positions))
         return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
 
     def hidden(self, params: Params, prompts: Prompts, responses: jax.Array) -> jax.Array:
@@ -115,9 +116,10 @@ def _bodies(prompts: Prompts) -> tuple[jax.Array, jax.Array]:
 
 @jax.custom_vjp
 def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of `tokens` [...] under softmax(logits [..., V] / temperature): log-probability and entropy in nats [...].
+    """Of `tokens` [...] in 0..V-1 under softmax(logits [..., V] / temperature): log-probability and entropy in nats
+    [...]. The logits are finite.
 
-    Differentiated by the logits, by hand: XLA's CPU backend scatters each chosen token's part into zeros otherwise.
+    Differentiated by the logits alone, and by hand: by itself each chosen token's part is scattered into zeros.
     """
     return _forward(logits, tokens, temperature)[0]
 

@@ -72,12 +72,13 @@ def decode(
     noise = lambda t: keys.gumbel(state.keys, t, vocabulary)  # noqa: E731
     ahead = count * state.token.size * vocabulary <= NOISE_AHEAD
     noises = jax.vmap(noise)(tokens) if ahead else None
+    positions = state.prompt.length + (tokens if tokens.ndim > 1 else tokens[:, None])
+    turns = model.turns(positions[..., None, None])
 
     def one(carry, now):
         own, token, done = carry
-        t, drawn = now
-        positions = (state.prompt.length + t)[:, None, None]
-        hidden, own = model(token[..., None], positions, state.prompt, own, t)
+        t, by, drawn = now
+        hidden, own = model(token[..., None], by, state.prompt, own, t)
         logits = model.logits(hidden[..., 0, :])
         drawn = noise(t) if drawn is None else drawn
         scaled = logits / temperature
@@ -90,7 +91,7 @@ def decode(
         out = jnp.where(done, FILLER, chosen), jnp.where(done, 0.0, log_prob), jnp.where(done, 0.0, entropy)
         return (own, out[0], done | jnp.isin(out[0], np.array(ends))), out
 
-    (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), (tokens, noises))
+    (own, token, done), outs = jax.lax.scan(one, (state.own, state.token, state.done), (tokens, turns, noises))
     made = jnp.stack([jnp.moveaxis(x.astype(jnp.float32), 0, -1) for x in outs])
     return Decoding(state.prompt, own, state.keys, token, done), made
 
