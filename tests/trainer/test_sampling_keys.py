@@ -12,7 +12,7 @@ from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.evaluate import Alone
 from ratchet_trainer.keys import Purpose
 from ratchet_trainer.rollout.requests import Engine, Shape
-from ratchet_trainer.rollout.sampler import CHUNK, Sampler
+from ratchet_trainer.rollout.sampler import CHUNK, Sampler, chunk_of
 from ratchet_trainer.rollout.types import Draw, Request, Rollout
 
 
@@ -96,3 +96,22 @@ def test_the_key_is_folded_in_the_documented_order() -> None:
 def test_numbers_beyond_64_bits_are_refused(number: int) -> None:
     with pytest.raises(ValueError, match="64 bits"):
         keys.words(number)
+
+
+def test_a_chunk_is_short_where_there_are_many_responses() -> None:
+    """A notice is heard between two of them."""
+    assert [chunk_of(rows, 100) for rows in (64, 1024, 1025, 4096, 12_000, 10**6)] == [16, 16, 8, 4, 1, 1]
+    assert chunk_of(12_000, 10) == 1
+    assert (chunk_of(64, 10), chunk_of(64, 10, equal=True), chunk_of(12_000, 10, equal=True)) == (10, 10, 10)
+    assert all(CHUNK % chunk_of(rows, 64) == 0 for rows in range(1, 40_000, 777))
+
+
+def test_the_size_of_a_chunk_changes_no_bit(monkeypatch, sampler, params) -> None:
+    requests = [train(ordinal, 10 + ordinal) for ordinal in range(3)]
+    whole = said(engine(sampler).sample(requests, params, 0))
+    monkeypatch.setattr("ratchet_trainer.rollout.sampler.CHUNK_TOKENS", 32)
+    counts = []
+    decode = Sampler.decode
+    monkeypatch.setattr(Sampler, "decode", lambda *a, **k: (counts.append(a[-1]), decode(*a, **k))[1])
+    assert said(engine(sampler).sample(requests, params, 0)) == whole
+    assert set(counts) == {4}

@@ -17,7 +17,7 @@ from ratchet_trainer import keys
 from ratchet_trainer.model.policy import Params, lay_out_prompts
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.refill import Refilling
-from ratchet_trainer.rollout.sampler import CHUNK, Sampled, Sampler
+from ratchet_trainer.rollout.sampler import Sampled, Sampler, chunk_of
 from ratchet_trainer.rollout.seats import Seats
 from ratchet_trainer.rollout.truncation import Truncation
 
@@ -35,7 +35,7 @@ def refilled_alike(
     parameters'. Three chunks are decoded."""
     made = jax.jit(partial(_pattern, shapes), out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
     params = jax.tree.map(_of_pieces, made)
-    count = min(CHUNK, slots)
+    count = chunk_of(at_a_time * samples, slots, equal=True)
 
     def sample(limits: list[int]) -> Sampled:
         """Prompts with these limits, the last of which is always the same."""

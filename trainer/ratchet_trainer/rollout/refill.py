@@ -16,7 +16,7 @@ import numpy as np
 from ratchet_trainer.model.policy import Params, Prompts
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.journal import Kept
-from ratchet_trainer.rollout.sampler import CHUNK, Call, Sampled, Sampler, sampled
+from ratchet_trainer.rollout.sampler import CHUNK, Call, Sampled, Sampler, chunk_of, sampled
 from ratchet_trainer.rollout.seats import FREE, Seats
 from ratchet_trainer.rollout.truncation import Truncation
 
@@ -48,7 +48,8 @@ class Refilling(Call):
         params = sampler.weights(params)
         self._sampler, self._params, self._temperature, self._cut = sampler, params, temperature, cut
         self._seed, self._prompts, self._words, self._samples = seed, prompts, row_words, samples.astype(np.uint32)
-        self._slots, self._count = slots, min(CHUNK, slots)
+        rows = len(seats.occupant) * len(samples)
+        self._slots, self._count = slots, chunk_of(rows, slots, equal=True)
         self._seats, self._endings = seats, endings
         self._at = np.zeros(len(seats.occupant), np.int32)
         self._made: list[np.ndarray] = []  # [3, slots, G, count], in time

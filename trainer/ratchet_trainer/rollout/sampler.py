@@ -25,7 +25,20 @@ from ratchet_trainer.rollout.journal import Kept
 from ratchet_trainer.rollout.truncation import Truncation
 
 CHUNK = 16
-"""Tokens decoded between two safe points."""
+"""Most tokens of a response that are decoded between two safe points."""
+CHUNK_TOKENS = 1 << 14
+"""Most of all responses: about a second of a small CPU. A notice is heard at a safe point."""
+
+
+def chunk_of(rows: int, slots: int, *, equal: bool = False) -> int:
+    """Tokens that so many responses of so many slots get between two safe points: a divisor of CHUNK, or all of fewer
+    slots. `equal`: there is no shorter chunk at the end."""
+    if equal and slots < CHUNK:
+        return slots
+    count = CHUNK
+    while count > 1 and rows * count > CHUNK_TOKENS:
+        count //= 2
+    return min(count, slots)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ class Sampler:
             if refills:
                 at = np.zeros(len(words), np.int32)
                 self._refill.lower(own, state, seed, laid_out, words, numbers, at.astype(bool)).compile()
-            for count in {min(CHUNK, slots), slots % CHUNK or min(CHUNK, slots)}:
+            most = chunk_of(prompts * samples, slots, equal=refills)
+            for count in {most, slots % most or most}:
                 self._decode.lower(own, state, at, np.float32(1), cut, count=count).compile()
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
@@ -216,7 +230,7 @@ class Sampling(Call):
 
     def advance(self) -> None:
         assert self._state is not None
-        count = min(CHUNK, self._slots - self._at)
+        count = min(chunk_of(self._endings.lengths.size, self._slots), self._slots - self._at)
         self._state, chunk = self._sampler.decode(
             self._params, self._state, self._at, self._temperature, self._cut, count
         )
