@@ -85,6 +85,9 @@ class Nodes:
             return {}
         live = [name for name, unwell in bound.items() if unwell or name not in self._known]
         nodes: dict[str, Raw | None] = {name: self._known[name] for name in bound if name not in live}
+        for name, node in nodes.items():
+            if node is not None:
+                self._note(name, node)
         heard = {name: self._last.get(name) for name in live}
         answers = await asyncio.gather(*(kube.get("Node", name) for name in live), return_exceptions=True)
         for name, answer in zip(live, answers, strict=True):
@@ -92,14 +95,14 @@ class Nodes:
                 continue
             if isinstance(answer, BaseException):
                 raise answer
-            nodes[name] = None if answer is None else trim(answer)
-            if self._last.get(name) is not heard[name]:
-                continue  # the watch has heard what is newer than this answer may be
-            if (state := nodes[name]) is not None:
+            nodes[name] = state = None if answer is None else trim(answer)
+            # What the watch has heard meanwhile may be newer than this answer.
+            if state is not None and self._last.get(name) is heard[name]:
                 self._note(name, state)
         return {name: self._with_last_words(name, node) for name, node in nodes.items()}
 
     def _note(self, name: str, state: Raw) -> None:
+        """Remembers the state of a node, and of another machine that had its name the last one."""
         last = self._last.get(name)
         if last is not None and last["metadata"].get("uid") != state["metadata"].get("uid"):
             self._before[name] = last
@@ -108,8 +111,6 @@ class Nodes:
     def _with_last_words(self, name: str, node: Raw | None) -> Raw | None:
         if node is None and (last := self._last.get(name)) is not None:
             node = last | {"absent": True}
-        elif node is not None:
-            self._last.setdefault(name, node)
         return node | {"before": self._before[name]} if node is not None and name in self._before else node
 
     def leave(self, key: Key) -> None:

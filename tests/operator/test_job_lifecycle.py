@@ -64,14 +64,20 @@ async def lists(world, count):
     await until("the periodic list", lambda: fault.hits == count)
 
 
-async def test_a_preemption_with_notice_costs_no_step(world):
+async def running_with_a_spare_pool(world) -> list[str]:
+    """The two nodes of a job that has made six steps and may go on; there is another pool for it."""
     await (await world.operator()).leads()
     world.kubelet.pace["sums"] = Pace(stop_at=6)
     await world.apply()
-    status = await world.running(step=6)
-    spare = await world.kubelet.add_pool("b")
-    node = next(name for name in world.kubelet.nodes if name not in spare)
+    await world.running(step=6)
+    taken = list(world.kubelet.nodes)
+    await world.kubelet.add_pool("b")
     world.kubelet.pace["sums"].stop_at = None
+    return taken
+
+
+async def test_a_preemption_with_notice_costs_no_step(world):
+    node, _ = await running_with_a_spare_pool(world)
     await world.kubelet.shut_down(node)
     status = await world.completed()
     assert (status["counters"]["preemptions"], status["counters"].get("failures", 0)) == (1, 0)
@@ -84,13 +90,7 @@ async def test_a_preemption_with_notice_costs_no_step(world):
 
 
 async def test_a_node_that_vanishes_is_told_from_a_failure(world):
-    await (await world.operator()).leads()
-    world.kubelet.pace["sums"] = Pace(stop_at=6)
-    await world.apply()
-    await world.running(step=6)
-    spare = await world.kubelet.add_pool("b")
-    world.kubelet.pace["sums"].stop_at = None
-    for node in [name for name in world.kubelet.nodes if name not in spare]:
+    for node in await running_with_a_spare_pool(world):
         await world.kubelet.remove_node(node)
     status = await world.completed()
     assert (status["counters"]["preemptions"], status["counters"].get("failures", 0)) == (1, 0)
@@ -100,13 +100,7 @@ async def test_a_node_that_vanishes_is_told_from_a_failure(world):
 
 async def test_a_machine_that_is_gone_right_after_its_notice_was_preempted(world):
     """Whoever looks finds neither the Node nor pods that say anything: the notice was heard, and counts."""
-    await (await world.operator()).leads()
-    world.kubelet.pace["sums"] = Pace(stop_at=6)
-    await world.apply()
-    await world.running(step=6)
-    spare = await world.kubelet.add_pool("b")
-    world.kubelet.pace["sums"].stop_at = None
-    node = next(name for name in world.kubelet.nodes if name not in spare)
+    node, _ = await running_with_a_spare_pool(world)
     await world.kubelet.announce(node)
     await world.kubelet.remove_node(node)
     status = await world.completed()

@@ -357,6 +357,13 @@ def test_a_collective_that_breaks_while_it_is_started_is_a_lost_peer(monkeypatch
     assert _collective_broke(error) == lost
 
 
+def test_a_number_of_devices_replaces_another_and_no_other_flag() -> None:
+    from ratchet_trainer.identity import DEVICE_COUNT, flags_with_devices
+
+    assert flags_with_devices(f"--xla_a=1 {DEVICE_COUNT}4 --xla_b", 2) == f"--xla_a=1 --xla_b {DEVICE_COUNT}2"
+    assert flags_with_devices(f"--xla_a=1 {DEVICE_COUNT}4") == "--xla_a=1"
+
+
 def test_a_trainer_whose_settings_for_speed_are_taken_away_goes_on_without(tmp_path, monkeypatch) -> None:
     from ratchet_trainer import app
 

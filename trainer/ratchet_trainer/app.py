@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ratchet_api.exact_environment import SWIFT
+from ratchet_api.exact_environment import swift_environment
 from ratchet_api.protocol import PORT, Exit
 from ratchet_trainer.environment import ENV_PARENT, Environment, exact_environment_of, read_environment, read_job_file
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
@@ -158,15 +158,16 @@ def _collective_broke(error: BaseException) -> bool:
 
 def _reexecute_if_needed(job: dict[str, Any]) -> None:
     # Python reads its hash seed, XLA its thread count, and the allocator its settings, once at the start.
-    wanted = SWIFT | {k: v for k, v in os.environ.items() if k in SWIFT} | exact_environment_of(job["spec"])
-    wrong = {k: v for k, v in wanted.items() if os.environ.get(k) != v}
+    wrong = {k: v for k, v in exact_environment_of(job["spec"]).items() if os.environ.get(k) != v}
     again = os.environ.get(_REEXECUTED)
-    if not wrong or (again and wrong.keys() <= SWIFT.keys()):  # what something takes away every time
-        return
-    if again:
+    if wrong and again:
         raise ConfigurationInvalid(
             f"the environment cannot be made exact: {', '.join(wrong)} change again at every start"
         )
+    if not again:  # what is for speed alone and taken away every time is done without
+        wrong |= swift_environment(os.environ)
+    if not wrong:
+        return
     log.info("starting again with %s", " ".join(f"{k}={v}" for k, v in wrong.items()))
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wrong | {_REEXECUTED: "1"})

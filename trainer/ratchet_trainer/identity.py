@@ -106,9 +106,15 @@ def check(stored: dict[str, Any], spec: Spec, now: dict[str, Any], step: int) ->
     return stored.get("exactSince")
 
 
+def flags_with_devices(flags: str, devices: int | None = None) -> str:
+    """XLA_FLAGS that make the CPUs of a process count as so many devices (None: as XLA decides), else unchanged."""
+    kept = [flag for flag in flags.split() if not flag.startswith(DEVICE_COUNT)]
+    return " ".join(kept if devices is None else [*kept, f"{DEVICE_COUNT}{devices}"])
+
+
 def _without_count(identity: dict[str, Any]) -> dict[str, Any]:
     """What mode Exact does not depend on is left out: how many devices there are, and in how many processes."""
-    flags = " ".join(f for f in identity["settings"].get("XLA_FLAGS", "").split() if not f.startswith(DEVICE_COUNT))
+    flags = flags_with_devices(identity["settings"].get("XLA_FLAGS", ""))
     topology = {k: v for k, v in identity["topology"].items() if k not in ("mesh", "processes")}
     return identity | {"settings": identity["settings"] | {"XLA_FLAGS": flags}, "topology": topology}
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet_api import protocol
-from ratchet_api.exact_environment import SWIFT
+from ratchet_api.exact_environment import swift_environment
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
 from ratchet_trainer import environment, identity, ledger
@@ -180,8 +180,8 @@ class Gang:
         (folder.local / "word").unlink(missing_ok=True)
         addresses = _addresses(processes)
         shared = (
-            SWIFT
-            | dict(os.environ)
+            os.environ
+            | swift_environment(os.environ)
             | environment.exact_environment_of(job["spec"])
             | {
                 "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
@@ -202,9 +202,7 @@ class Gang:
             }
         )
         if devices > 1:
-            given = (os.environ.get("XLA_FLAGS") or XLA_FLAGS).split()
-            kept = [flag for flag in given if not flag.startswith(identity.DEVICE_COUNT)]
-            shared["XLA_FLAGS"] = " ".join([*kept, f"{identity.DEVICE_COUNT}{devices}"])
+            shared["XLA_FLAGS"] = identity.flags_with_devices(os.environ.get("XLA_FLAGS") or XLA_FLAGS, devices)
         gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
         if listener:
             gang.listeners.append(listener)

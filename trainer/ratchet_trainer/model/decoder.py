@@ -189,8 +189,7 @@ class Decoder(nnx.Module):
         x, cache = self._embedded(tokens), []
         for i, block in enumerate(self.blocks):
             past = (None, None) if prompt is None else (prompt.layers[i], prompt.length)
-            by = turns[a.ropes.index(a.layers[i].rope)]
-            stream = Stream(tokens.shape, by, *past, None if own is None else own[i], at)
+            stream = Stream(tokens.shape, self._turn(turns, i), *past, None if own is None else own[i], at)
             x, (kept,) = block(x, (stream,))
             x = self.how.rows(x)
             cache.append(kept)
@@ -206,7 +205,7 @@ class Decoder(nnx.Module):
         tokens = jnp.concatenate([x.reshape(len(x), -1) for x, _ in (prompts, responses)], 1)
         x = self._embedded(tokens)
         for i, block in enumerate(self.blocks):
-            of_prompt, of_response = (by[a.ropes.index(a.layers[i].rope)] for by in turns)
+            of_prompt, of_response = (self._turn(of_stream, i) for of_stream in turns)
             others = (of_prompt,), (of_response, None, length)
             structure, weights = nnx.split(block)
             run = partial(_output, structure, shapes)
@@ -214,6 +213,10 @@ class Decoder(nnx.Module):
             x = self.how.rows(x)
         x = split(x.reshape(len(length), -1, a.width), tuple(g * t for _, g, t in shapes), 1)[1]
         return self.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
+
+    def _turn(self, turns: Turns, layer: int) -> Turn:
+        a = self.architecture
+        return turns[a.ropes.index(a.layers[layer].rope)]
 
     def _alive(self) -> jax.Array:
         """True while the weights are numbers, which no compiler can know. Of a vector, as those lie whole on every

@@ -121,17 +121,17 @@ def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.
 
     Differentiated by the logits alone, and by hand: by itself each chosen token's part is scattered into zeros.
     """
-    return _forward(logits, tokens, temperature)[0]
+    return _log_prob_forward(logits, tokens, temperature)[0]
 
 
-def _forward(logits, tokens, temperature):
+def _log_prob_forward(logits, tokens, temperature):
     log_probs = jax.nn.log_softmax(logits / temperature, -1)
     chosen = jnp.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]
     entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
     return (chosen, entropy), (log_probs, tokens, temperature, entropy)
 
 
-def _backward(kept, d):
+def _log_prob_backward(kept, d):
     log_probs, tokens, temperature, entropy = kept
     by_chosen, by_entropy = (x[..., None] / temperature for x in d)
     mine = jnp.arange(log_probs.shape[-1]) == tokens[..., None]
@@ -139,7 +139,7 @@ def _backward(kept, d):
     return jnp.where(mine, by_chosen, 0.0) - by_all, None, None
 
 
-log_prob_and_entropy.defvjp(_forward, _backward)
+log_prob_and_entropy.defvjp(_log_prob_forward, _log_prob_backward)
 
 
 def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Prompts:

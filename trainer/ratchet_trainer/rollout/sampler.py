@@ -6,6 +6,7 @@ process that holds a row matter. Rows are spread over the mesh axis `data`; what
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -173,24 +174,24 @@ class Sampler:
         return self._decode(params, state, np.asarray(at, np.int32), np.float32(temperature), cut, count=count)
 
 
-class Call:
+class Call(ABC):
     """A call of the sampler under way: `_state` is the decoding state, `_made` the chunks so far, each [3, ...]."""
 
     _state: Any
     _made: list[np.ndarray]
 
     @property
+    @abstractmethod
     def over(self) -> bool:
         """Whether all responses have ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self) -> None:
         """Makes the next chunk."""
-        raise NotImplementedError
 
+    @abstractmethod
     def result(self) -> Sampled:
         """The responses, once over."""
-        raise NotImplementedError
 
     def kept(self) -> Kept:
         """All that another process needs to go on."""
