@@ -70,7 +70,7 @@ def prompt_of(source: Source, tokenizer: Tokenizer, index: int, limit: int) -> P
             f"data set {source.name}, item {index}: the prompt has {len(tokens)} tokens, maxPromptTokens is {limit}; "
             f"raise it or leave the item out"
         )
-    return Prompt(tokens, item.answer)
+    return Prompt(tokens, item.answer, item.question)
 
 
 def answer_tokens(source: Source, tokenizer: Tokenizer, index: int, answer: str, limit: int) -> tuple[int, ...]:
