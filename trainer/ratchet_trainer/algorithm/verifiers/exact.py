@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 
+from ratchet_trainer.algorithm import types
 from ratchet_trainer.algorithm.outcome import Case, Outcome, graded
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
@@ -15,7 +16,7 @@ from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 VERSION = "2"
 
 
-def verify(spec: VerifierSpec, case: Case) -> Outcome:
+def verify_case(spec: VerifierSpec, case: Case) -> Outcome:
     found = extract(spec.extraction, case.response)
     return graded(float(same_text(found, str(case.item["answer"]))), found)
 
@@ -25,3 +26,9 @@ def same_text(found: str | None, expected: str) -> bool:
     if found is None or not expected.strip():
         return False
     return unicodedata.normalize("NFC", found).strip() == unicodedata.normalize("NFC", expected).strip()
+
+
+def verify(response: str, answer: str) -> types.Outcome:
+    """For callers that have texts, not cases."""
+    score = float(same_text(response, answer))
+    return types.Outcome(accuracy=score, score=score)

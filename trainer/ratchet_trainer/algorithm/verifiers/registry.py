@@ -40,7 +40,7 @@ def _plain(verify: Callable[[VerifierSpec, Case], Outcome]) -> Callable[[Verifie
 
 
 _TABLE: dict[str, Row] = {
-    "exact": Row(Extraction("whole"), _plain(exact.verify)),
+    "exact": Row(Extraction("whole"), _plain(exact.verify_case)),
     "number": Row(Extraction("lastNumber"), _plain(number.verify)),
     "choice": Row(Extraction("auto"), _plain(choice.verify)),
     "reasoningGym": Row(Extraction("auto"), reasoning_gym.build),
@@ -113,8 +113,8 @@ def build(spec: VerifierSpec) -> Verify:
 
     In the trainer's process only for what `verify_inline`; workers call it for the rest.
     """
-    made = _TABLE[spec.name].build or _module(spec.name).build
-    return made(spec)  # type: ignore[no-any-return]
+    made: Callable[[VerifierSpec], Verify] = _TABLE[spec.name].build or _module(spec.name).build
+    return made(spec)
 
 
 def deadline(spec: VerifierSpec) -> float:

@@ -58,7 +58,7 @@ def main(read: int, write: int, parent: int) -> None:
     while (frame := read_frame(read)) is not None:
         try:
             case = pickle.loads(frame)
-            reply = {"outcome": plain(verify(case))}
+            reply: dict[str, Any] = {"outcome": plain(verify(case))}
         except NoOutcome as error:
             reply = {"outcome": plain(anomaly(error.status)), "message": said(error)}
         except BaseException as error:

@@ -21,6 +21,9 @@ CLEAN = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
 """What a worker for programs of a model inherits of the environment: no secrets."""
 
 
+WORKER = "ratchet_trainer.algorithm.verifiers.worker"
+
+
 class Died(Exception):
     """The worker is gone, or speaks nonsense; the message continues the sentence "its process ..."."""
 
@@ -34,8 +37,7 @@ class WorkerProcess:
         os.set_blocking(self.writing, False)
         inherited = os.environ if spec.name != "code" else {n: os.environ[n] for n in CLEAN if n in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ratchet_trainer.algorithm.verifiers.worker"]
-            + [str(down_read), str(up_write), str(os.getpid())],
+            [sys.executable, "-m", WORKER, str(down_read), str(up_write), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -43,7 +45,7 @@ class WorkerProcess:
             start_new_session=True,
             env={
                 **inherited,
-                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path),
                 "PYTHONHASHSEED": "0",
                 # One thread each: there are as many workers as there is room for.
                 "OPENBLAS_NUM_THREADS": "1",
