@@ -7,11 +7,14 @@ answer that is empty is never met: saying nothing earns nothing.
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
-from ratchet_trainer.algorithm import types
 from ratchet_trainer.algorithm.outcome import Case, Outcome, graded
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+
+if TYPE_CHECKING:
+    from ratchet_trainer.algorithm import types
 
 VERSION = "2"
 
@@ -30,5 +33,7 @@ def same_text(found: str | None, expected: str) -> bool:
 
 def verify(response: str, answer: str) -> types.Outcome:
     """For callers that have texts, not cases."""
+    from ratchet_trainer.algorithm import types  # not above: workers must not import JAX
+
     score = float(same_text(response, answer))
     return types.Outcome(accuracy=score, score=score)
