@@ -54,3 +54,31 @@ def graded(score: float, extracted: str | None, *, threshold: float = 1.0, pure:
 def unparsable(extracted: str | None, *, pure: bool = True) -> Outcome:
     """No answer could be found or read: worth nothing."""
     return Outcome(accuracy=0.0, score=0.0, extracted=extracted, status="unparsable", pure=pure)
+
+
+class NoOutcome(Exception):
+    """A verifier knows that it has no outcome to give and that asking again would not help; the message says why."""
+
+    def __init__(self, message: str, status: Status = "crash"):
+        super().__init__(message)
+        self.status: Status = status
+
+
+def anomaly(status: Status) -> Outcome:
+    """What a case is worth whose verifier gave no outcome. Not pure: another run might get one."""
+    return Outcome(accuracy=0.0, score=0.0, status=status, pure=False)
+
+
+def outcome_from_json(data: Mapping[str, Any]) -> Outcome:
+    """The outcome that `dataclasses.asdict` was made of, however its numbers were written. Raises ValueError."""
+    try:
+        return Outcome(
+            accuracy=float(data["accuracy"]),
+            score=float(data["score"]),
+            extracted=data["extracted"],
+            parts={str(name): float(value) for name, value in data["parts"].items()},
+            status=data["status"],
+            pure=bool(data["pure"]),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"this is no outcome: {data!r:.200}") from error
