@@ -48,7 +48,7 @@ def item_of(row: Mapping[str, Any], columns: Columns, answers: bool = True) -> I
     said = _messages(prompt, asked) if listed else ()
     question = said[-1]["content"] if said else _text(prompt, asked)
     fields = {key: value for key, value in row.items() if key not in (asked, columns.answer)}
-    answer = _given_answer(row, columns)
+    answer = _given_answer(row, columns, needed=answers and not (said and said[-1]["role"] == "assistant"))
     if said and said[-1]["role"] == "assistant":
         if answer is None:
             answer = _text(said[-1]["content"], f"{asked}: the assistant's last message")
@@ -65,13 +65,13 @@ def item_of(row: Mapping[str, Any], columns: Columns, answers: bool = True) -> I
     return Item(question, answer, None if alone else said, fields)
 
 
-def _given_answer(row: Mapping[str, Any], columns: Columns) -> str | None:
-    """The text of the answer's key, None where there is no such key."""
+def _given_answer(row: Mapping[str, Any], columns: Columns, needed: bool) -> str | None:
+    """The text of the answer's key; None where there is no such key, or null in it and no answer is needed."""
     try:
         value = _at(row, columns.answer)
     except KeyError:
         return None
-    return _text(value, columns.answer, number=True)
+    return None if value is None and not needed else _text(value, columns.answer, number=True)
 
 
 def _at(row: Mapping[str, Any], key: str) -> Any:

@@ -88,7 +88,7 @@ class FileItems:
 
     def _kept(self, operation: Any) -> Any:
         """What an operation on the storage returns, tried again where the storage fails."""
-        from ratchet_trainer.checkpoint import with_retries  # here, because data sets are opened without checkpoints too
+        from ratchet_trainer.checkpoints.checkpoint import with_retries  # here, because data sets are opened without checkpoints too
 
         def tried() -> Any:
             try:
