@@ -65,7 +65,9 @@ def check_lengths(
         kept = np.nonzero(~too_long)[0]
         if not len(kept):
             raise ConfigurationInvalid(_said(source, lengths, limits, "items are too long"))
-        log.warning(_said(source, lengths, limits, "items are too long") + ". They are left out, as overlong: LeaveOut says")
+        log.warning(
+            _said(source, lengths, limits, "items are too long") + ". They are left out, as overlong: LeaveOut says"
+        )
         return Kept(source, kept)
     looked_at = min(source.size, LOOKED_AT)
     lengths = _measured(source, tokenizer, answer_limit is not None, Remembered(None), looked_at)
@@ -73,7 +75,10 @@ def check_lengths(
     if 2 * too_long.sum() > looked_at:
         raise ConfigurationInvalid(_said(source, lengths, limits, "items, the first ones, are too long"))
     if too_long.any():
-        log.warning(_said(source, lengths, limits, "items, the first ones, are too long") + ". They are left out: the next takes its place")
+        log.warning(
+            _said(source, lengths, limits, "items, the first ones, are too long")
+            + ". They are left out: the next takes its place"
+        )
     return Fitting(source, tokenizer, limits)
 
 
