@@ -108,7 +108,7 @@ def _text(value: Any, key: str, number: bool = False) -> str:
     if value is None:
         raise Refused(f"{key!r} is null; fill it in or leave the item out")
     if isinstance(value, bool):
-        raise Refused(f"{key!r} is {str(value).lower()}; write the text that is expected, for example \"yes\"")
+        raise Refused(f'{key!r} is {str(value).lower()}; write the text that is expected, for example "yes"')
     if isinstance(value, (int, float)):
         if number:
             return _number(value, key)

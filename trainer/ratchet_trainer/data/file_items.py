@@ -72,7 +72,9 @@ class FileItems:
     def item(self, index: int) -> Item:
         """Raises ConfigurationInvalid for a file that changed since, StorageUnavailable."""
         try:
-            return with_system(item_of(self._kept(lambda: self._rows.row(index)), self._spec, self._answers), self._system)
+            return with_system(
+                item_of(self._kept(lambda: self._rows.row(index)), self._spec, self._answers), self._system
+            )
         except Refused as refused:  # it was looked through, so it is another file now
             raise ConfigurationInvalid(f"data set {self.name}: {self.place(index)}: {refused}") from None
 
@@ -88,7 +90,8 @@ class FileItems:
 
     def _kept(self, operation: Any) -> Any:
         """What an operation on the storage returns, tried again where the storage fails."""
-        from ratchet_trainer.checkpoints.checkpoint import with_retries  # here, because data sets are opened without checkpoints too
+        # Here, because data sets are opened without checkpoints too.
+        from ratchet_trainer.checkpoints.checkpoint import with_retries
 
         def tried() -> Any:
             try:

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from ratchet_api.datasets import Dataset
 from ratchet_trainer.data.item import Item, Message
+from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.remembered import Remembered
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.data.prompt import Prompt
 
 __all__ = ["Item", "Message", "Source", "answer_tokens", "open_source", "place_of", "prompt_of", "where"]
 

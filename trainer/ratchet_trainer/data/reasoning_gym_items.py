@@ -36,9 +36,7 @@ class ReasoningGymItems:
 
     held = False
 
-    def __init__(
-        self, name: str, spec: ReasoningGym, system: str | None = None, remembered: Remembered | None = None
-    ):
+    def __init__(self, name: str, spec: ReasoningGym, system: str | None = None, remembered: Remembered | None = None):
         """Raises ConfigurationInvalid for a task or a setting that the library does not know."""
         self.name, self.size, self._spec, self._system = name, spec.size, spec, system
         self.remembered = remembered or Remembered(None)

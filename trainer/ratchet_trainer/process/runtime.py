@@ -101,6 +101,7 @@ class Runtime:
             self.compute_in(spec.model.dtype or "float32")
         self._exact_since: dict[str, Any] | None = None
         directory, local = Path(spec.checkpoint.directory), spec.checkpoint.local_directory
+        self.data_cache = directory / "data-index"  # what was found out about data files, for the next attempt
         self._checkpoints = Checkpoints(directory, environment.tag, spec.checkpoint.keep, self._identity)
         self.local = LocalTier(Path(local) if local else None, self.process)
         self.rollouts = RolloutJournal(

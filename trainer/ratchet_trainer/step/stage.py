@@ -21,7 +21,8 @@ from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
 from ratchet_trainer.algorithm.slots import DataFacts
-from ratchet_trainer.data.items import Source, check_lengths, open_source
+from ratchet_trainer.data.items import Source, open_source
+from ratchet_trainer.data.lengths import check_lengths
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
@@ -276,10 +277,15 @@ def open_stage(team: ProcessGroup, programs: Programs, spec: Spec, index: int) -
     stage = spec.stages[index]
     settings = stage.sft or stage.rl
     assert settings is not None  # the type's rules
-    source = open_source(spec.dataset(settings.dataset)) if team.process == 0 else None
-    if source is not None:
+    if programs.folder is not None:
+        programs.folder.check_positions(settings.max_prompt_tokens, settings.max_response_tokens)
+    source = None
+    if team.process == 0:
+        dataset, cache = spec.dataset(settings.dataset), getattr(team, "data_cache", None)
         answers = stage.sft.max_response_tokens if stage.sft else None
-        check_lengths(source, programs.tokenizer, settings.max_prompt_tokens, answers)
+        limits = settings.max_prompt_tokens, answers
+        alive = partial(team.enter, "compile")
+        source = check_lengths(open_source(dataset, cache), programs.tokenizer, *limits, cache, dataset.overlong, alive)
     facts = team.broadcast([source.digest, source.size] if source is not None else None)
     hash_ = sha256(said(stage))
     rows = spec.reproducibility.rows_per_shard

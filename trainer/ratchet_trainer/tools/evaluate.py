@@ -99,15 +99,16 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
 
 
 def held_out(spec: Spec, dataset: str, count: int) -> HeldOut:
-    """`count` items of a data set whose questions occur in none of the job's data sets; duplicates are counted in the
-    log.
+    """`count` items of a data set (of a file, at most so many) whose questions occur in no data set of the job that is
+    trained on, a generated one's own training items included; what is left out is counted in the log.
 
     Raises ConfigurationInvalid if there are none.
     """
     sources = [open_source(d) for d in spec.datasets]
     source = next(s for s in sources if s.name == dataset)
     if not isinstance(source, ReasoningGymItems):
-        raise ConfigurationInvalid(f"data set {dataset}: a file has no held-out items; evaluate on another file")
+        trained_on = {part.dataset for stage in spec.stages for part in (stage.sft, stage.rl) if part is not None}
+        sources = [s for s in sources if s.name in trained_on]
     found, left_out = source.held_out(count, sources)
     log.info("data set %s: %d candidates left out of the held-out items as duplicates", dataset, left_out)
     return HeldOut(source.name, source.digest, dict(found))
