@@ -23,7 +23,7 @@ import pytest
 from ratchet_api.job import parse_spec
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.checkpoints import checkpoint
-from ratchet_trainer.checkpoints.digests import PENDING
+from ratchet_trainer.checkpoints.digests import ON_HOST
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy
@@ -110,7 +110,7 @@ class MemoryRuntime:
             return None
         step, arrays, control, _, _ = self.commits[-1]
         placed = {
-            path: leaf if path.startswith(PENDING) else jax.device_put(leaf, shardings(path, leaf.shape))
+            path: leaf if path.startswith(ON_HOST) else jax.device_put(leaf, shardings(path, leaf.shape))
             for path, leaf in arrays.items()
         }
         return Saved(step, placed, control)

@@ -428,7 +428,7 @@ def _on_devices(arrays: Any, shardings: Callable[..., Any]) -> dict[str, jax.Arr
     import jax
 
     def one(path: str, leaf: Any) -> Any:
-        if path.startswith(digests.PENDING):
+        if path.startswith(digests.ON_HOST):
             return leaf
         return jax.make_array_from_callback(leaf.shape, shardings(path, leaf.shape), lambda index: leaf[index])
 

@@ -174,8 +174,10 @@ class Stage:
     source: Source | None
     facts: DataFacts
     programs: Programs
-    team: ProcessGroup = field(repr=False)
+    group: ProcessGroup = field(repr=False)
+    job: Spec = field(repr=False)
     rows_per_shard: int | None = None
+    evaluation_engines: dict[str, tuple[Engine, list[int]]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def settings(self) -> api.Sft | api.Rl:
@@ -198,6 +200,15 @@ class Stage:
         return resolve(self.rl)
 
     @cached_property
+    def judges(self) -> Judges:
+        """What is asked of every response. Raises ConfigurationInvalid."""
+        own = {r.name: reward_verifier(r) for r in self.rl.rewards if r.python is not None}
+        return Judges(self.verifiers, text_parts(self.rl.rewards), own)
+
+    def verification(self, judges: Judges) -> Verification:
+        return Verification(judges, self.group.directory, self.group.process, self.group.processes)
+
+    @cached_property
     def engine(self) -> Engine:
         """Samples as this stage does. Prompts are shared evenly among the devices."""
         rl, parts = self.rl, self.programs.learner.parts
@@ -212,26 +223,64 @@ class Stage:
         one = self.programs
         temperature = float(rl.temperature)
         return Engine(
-            self.team,
+            self.group,
             one.sampler,
             one.tokenizer,
             self.source,
             self.seed,
             shape,
             temperature,
-            self.team.rollouts,
+            self.group.rollouts,
             Truncation.of(rl.sampling),
             rl.sampling.stop,
+            self.verification(self.judges),
         )
+
+    def evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
+        """What answers an evaluation as this stage samples, and the items that it answers. *Collective.* Raises
+        ConfigurationInvalid if there are none that are held out."""
+        if evaluation.name not in self.evaluation_engines:
+            self.evaluation_engines[evaluation.name] = self._evaluation(evaluation)
+        return self.evaluation_engines[evaluation.name]
+
+    def _evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
+        source = None
+        if self.group.process == 0:
+            source = held_out_items(self.job, evaluation.dataset, evaluation.items, self.source_cache)
+        items = self.group.broadcast(list(source.items) if source is not None else None)
+        rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
+        prompts = min(len(items), (rl.prompts_in_flight or rl.prompts_per_step) if rl is not None else PROMPTS)
+        shape = Shape(
+            -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
+        )
+        greedy = evaluation.temperature is None and evaluation.samples == 1
+        temperature = evaluation.temperature or (rl.temperature if rl is not None and not greedy else "1")
+        engine = Engine(
+            self.group,
+            self.programs.sampler,
+            self.programs.tokenizer,
+            source,
+            self.seed,
+            shape,
+            float(temperature),
+            self.group.rollouts,
+            Truncation(top_k=1) if greedy else None,
+            rl.sampling.stop if rl is not None else (),
+            self.verification(Judges((verifier_of(self.job.dataset(evaluation.dataset)),))),
+        )
+        return engine, items
+
+    @property
+    def rows_per_update(self) -> int:
+        """Rows of one update's mini-batch."""
+        if self.spec.sft is not None:
+            return self.spec.sft.batch_size
+        return self.rl.prompts_per_step * self.rl.group_size // self.rl.updates_per_step
 
     @cached_property
     def layout(self) -> Layout:
         """How the rows of one update lie on the devices."""
-        if self.spec.sft is not None:
-            rows, group = self.spec.sft.batch_size, 1
-        else:
-            group = self.rl.group_size
-            rows = self.rl.prompts_per_step * group // self.rl.updates_per_step
+        rows, group = self.rows_per_update, self.spec.rl.group_size if self.spec.rl is not None else 1
         s = self.settings
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass
@@ -272,7 +321,7 @@ class Stage:
             self.engine.refills(params, self.rl.group_size)
 
 
-def open_stage(team: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
+def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
     settings = stage.sft or stage.rl
@@ -280,13 +329,13 @@ def open_stage(team: ProcessGroup, programs: Programs, spec: Spec, index: int) -
     if programs.folder is not None:
         programs.folder.check_positions(settings.max_prompt_tokens, settings.max_response_tokens)
     source = None
-    if team.process == 0:
-        dataset, cache = spec.dataset(settings.dataset), getattr(team, "data_cache", None)
+    if group.process == 0:
+        dataset, cache = spec.dataset(settings.dataset), getattr(group, "data_cache", None)
         answers = stage.sft.max_response_tokens if stage.sft else None
         limits = settings.max_prompt_tokens, answers
-        alive = partial(team.enter, "compile")
+        alive = partial(group.enter, "compile")
         source = check_lengths(open_source(dataset, cache), programs.tokenizer, *limits, cache, dataset.overlong, alive)
-    facts = team.broadcast([source.digest, source.size] if source is not None else None)
+    facts = group.broadcast([source.digest, source.size] if source is not None else None)
     hash_ = sha256(said(stage))
     rows = spec.reproducibility.rows_per_shard
-    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), programs, team, rows)
+    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), programs, group, spec, rows)
