@@ -164,6 +164,12 @@ class Dataset(ApiModel):
         """The source, where it is a file or a folder: these have `path` and `claim_name`."""
         return self.jsonl or self.parquet or self.hugging_face
 
+    @property
+    def kind(self) -> str:
+        """The source's name in the manifest."""
+        given = (self.reasoning_gym, self.jsonl, self.parquet, self.hugging_face)
+        return next(name for name, source in zip(SOURCES, given, strict=True) if source is not None)
+
 
 class WeightedDataset(ApiModel):
     """One data set of a mixture."""

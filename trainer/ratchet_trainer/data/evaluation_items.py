@@ -44,7 +44,7 @@ def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) ->
     sources: dict[str, Any] = {
         d.name: open_source(d, cache) for d in spec.datasets if d.name in trained_on or d.name == dataset
     }
-    training = [source for name, source in sources.items() if name in trained_on and _trains(source, name, dataset)]
+    training = [source for name, source in sources.items() if name in trained_on or not source.held]
     found, left_out = sources[dataset].held_out(count, training)
     if not found:
         raise ConfigurationInvalid(f"evaluation on data set {dataset}: it has no items that are held out")
@@ -54,9 +54,3 @@ def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) ->
         log.warning("data set %s: %d items are held out, %d were asked for", dataset, len(found), count)
     source = sources[dataset]
     return HeldOut(source.name, source.digest, dict(found))
-
-
-def _trains(source: Any, name: str, dataset: str) -> bool:
-    """Whether the items of a source are trained on: a file that is evaluated as it is trained on has none held out,
-    which `held_out` says."""
-    return True

@@ -90,9 +90,8 @@ class FileItems:
 
     def _kept(self, operation: Any) -> Any:
         """What an operation on the storage returns, tried again where the storage fails."""
-        from ratchet_trainer.checkpoints.checkpoint import (
-            with_retries,  # here, because data sets are opened without checkpoints too
-        )
+        # Here, because data sets are opened without checkpoints too.
+        from ratchet_trainer.checkpoints.checkpoint import with_retries
 
         def tried() -> Any:
             try:

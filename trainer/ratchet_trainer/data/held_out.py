@@ -49,8 +49,8 @@ def of_file(source: Any, training: Iterable[Any]) -> tuple[np.ndarray, int]:
     twice, overlap = int((~first & ~trained).sum()), int(trained.sum())
     if overlap or twice:
         log.warning(
-            "data set %s: of %d items, %d are left out of the evaluation because a data set that is trained on asks the "
-            "same, and %d because an item before asks the same",
+            "data set %s: of %d items, %d are left out of the evaluation because a data set that is trained on asks "
+            "the same, and %d because an item before asks the same",
             source.name, len(own), overlap, twice,
         )  # fmt: skip
     if not len(kept):

@@ -64,8 +64,8 @@ def _on_the_hub(folder: Path, split: str | None) -> list[Path]:
         other = sorted(p.name for p in folder.rglob("*") if p.suffix in NOT_READ and p.is_file())
         seen = f" (there is {', '.join(other[:5])})" if other else ""
         raise ConfigurationInvalid(
-            f"{folder}: no data set: neither {STATE} nor {SPLITS} of save_to_disk, nor {', '.join(READ)} files in it or "
-            f"in data/{seen}; load it with the datasets library and write it with save_to_disk or to_parquet"
+            f"{folder}: no data set: neither {STATE} nor {SPLITS} of save_to_disk, nor {', '.join(READ)} files in it "
+            f"or in data/{seen}; load it with the datasets library and write it with save_to_disk or to_parquet"
         )
     by_split: dict[str, list[Path]] = {}
     for path in found:

@@ -56,15 +56,15 @@ class JsonlRows:
         return f"{self.path}:{self._ends[index, 2]}"
 
     def row(self, index: int) -> dict[str, Any]:
-        """Raises Refused for a line that is no JSON object, ConfigurationInvalid if the file is another now, OSError."""
+        """Raises Refused for a line that is no JSON object, ConfigurationInvalid if the file changed, OSError."""
         start, end, _ = map(int, self._ends[index])
         line = os.pread(self._file, end - start, start)
         while len(line) < end - start and (more := os.pread(self._file, end - start - len(line), start + len(line))):
             line += more
         if _change_of(self._file) != self._changed:
             raise ConfigurationInvalid(
-                f"{self.path}: was written to while a run reads it; put changed data into another file and name it as a "
-                "data set of its own"
+                f"{self.path}: was written to while a run reads it; put changed data into another file and name it as "
+                "a data set of its own"
             )
         return parsed(line)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,36 +50,38 @@ def check_lengths(
     answer_limit: int | None,
     cache: Path | None = None,
     overlong: str | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Source:
-    """The source to train on, in which every item fits. `overlong` is the data set's setting.
+    """The source to train on, in which every item fits. `overlong` is the data set's setting; `alive` is called now and
+    then while a large file is measured.
 
     Raises ConfigurationInvalid that names the items which are too long, before a step is made that could not be made
     again with another limit."""
     limits = Limits(prompt_limit, answer_limit)
-    if source.held or overlong == "Refuse":
-        lengths = _measured(source, tokenizer, answer_limit is not None, Remembered(cache), source.size)
-        too_long = _too_long(lengths, limits)
-        if not too_long.any():
-            return source
-        if overlong != "LeaveOut":
-            raise ConfigurationInvalid(_said(source, lengths, limits, "items are too long"))
-        kept = np.nonzero(~too_long)[0]
-        if not len(kept):
-            raise ConfigurationInvalid(_said(source, lengths, limits, "items are too long"))
-        log.warning(
-            _said(source, lengths, limits, "items are too long") + ". They are left out, as overlong: LeaveOut says"
-        )
-        return Kept(source, kept)
-    looked_at = min(source.size, LOOKED_AT)
-    lengths = _measured(source, tokenizer, answer_limit is not None, Remembered(None), looked_at)
+    if not source.held and overlong != "Refuse":
+        return _generated(source, tokenizer, limits, alive)
+    lengths = _measured(source, tokenizer, answer_limit is not None, Remembered(cache), source.size, alive)
     too_long = _too_long(lengths, limits)
-    if 2 * too_long.sum() > looked_at:
-        raise ConfigurationInvalid(_said(source, lengths, limits, "items, the first ones, are too long"))
+    if not too_long.any():
+        return source
+    said = _said(source, lengths, limits, "items are too long")
+    if overlong != "LeaveOut" or too_long.all():
+        raise ConfigurationInvalid(said)
+    log.warning("%s. They are left out, as overlong: LeaveOut says", said)
+    return Kept(source, np.nonzero(~too_long)[0])
+
+
+def _generated(source: Source, tokenizer: Tokenizer, limits: Limits, alive: Callable[[], None]) -> Source:
+    """A source of items that cost milliseconds each, without those that are too long. Raises ConfigurationInvalid if
+    most of the first ones are."""
+    looked_at = min(source.size, LOOKED_AT)
+    lengths = _measured(source, tokenizer, limits.answer is not None, Remembered(None), looked_at, alive)
+    too_long = _too_long(lengths, limits)
     if too_long.any():
-        log.warning(
-            _said(source, lengths, limits, "items, the first ones, are too long")
-            + ". They are left out: the next takes its place"
-        )
+        said = _said(source, lengths, limits, "items, the first ones, are too long")
+        if 2 * too_long.sum() > looked_at:
+            raise ConfigurationInvalid(said)
+        log.warning("%s. They are left out: the next that fits takes the place of each", said)
     return Fitting(source, tokenizer, limits)
 
 
@@ -153,7 +156,9 @@ def _lengths(source: Source, tokenizer: Tokenizer, index: int, answers: bool) ->
     return len(prompt), len(tokenizer.encode_answer(item.answer)) if answers else 0
 
 
-def _measured(source: Source, tokenizer: Tokenizer, answers: bool, remembered: Remembered, count: int) -> np.ndarray:
+def _measured(
+    source: Source, tokenizer: Tokenizer, answers: bool, remembered: Remembered, count: int, alive: Callable[[], None]
+) -> np.ndarray:
     """Tokens of prompt and answer of the first items, int64[count, 2]. Raises ConfigurationInvalid that names the items
     that no prompt can be made of."""
     key = key_of("lengths", source.digest, tokenizer.digest, answers)
@@ -168,6 +173,8 @@ def _measured(source: Source, tokenizer: Tokenizer, answers: bool, remembered: R
         except ConfigurationInvalid as error:
             faults.add(where(source, index), str(error).removeprefix(f"{place_of(source, index)}: "))
         done = index + 1
+        if done % AT_ONCE == 0:
+            alive()
         if not faults and (done % AT_ONCE == 0 or done == count):
             remembered.keep(key, {"lengths": lengths[:done]})
     if faults:

@@ -101,7 +101,7 @@ class Runtime:
             self.compute_in(spec.model.dtype or "float32")
         self._exact_since: dict[str, Any] | None = None
         directory, local = Path(spec.checkpoint.directory), spec.checkpoint.local_directory
-        self.directory, self.data_cache = directory, directory / "data-cache"
+        self.directory, self.data_cache = directory, directory / "data-index"
         self._checkpoints = Checkpoints(directory, environment.tag, spec.checkpoint.keep, self._identity)
         self.local = LocalTier(Path(local) if local else None, self.process)
         self.rollouts = RolloutJournal(

@@ -337,6 +337,10 @@ class Stage:
 def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
+    settings = stage.sft or stage.rl
+    assert settings is not None, "the type's rules"
+    if programs.folder is not None:
+        programs.folder.check_positions(settings.max_prompt_tokens, settings.max_response_tokens)
     source = None
     if group.process == 0:
         source = _source(group, programs, spec, stage)
