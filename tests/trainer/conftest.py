@@ -97,6 +97,16 @@ class MemoryRuntime:
     def alive(self) -> None:
         """Nobody waits."""
 
+    def ended_stages(self) -> list[dict[str, Any]]:
+        return [boundary for *_, boundary in self.commits if boundary]
+
+    def pin(self, steps: set[int]) -> None:
+        self.pinned = steps
+
+    def weights(self, step: int, shardings: Callable[..., Any]) -> dict[str, Any]:
+        arrays = next(a for s, a, c, *_ in self.commits if s == step and "pending" not in c)
+        return {k: jax.device_put(v, shardings(k, v.shape)) for k, v in arrays.items() if k.startswith("params/")}
+
     def tell(self, **shown: Any) -> None:
         self.told |= shown
 

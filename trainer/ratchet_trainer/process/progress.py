@@ -63,6 +63,7 @@ class Progress:
             "draining": False,
             "exactSince": None,
             "learning": None,
+            "artifacts": [],
             "parts": {},
         }
 

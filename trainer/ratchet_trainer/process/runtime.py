@@ -263,6 +263,44 @@ class Runtime:
         if told is not None:
             raise _ERRORS[told[0]](told[1], told[2]) if told[0] == "Fenced" else _ERRORS[told[0]](told[1])
 
+    def weights(self, step: int, shardings: Callable[..., Any]) -> dict[str, Any]:
+        """The arrays of the policy of an earlier step, on the devices. *Collective.* Raises CheckpointUnreadable."""
+        from ratchet_trainer.checkpoints.journal import Commit
+
+        rows = None
+        if self.process == 0:
+            rows = [vars(c) for c in self._checkpoints.candidates() if c.step == step and "-u" not in c.path]
+        for row in self.broadcast(rows):
+            commit = Commit(**row)
+            proof = self._checkpoints.read_proof(commit)
+            content = self._checkpoints.read(commit, proof) if proof is not None else None
+            if all(self.gather(content is not None)):
+                assert content is not None
+                own = {path: leaf for path, leaf in content.arrays.items() if path.startswith(digests.WEIGHTS)}
+                return _on_devices(own, shardings)
+        raise CheckpointUnreadable(
+            f"{self._checkpoints.directory}: the weights of step {step}, which a stage starts from, are not there or "
+            "cannot be read; restore that step from a copy, or let the stage start from previous"
+        )
+
+    def ended_stages(self) -> list[dict[str, Any]]:
+        """The boundaries of the newest lineage, {stage, step, rule}. *Collective.*"""
+        found = [c.boundary for c in self._checkpoints.candidates() if c.boundary] if self.process == 0 else None
+        return list(self.broadcast(found))
+
+    def pin(self, steps: set[int]) -> None:
+        """Steps whose checkpoints are kept besides the newest ones, from the next commit on."""
+        self._checkpoints.pinned = steps
+
+    def host_copies(self, arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+        """Arrays whose path begins so, whole, on process 0; empty on the others. *Collective.*"""
+        own = {path: leaf for path, leaf in arrays.items() if path.startswith(prefix)}
+        return digests.host_copies(own, self.process == 0) if self.process == 0 or _spread(own) else {}
+
+    def on_first(self, operation: Callable[[], None]) -> None:
+        """Runs an operation on process 0; what it raises is raised on all. *Collective.*"""
+        self._collectively(operation)
+
     def _restore_commit(self, row: dict[str, Any], shardings: Callable[..., Any]) -> Saved | None:
         from ratchet_trainer.checkpoints.journal import Commit
 
