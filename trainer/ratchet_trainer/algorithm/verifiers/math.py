@@ -30,7 +30,7 @@ _TOO_MUCH = re.compile(
     rf"|(?:\^|\*\*)\s*[{{(]*\s*[-+]?[0-9]{{{EXPONENT_DIGITS_MAX + 1},}}"
     r"|(?:\^|\*\*)\s*(?:[{(][^{}()]*|[0-9A-Za-z]+\s*)(?:\^|\*\*)"  # towers of exponents
     r"|![!\s)}]*!"  # factorials of factorials
-    r"|\\(?:sum|prod|int|lim)\b"
+    r"|\\(?:sum|prod|int|lim)(?![A-Za-z])"
 )
 _FACTORIAL = re.compile(r"([0-9]+)\s*!|\)\s*!|\}\s*!")
 

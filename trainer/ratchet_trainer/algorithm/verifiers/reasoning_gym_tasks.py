@@ -90,7 +90,7 @@ TASKS: dict[str, Task] = {
     "n_queens": Task("scorer", r"[_Q](\s[_Q])*", _NO_EVAL),
     "palindrome_generation": Task("scorer", r"[A-Za-z]+"),
     "palindrome_partitioning": Task("scorer", _JSON_LIST),
-    "polynomial_multiplication": Task("scorer", _POLYNOMIAL, _NO_EVAL),
+    "polynomial_multiplication": Task("scorer", r"(?:[0-9 +\-*]|(?<![A-Za-z])[A-Za-z](?![A-Za-z0-9_]))+", _NO_EVAL),
     "quantum_lock": Task("scorer", r"[ABC](\s*(→|->)\s*[ABC])*", "it reads every A, B and C of a text as a button"),
     "shortest_path": Task("scorer", r"(up|down|left|right)(\s+(up|down|left|right))*|infeasible"),
     "simple_integration": Task("scorer", _POLYNOMIAL, _NO_EVAL),
