@@ -13,7 +13,7 @@ from ratchet_trainer.algorithm.advantage.group import GroupAdvantage, group_adva
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.objective.drift import Kl
-from ratchet_trainer.algorithm.slots import Context, CriticSettings, Judged
+from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
 from ratchet_trainer.algorithm.types import Batch, Draw, Group, Outcome, Request, Rollout
 from ratchet_trainer.data.prompt import Prompt
 
@@ -103,9 +103,9 @@ def test_statistics_are_summed_in_one_order() -> None:
 
 
 def test_drift_comes_off_the_reward_of_real_tokens_only() -> None:
-    judged = Judged(old=np.array([[-1.0, -2.0, 0.0]]), reference=np.array([[-1.5, -1.0, 0.0]]))
+    outputs = ModelOutputs(old=np.array([[-1.0, -2.0, 0.0]]), reference=np.array([[-1.5, -1.0, 0.0]]))
     real = real_tokens(np.array([2]), 3)
-    off = penalties(Kl.of("k1", 0.1, None), judged, real)
+    off = penalties(Kl.of("k1", 0.1, None), outputs, real)
     np.testing.assert_allclose(off, [[0.05, -0.1, 0]])
     assert off.dtype == np.float64
 
@@ -124,17 +124,17 @@ def groups() -> list[Group]:
     return found
 
 
-def assigned(slot: Any, judged: Judged) -> Batch:
+def assigned(slot: Any, outputs: ModelOutputs) -> Batch:
     ctx = Context(0, 1, 0, Rl(dataset="d", maxResponseTokens=4))
     with pytest.raises(StopIteration) as stop:
-        next(slot.assign(groups(), judged, ctx))
+        next(slot.assign(groups(), outputs, ctx))
     return stop.value.value
 
 
 def test_a_group_is_compared_after_drift_came_off() -> None:
     old, reference = np.full((4, 4), -1.0), np.full((4, 4), -1.5)
     penalty = Kl.of("k1", 0.1, None)
-    batch = assigned(GroupAdvantage("mean", penalty=penalty), Judged(old, reference))
+    batch = assigned(GroupAdvantage("mean", penalty=penalty), ModelOutputs(old, reference))
     # A response loses 0.05 a token: rewards 0.85, -0.05 and -0.1, -0.1.
     np.testing.assert_allclose(batch.advantages[:, 0], [0.45, -0.45, 0, 0], atol=1e-12)
     assert batch.advantages[1].tolist()[1:] == [0, 0, 0], "nothing where no token is"
@@ -144,12 +144,12 @@ def test_a_group_is_compared_after_drift_came_off() -> None:
 def test_a_critic_is_asked_before_and_told_after() -> None:
     values = np.where(real_tokens(np.array([3, 1, 2, 2]), 4), 0.25, 0.0)
     critic = CriticSettings(0.2, None)
-    batch = assigned(Gae(1.0, 1.0, critic), Judged(values=values))
+    batch = assigned(Gae(1.0, 1.0, critic), ModelOutputs(values=values))
     np.testing.assert_allclose(batch.returns, [[1, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4], atol=1e-12)
     raw = np.where(values > 0, batch.returns - values, 0)
     np.testing.assert_allclose(batch.advantages, whitened(raw, values > 0))
     # With drift taken off at each token, the returns are sums of what is left from there on.
-    drift = Judged(np.full((4, 4), -1.0), np.full((4, 4), -1.5), values)
+    drift = ModelOutputs(np.full((4, 4), -1.0), np.full((4, 4), -1.5), values)
     batch = assigned(Gae(1.0, 1.0, critic, Kl.of("k1", 0.1, None)), drift)
     np.testing.assert_allclose(batch.returns[0], [0.85, 0.9, 0.95, 0], atol=1e-12)
     np.testing.assert_allclose(batch.returns[3], [-0.1, -0.05, 0, 0], atol=1e-12)
@@ -165,4 +165,4 @@ def test_a_critic_is_asked_before_and_told_after() -> None:
     ],
 )
 def test_a_group_whose_tokens_all_earn_nothing_is_not_trained(slot: Any, fates: list[str]) -> None:
-    assert [slot.fate(group).fate for group in groups()] == fates
+    assert [slot.disposition(group).disposition for group in groups()] == fates

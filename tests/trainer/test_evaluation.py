@@ -71,7 +71,7 @@ def test_held_out_items_are_in_no_data_set_of_the_job(trained) -> None:
 
 
 def test_what_cannot_be_evaluated_is_said(trained) -> None:
-    with pytest.raises(ConfigurationInvalid, match="data set file: a file has no held-out items"):
+    with pytest.raises(ConfigurationInvalid, match="no stage uses data set file, so its lengths"):
         evaluate_checkpoint(trained.spec, trained, "file", 10)
     with pytest.raises(ConfigurationInvalid, match="no stage uses data set more"):
         evaluate_checkpoint(trained.spec, trained, "more", 10)

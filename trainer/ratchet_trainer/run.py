@@ -1,8 +1,8 @@
-"""The training loop: select prompts, generate, verify, expand, reward, advantage, update, observe, record, advance.
+"""The training loop: select, generate, verify, reward, expand, advantage, update, observe, evaluate, record, advance.
 
 Reads as the algorithm does. It decides the order of things and nothing else: which prompts, what they are worth and how
-the policy moves is said by the six slots of a method (`slots`, `methods`); what survives a preemption, by `state` and
-`commits`; how processes agree, by the runtime.
+the policy moves is said by the six slots of a method (`algorithm.slots`, `algorithm.methods`); what survives a
+preemption, by `step.state` and `step.commits`; how processes agree, by the runtime.
 
 A step makes a complete state from a complete state. Leaving is possible at safe points: before the first update of a
 step the state before it stands, after that the step is finished if there is time, else left in its middle (`pending`).
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ratchet_trainer.algorithm.slots import Context
-from ratchet_trainer.algorithm.types import Draw, Group, Request, Rollout
+from ratchet_trainer.algorithm.slots import Context, SlotState
+from ratchet_trainer.algorithm.types import Group, Request, Rollout, StepSamples
 from ratchet_trainer.errors import ConfigurationInvalid, Drain
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
@@ -29,8 +29,11 @@ from ratchet_trainer.rollout.rollout_journal import context_of
 from ratchet_trainer.step import advance, nonfinite, sft
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
-from ratchet_trainer.step.old_logprobs import judge
+from ratchet_trainer.step.evaluations import Evaluations, due
+from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
+from ratchet_trainer.step.old_logprobs import model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
+from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
 from ratchet_trainer.step.state import StageState, State, chain, metric_line
 from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
@@ -61,6 +64,9 @@ class Run:
         self.programs: Programs
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.pace = Pace()
+        self.evaluations = Evaluations(runtime)
+        self.samples = SampleBook(runtime)
+        self.latest: StepSamples | None = None  # what the step just made sampled
         self.stage: Stage
         self.state: State
 
@@ -89,6 +95,7 @@ class Run:
             state, metrics, timing = step(self.state)
             self.runtime.spend("other")
             self.state = self.advance(self.record(state, metrics), metrics)
+            self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
@@ -108,70 +115,105 @@ class Run:
         # Update.
         self.runtime.enter("update")
         state, pending = self.update(replace(state, pending=None), pending)
-        groups, updates = pending.groups, pending.updates
+        samples, updates = pending.samples, pending.updates
 
         # Observe.
-        selection = method.selection.observe(pending.selection, groups, ctx)
-        metrics = rl_metrics(groups, updates, pending.values, state.reference is not None)
+        selection = method.selection.observe(pending.selection, samples, ctx)
+        metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
+        state = replace(
+            state,
+            next_ordinal=state.next_ordinal + pending.drawn,
+            selection=selection,
+            expansion=pending.expansion,
+        )
+
+        # Evaluate, and move the reference.
+        metrics |= self.evaluated(state, pending, ctx.step)
         judgement = method.reference.after(metrics, ctx)
         if judgement != "keep":
             reference = self.programs.learner.copied(trained(state.params))
             state = replace(state, reference=reference, reference_version=ctx.step)
         if judgement == "reset+optimizer":
             state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
-        state = replace(
-            state,
-            step=ctx.step,
-            next_ordinal=state.next_ordinal + pending.drawn,
-            selection=selection,
-            expansion=pending.expansion,
-        )
+        state = replace(state, step=ctx.step)
+        self.samples.keep(self.stage, state.stage.start_step, ctx.step, samples)
+        self.latest = samples
         timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
         # What an earlier attempt has sampled is no work of this one.
-        timing["generatedTokens"] = sum(len(r.response) for g in groups for r in g.rollouts) if begun is None else 0
+        made = sum(len(r.response) for g in samples.groups for r in g.rollouts)
+        timing["generatedTokens"] = made if begun is None else 0
         return state, metrics, timing
 
     def batch(self, state: State, ctx: Context) -> Pending:
-        """What the step is to learn from: rollouts that are judged, and what each of their tokens earns."""
+        """What the step is to learn from: verified and rewarded rollouts, and what each of their tokens earns."""
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
         ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
+        reward = lambda group: method.rewards.score(group, ctx)  # noqa: E731
 
         self.runtime.rollouts.bind(self.here(state))
 
         # Select prompts.
         need = self.stage.rl.prompts_per_step
-        selection, requests = ask(method.selection.plan(state.selection, facts, need, ctx))
+        selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
         requests = method.expansion.first(state.expansion, requests, ctx)
-        drawn = [r.draw for r in requests]
+        drawn = len(requests) + len(ready)
 
         # Generate and verify.
         rollouts = engine.sample(requests, state.params, state.step)
 
-        # Expand: what else is sampled, further prompts included.
-        def more(n: int) -> list[Draw]:
-            nonlocal selection
-            later = replace(ctx, next_ordinal=state.next_ordinal + len(drawn))
-            selection, further = ask(method.selection.plan(selection, facts, n, later))
-            drawn.extend(r.draw for r in further)
-            return [r.draw for r in further]
+        # Reward.
+        groups = [reward(group) for group in (*ready, *grouped(requests, rollouts))]
 
-        expansion, groups = ask(method.expansion.run(state.expansion, grouped(requests, rollouts), more, ctx))
+        # Expand: what else is sampled, verified and rewarded, further prompts included.
+        def more(n: int) -> list[Request]:
+            nonlocal selection, drawn
+            later = replace(ctx, next_ordinal=state.next_ordinal + drawn)
+            selection, further, _ = ask(method.selection.plan(selection, facts, n, later))
+            drawn += len(further)
+            return method.expansion.first(state.expansion, further, later)
 
-        # Reward, then advantage: on the rewards, and on what the models say of the rollouts.
-        groups = [method.rewards.score(group, ctx) for group in groups]
+        expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+
+        # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
-        parts, judged = judge(self.stage, state, [r for g in groups for r in g.rollouts])
-        batch = ask(method.advantage.assign(groups, judged, ctx))
-        groups = [method.advantage.fate(group) for group in groups]
+        parts, outputs = model_outputs(self.stage, state, samples.rollouts)
+        batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
+        samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
         values = None if state.critic is None else ()
-        return Pending(groups, selection, expansion, len(drawn), batch, parts, values=values)
+        return Pending(samples, selection, expansion, drawn, batch, parts, values=values)
+
+    def evaluated(self, state: State, pending: Pending, step: int) -> Metrics:
+        """What the evaluations that are due after `step` say of the state's weights; none are due in most steps. Who is
+        told to go leaves with the step's updates made, and evaluates again."""
+        due = self.evaluations.due(step, state.stage, self.stage)
+        if not due:
+            return {}
+        if self.leaving is not None:  # the step was finished because there was time for its updates alone
+            self.state = self.state_of(state, pending)
+            raise self.leaving
+        try:
+            return self.evaluations.metrics(due, self.stage, state, step)
+        except Drain:
+            self.state = self.state_of(state, pending)
+            raise
+
+    def state_of(self, state: State, pending: Pending) -> State:
+        """The state in the middle of a step, whose updates stand as far as they are made."""
+        before = self.state
+        return replace(
+            state,
+            next_ordinal=before.next_ordinal,
+            selection=before.selection,
+            expansion=before.expansion,
+            pending=written(pending, self.stage),
+        )
 
     def update(self, state: State, pending: Pending) -> tuple[State, Pending]:
         """The step's mini-batches, one after the other, each used up by the update that it is for."""
         for part in pending.left:
             self.before_update(state, pending)
             calls, began = pending.calls, time.monotonic()
-            state, pending = learn(self, state, pending, part)
+            state, pending = learn(self.stage, self.runtime, state, pending, part)
             if pending.calls > calls:
                 self.pace.took(time.monotonic() - began)
         return state, pending
@@ -203,7 +245,7 @@ class Run:
             self.programs.tokenizer,
             stage.facts,
             stage.seed,
-            state.selection,
+            state.selection.plain,
             stage.spec.sft,
         )
         self.runtime.enter("update")
@@ -221,7 +263,7 @@ class Run:
         )
         timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
-            nonfinite.skip_or_fail(self, "policy", found, rows, {})
+            nonfinite.skip_or_fail(self.stage, self.runtime, state.step + 1, "policy", found, rows, {})
             timing["skippedUpdates"] = 1
         state = replace(
             state,
@@ -229,9 +271,14 @@ class Run:
             updates=state.updates + 1 - timing["skippedUpdates"],
             params=params,
             optimizer=moments,
-            selection=position,
+            selection=SlotState(position),
         )
-        return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
+        metrics = {"train/loss": found["loss"], "train/tokens": float(tokens)}
+        due = self.evaluations.due(state.step, state.stage, stage)
+        if due:
+            self.runtime.rollouts.bind(self.here(state))
+            metrics |= self.evaluations.metrics(due, stage, state, state.step)
+        return state, metrics, timing
 
     def here(self, state: State) -> str:
         """What decides all that is sampled in the step after `state`."""
@@ -244,11 +291,22 @@ class Run:
         line = metric_line(state.step, state.stage.name, metrics)
         return replace(state, lines=(*state.lines, line), metrics_digest=chain(state.metrics_digest, line))
 
+    def tell_of_learning(self) -> None:
+        """Says whether the stage learns; where it does not, what was sampled is kept to be looked at."""
+        if self.stage.spec.rl is None:
+            self.runtime.tell(learning=NOT_APPLICABLE.plain())
+            return
+        decode = self.stage.programs.tokenizer.decode
+        found = learning(self.state.stage.windows, self.latest, decode)
+        self.runtime.tell(learning=found.plain())
+        if found.status == "False" and self.latest is not None:
+            self.samples.keep(self.stage, self.state.stage.start_step, self.state.step, self.latest, anyway=True)
+
     def advance(self, state: State, metrics: Metrics) -> State:
         """The state with the advance rule applied: process 0 judges, all follow."""
-        rules = self.stage.spec.advance
-        stage = advance.observed(state.stage, rules, metrics)
-        rule = advance.ended_by(stage, rules, state.step)
+        spec = self.stage.spec
+        stage = advance.observed(state.stage, spec, metrics)
+        rule = advance.ended_by(stage, spec, state.step)
         return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
 
     # Beginning and going on
@@ -262,7 +320,7 @@ class Run:
             self.open(0)
             runtime.enter("compile")
             params, moments = self.programs.start(runtime.job.spec.seed)
-            return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
+            return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments))
         stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
         state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
         state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
@@ -301,13 +359,28 @@ class Run:
 
     def at_start_of(self, stage: Stage, state: State) -> State:
         where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates, inputs=stage.inputs)
-        selection, expansion = {"epoch": 0, "position": 0}, {}
+        selection, expansion = SlotState({"epoch": 0, "position": 0}), SlotState()
         if stage.spec.rl is not None:
             ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
             selection = stage.method.selection.init(stage.facts, ctx)
             expansion = stage.method.expansion.init(ctx)
+        before = state.stage
         state = replace(state, stage=where, selection=selection, expansion=expansion)
-        return self.with_companions(stage, state)
+        return self.evaluated_at_start(stage, before, self.with_companions(stage, state))
+
+    def evaluated_at_start(self, stage: Stage, before: StageState, state: State) -> State:
+        """The state with what the evaluations say of the weights that a stage starts from, unless the stage before has
+        just evaluated them. A line of the metric stream of its own, at the step that the stage starts from."""
+        evaluations = self.runtime.job.spec.evaluations
+        if before.index >= 0:
+            steps = self.runtime.job.spec.stages[before.index].advance.steps
+            known = {e.name for e in due(evaluations, state.step, before, steps)}
+            evaluations = [e for e in evaluations if e.name not in known]
+        if not evaluations:
+            return state
+        self.runtime.rollouts.bind(self.here(state))
+        metrics = self.evaluations.metrics(evaluations, stage, state, state.step)
+        return self.record(replace(state, stage=advance.observed(state.stage, stage.spec, metrics)), metrics)
 
     def with_companions(self, stage: Stage, state: State) -> State:
         """The state with the models beside the policy that the stage's method has: a reference, a critic."""

@@ -189,8 +189,8 @@ def mounts(spec: Spec) -> Iterator[tuple[str, str, str]]:
     if model.path is not None and model.claim_name is not None:
         yield "spec.model.claimName", model.claim_name, top(model.path)
     for i, dataset in enumerate(spec.datasets):
-        if dataset.jsonl is not None and dataset.jsonl.claim_name is not None:
-            yield f"spec.datasets[{i}].jsonl.claimName", dataset.jsonl.claim_name, _folder(dataset.jsonl.path)
+        if dataset.file is not None and dataset.file.claim_name is not None:
+            yield f"spec.datasets[{i}].{dataset.kind}.claimName", dataset.file.claim_name, _folder(dataset.file.path)
 
 
 def _claims(spec: Spec) -> list[tuple[str, str, str, dict[str, bool]]]:

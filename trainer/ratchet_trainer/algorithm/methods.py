@@ -6,6 +6,7 @@ manifest may ask for, and which choices go together, is decided at admission (`r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ratchet_api import method as api
@@ -18,7 +19,7 @@ from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.reference.frozen import Frozen
 from ratchet_trainer.algorithm.reference.none import NoReference
 from ratchet_trainer.algorithm.reference.scheduled import Scheduled
-from ratchet_trainer.algorithm.rewards.accuracy import Accuracy
+from ratchet_trainer.algorithm.rewards.registry import rewards_of
 from ratchet_trainer.algorithm.selection.uniform import Uniform
 from ratchet_trainer.algorithm.slots import (
     Advantage,
@@ -70,6 +71,9 @@ PRESETS = {
     "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
 }
 
+SELECTION: Mapping[str, Callable[[], Selection]] = {"uniform": Uniform}
+EXPANSION: Mapping[str, Callable[[], Expansion]] = {"none": NoExpansion}
+
 MEASURED = "k3"
 """Estimator of the drift that is measured though nothing depends on it."""
 
@@ -93,8 +97,15 @@ def resolve(rl: Rl) -> Method:
         importance_cap=_number(own.importance_cap),
         entropy=_number(own.entropy),
     )
-    advantage = _credit(rl, kl if rl.kl is not None and rl.kl.in_ == "reward" else None)
-    return Method(Uniform(), NoExpansion(), Accuracy(), advantage, objective, _reference(rl))
+    advantage = _advantage(rl, kl if rl.kl is not None and rl.kl.in_ == "reward" else None)
+    return Method(
+        SELECTION[rl.selection.kind](),
+        EXPANSION[rl.expansion.kind](),
+        rewards_of(rl.rewards),
+        advantage,
+        objective,
+        _reference(rl),
+    )
 
 
 def _reference(rl: Rl) -> Reference:
@@ -103,7 +114,7 @@ def _reference(rl: Rl) -> Reference:
     return Frozen() if api.has_reference(rl) else NoReference()
 
 
-def _credit(rl: Rl, penalty: Kl | None) -> Advantage:
+def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     own = rl.advantage
     if api.has_critic(rl):
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)

@@ -3,14 +3,14 @@
 Decides signatures only. Answers live in `selection`, `expansion`, `rewards`, `advantage`, `objective` and `reference`;
 which method takes which answer is a row in `methods`; the order in which they are asked is `run`.
 
-Slots are deterministic functions of their arguments, so every process computes the same without a word. What they keep
-is plain JSON data (or arrays, for advantage) inside `State`.
+Slots are deterministic functions of their arguments, so every process computes the same and they need not agree. What
+they keep is data and arrays inside `State`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
@@ -18,7 +18,8 @@ import numpy as np
 
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.objective.drift import Kl
-from ratchet_trainer.algorithm.types import Batch, Draw, Group, Request, Rounds
+from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples
+from ratchet_trainer.data.mixture import Part
 
 Plain = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -26,10 +27,11 @@ Metrics = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a slot may know of a data set without reading it."""
+    """What a slot may know of a data set without reading it. `parts`: of a mixture, the data sets it is made of."""
 
     digest: str
     size: int
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Micro:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ModelOutputs:
     """What the trainer's own programs say of a step's rows before a weight moves, float64[R, T] on the host, 0 where
     no token is: log-probabilities under the old policy and the reference, and the critic's values. None: not asked."""
 
@@ -81,23 +83,51 @@ class CriticSettings:
     learning_rate: str | None
 
 
-class Selection(Protocol):
-    """Which prompts?"""
+@dataclass(frozen=True)
+class SlotState:
+    """What a selection or an expansion keeps: plain JSON data, and host arrays (counts of a million items)."""
 
-    def init(self, source: DataFacts, ctx: Context) -> Plain: ...
-    def plan(self, s: Plain, source: DataFacts, need: int, ctx: Context) -> Rounds[tuple[Plain, list[Request]]]: ...
-    def observe(self, s: Plain, groups: Sequence[Group], ctx: Context) -> Plain:
-        """Sees every drawn group, whatever its fate."""
+    plain: Plain = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def with_plain(self, **changes: Any) -> SlotState:
+        """The state with these entries of its plain data replaced."""
+        return SlotState({**self.plain, **changes}, self.arrays)
+
+
+Planned = tuple[SlotState, list[Request], list[Group]]
+"""The state after planning, what is to be sampled, and groups that were sampled and verified while planning."""
+More = Callable[[int], list[Request]]
+Reward = Callable[[Group], Group]
+
+
+class Selection(Protocol):
+    """Which prompts? `plan` may yield rounds of its own, to score candidates; see `selection.uniform` for a short one."""
+
+    def init(self, source: DataFacts, ctx: Context) -> SlotState: ...
+    def plan(self, s: SlotState, source: DataFacts, need: int, ctx: Context) -> Rounds[Planned]: ...
+    def observe(self, s: SlotState, samples: StepSamples, ctx: Context) -> SlotState:
+        """Sees every drawn group, trained on or not."""
 
 
 class Expansion(Protocol):
-    """What else is sampled? `more(n)` draws n further prompts."""
+    """What else is sampled? `more(n)` gives requests for n further prompts, `reward` scores a group that was sampled
+    in a round. Groups come rewarded."""
 
-    def init(self, ctx: Context) -> Plain: ...
-    def first(self, e: Plain, requests: list[Request], ctx: Context) -> list[Request]: ...
+    def init(self, ctx: Context) -> SlotState: ...
+    def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]: ...
     def run(
-        self, e: Plain, groups: list[Group], more: Callable[[int], list[Draw]], ctx: Context
-    ) -> Rounds[tuple[Plain, list[Group]]]: ...
+        self, e: SlotState, groups: list[Group], more: More, reward: Reward, ctx: Context
+    ) -> Rounds[tuple[SlotState, StepSamples]]: ...
+
+
+class RewardPart(Protocol):
+    """One part of what a rollout is worth, in its group; the reward is the weighted sum of the parts."""
+
+    name: str
+
+    def of(self, group: Group, ctx: Context) -> Sequence[float]:
+        """One number a rollout."""
 
 
 class Rewards(Protocol):
@@ -113,9 +143,9 @@ class Advantage(Protocol):
     def penalty(self) -> Kl | None: ...
     @property
     def critic(self) -> CriticSettings | None: ...
-    def assign(self, groups: Sequence[Group], judged: Judged, ctx: Context) -> Rounds[Batch]: ...
-    def fate(self, group: Group) -> Group:
-        """The scored group with what became of its draw."""
+    def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]: ...
+    def disposition(self, group: Group) -> Group:
+        """The scored group, which is trained on, with what became of its draw."""
 
 
 class Objective(Protocol):

@@ -17,6 +17,7 @@ from ratchet_api.canonical import canonical
 WEIGHTS = "params/"
 """Paths of the policy's parameters begin so."""
 PENDING = "pending/"
+ON_HOST = (PENDING, "selection/", "expansion/")
 """So do those of a step in the middle of its updates: arrays that stay on the host."""
 
 

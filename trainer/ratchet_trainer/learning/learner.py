@@ -28,11 +28,13 @@ from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replic
 
 @dataclass(frozen=True)
 class Row:
-    """One response to learn from: its prompt's tokens, its own, and what the sampler said of them (None for sft)."""
+    """One response to learn from: its prompt's tokens, its own, and what the sampler said of them (None for sft). The
+    first `forced` tokens are seen, not trained on."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     behaviour: np.ndarray | None = None
+    forced: int = 0
 
 
 @jax.tree_util.register_dataclass

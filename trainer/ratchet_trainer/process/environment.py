@@ -123,7 +123,8 @@ def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
     """Puts real paths in the place of a pod's, on a machine where the pod's could not be mounted."""
     holders = [(spec["checkpoint"], key) for key in ("directory", "localDirectory") if key in spec["checkpoint"]]
     holders += [(spec["model"], "path")] if "path" in spec["model"] else []
-    holders += [(dataset["jsonl"], "path") for dataset in spec["datasets"] if "jsonl" in dataset]
+    files = ("jsonl", "parquet", "huggingFace")
+    holders += [(dataset[kind], "path") for dataset in spec["datasets"] for kind in files if kind in dataset]
     for holder, key in holders:
         for mounted, real in mapping.items():
             if holder[key] == mounted or holder[key].startswith(mounted.rstrip("/") + "/"):

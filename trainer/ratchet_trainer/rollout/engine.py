@@ -1,8 +1,7 @@
 """The engine: turns rounds of requests into verified rollouts, and alone knows where they are made.
 
-Decides how requests become fixed shapes (dummies fill what is missing) and in which order processes agree: process 0
-reads the items and tokenizes them, one record a round tells everyone; each process judges the responses of the ordinals
-that are its own; outcomes are gathered in ordinal order. What is asked for is decided by the slots.
+Decides the order of a round: prompts are read, calls of fixed shapes are made (dummies fill what is missing), responses
+are verified. Reading prompts is in `prompts`, verifying in `verification`; what is asked for is decided by the slots.
 """
 
 from __future__ import annotations
@@ -10,26 +9,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from ratchet_trainer.algorithm import keys
-from ratchet_trainer.algorithm.types import Draw, Outcome, R, Request, Rollout, Rounds
-from ratchet_trainer.algorithm.verifiers.exact import verify
-from ratchet_trainer.data.items import Source, prompt_of
+from ratchet_trainer.algorithm.outcome import Case, Outcome
+from ratchet_trainer.algorithm.types import R, Request, Rollout, Rounds
+from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Params, lay_out_prompts
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings, Finish, Stops
+from ratchet_trainer.rollout.prompts import PromptReader, Prompts
 from ratchet_trainer.rollout.refill import Refilling, whole_chunks
 from ratchet_trainer.rollout.refill_probe import refilled_alike
 from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Call, Sampler
 from ratchet_trainer.rollout.truncation import Truncation
+from ratchet_trainer.rollout.verification import Judges, Verification
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,10 @@ class ProcessGroup(Protocol):
     process: int
     processes: int
     rollouts: RolloutJournal | None
+    directory: Path | None  # checkpoints, for what is kept beside them; None keeps nothing
+    data_cache: Path | None  # for what need not be found out again of data
 
+    def alive(self) -> None: ...
     def broadcast(self, value: Any) -> Any: ...
     def gather(self, value: Any) -> list[Any]: ...
     def enter(self, phase: str) -> None: ...
@@ -84,7 +89,7 @@ class Engine:
 
     def __init__(
         self,
-        team: ProcessGroup,
+        group: ProcessGroup,
         sampler: Sampler,
         tokenizer: Tokenizer,
         source: Source | None,
@@ -94,12 +99,15 @@ class Engine:
         journal: RolloutJournal | None = None,
         cut: Truncation | None = None,
         stop: Sequence[str] = (),
+        verification: Verification | None = None,
     ):
         """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart. `cut` and the strings
-        `stop` as in `Sampler.begin`."""
+        `stop` as in `Sampler.begin`. `verification`: None compares with the expected answer as text."""
+        self.verification = verification or Verification(Judges())
+        self.reader = PromptReader(source, tokenizer, shape.prompt_tokens)
         self.journal, self.cut = journal, cut
         self.stops = Stops(tokenizer, stop) if stop else None
-        self.team, self.sampler, self.tokenizer, self.source = team, sampler, tokenizer, source
+        self.group, self.sampler, self.tokenizer, self.source = group, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
         self.shape, self.temperature = shape, temperature
         self._exact: dict[int, bool] = {}  # by samples of a prompt, whether a refilled slot changes no bit
@@ -117,7 +125,7 @@ class Engine:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
             sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.all_slots]
             each = [refilled_alike(self.sampler, shapes, *size, self.cut) for size in sizes]  # on every process
-            alike = self.team.broadcast(all(each))
+            alike = self.group.broadcast(all(each))
             self._exact[samples] = alike
             if not alike:
                 log.warning("no slot is refilled before all are free: here a probe row's bits depend on its neighbours")
@@ -132,30 +140,39 @@ class Engine:
         except StopIteration as stop:
             return stop.value
 
-    def prompts(self, draws: Sequence[Draw]) -> list[Prompt]:
-        """What the drawn items ask and expect: read on process 0, equal on all."""
-        record = None
-        if self.team.process == 0:
-            assert self.source is not None
-            found = [prompt_of(self.source, self.tokenizer, draw.item, self.shape.prompt_tokens) for draw in draws]
-            record = [[list(p.tokens), p.answer] for p in found]
-        return [Prompt(tuple(tokens), answer) for tokens, answer in self.team.broadcast(record)]
+    def sample(
+        self, requests: Sequence[Request], params: Params, version: int, phase: str | None = None
+    ) -> list[Rollout]:
+        """Verified rollouts of every request, in request and then sample order. `phase`: what the processes are in
+        meanwhile, where that is not generate and verify. *Collective.*"""
+        self.group.enter(phase or "generate")
+        prompts = self.reader.read(requests, self.group)
+        sampled_from = [p.sampled for p in prompts]
+        responses: dict[int, list[_Response]] = {}
+        for indices in self._calls(requests, sampled_from):
+            responses |= self._call(indices, requests, sampled_from, params)
+        self.group.enter(phase or "verify")
+        flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in responses[i]]
+        outcomes = self._verify(flat)
+        self.group.safe_point()
+        return [self._rollout(r, p, u, version, o) for (r, p, u), o in zip(flat, outcomes, strict=True)]
 
-    def sample(self, requests: Sequence[Request], params: Params, version: int) -> list[Rollout]:
-        """Verified rollouts of every request, in request and then sample order."""
-        self.team.enter("generate")
-        prompts = self.prompts([r.draw for r in requests])
-        unverified: dict[int, list[_Unverified]] = {}
-        for indices in self._calls(requests, prompts):
-            unverified |= self._call(indices, requests, prompts, params)
-        self.team.enter("verify")
-        flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in unverified[i]]
-        outcomes = self._judge(flat)
-        self.team.safe_point()
-        return [
-            Rollout(r, p, u.sample, u.tokens, u.log_probs, u.entropy, version, u.finish, o)
-            for (r, p, u), o in zip(flat, outcomes, strict=True)
-        ]
+    def _rollout(self, request: Request, prompt: Prompts, made: _Response, version: int, outcome: Outcome) -> Rollout:
+        forced = len(request.prefix)
+        none = np.zeros(forced, np.float32)
+        return Rollout(
+            request,
+            prompt.shown,
+            prompt.trained,
+            made.sample,
+            (*request.prefix, *made.tokens),
+            np.concatenate([none, made.log_probs]) if forced else made.log_probs,
+            np.concatenate([none, made.entropy]) if forced else made.entropy,
+            version,
+            made.finish,
+            outcome,
+            forced,
+        )
 
     def _calls(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         """Indices of requests that share a call: same samples, purpose and slots, in request order, at most
@@ -170,13 +187,13 @@ class Engine:
 
     def _call(
         self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
-    ) -> dict[int, list[_Unverified]]:
+    ) -> dict[int, list[_Response]]:
         name = _name_of_call([requests[i] for i in indices])
         going = self._begin(name, [requests[i] for i in indices], [prompts[i] for i in indices], params)
         try:
             while not going.over:
                 going.advance()
-                self.team.safe_point()
+                self.group.safe_point()
                 if self.journal is not None and self.journal.asked and not going.over:
                     self._keep(name, going)
         except Drain:
@@ -186,7 +203,7 @@ class Engine:
         sampled, first = going.result(), requests[indices[0]]
         return {
             i: [
-                _Unverified(
+                _Response(
                     first.first + s,
                     tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
                     sampled.log_probs[row, s, :n],
@@ -230,22 +247,23 @@ class Engine:
         if self.journal is not None:
             self.journal.keep(name, going.kept(), leaving=leaving)
 
-    def _judge(self, flat: Sequence[tuple[Request, Prompt, _Unverified]]) -> list[Outcome]:
-        """Outcomes in the order given. Each process judges its share of ordinals, then all learn all."""
-        mine = [
-            [i, *_to_plain(verify(self.tokenizer.decode(u.tokens), p.answer))]
-            for i, (r, p, u) in enumerate(flat)
-            if r.draw.ordinal % self.team.processes == self.team.process
+    def _verify(self, flat: Sequence[tuple[Request, Prompts, _Response]]) -> list[Outcome]:
+        cases = [
+            Case(
+                p.shown.item(r.draw.item),
+                p.shown.question,
+                self.tokenizer.decode((*r.prefix, *made.tokens)),
+                made.finish,
+            )
+            for r, p, made in flat
         ]
-        outcomes: list[Outcome | None] = [None] * len(flat)
-        for share in self.team.gather(mine):
-            for i, *plain in share:
-                outcomes[i] = Outcome(*plain)
-        return [o for o in outcomes if o is not None]
+        return self.verification.of(
+            cases, [r.draw.ordinal for r, _, _ in flat], [p.place for _, p, _ in flat], self.group
+        )
 
 
 @dataclass(frozen=True)
-class _Unverified:
+class _Response:
     sample: int
     tokens: tuple[int, ...]
     log_probs: np.ndarray
@@ -255,8 +273,7 @@ class _Unverified:
 
 def _name_of_call(requests: Sequence[Request]) -> str:
     """What tells the calls of one step apart."""
-    return ",".join(f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}" for r in requests)
-
-
-def _to_plain(outcome: Outcome) -> list:
-    return [outcome.accuracy, outcome.score, outcome.parts, outcome.status, outcome.pure]
+    return ",".join(
+        f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}:{r.edit or ''}:{len(r.prefix)}"
+        for r in requests
+    )

@@ -20,7 +20,8 @@ from ratchet_trainer.errors import NonFinite
 from ratchet_trainer.learning.learner import Row
 
 if TYPE_CHECKING:
-    from ratchet_trainer.run import Run
+    from ratchet_trainer.process.runtime import Runtime
+    from ratchet_trainer.step.stage import Stage
 
 log = logging.getLogger(__name__)
 
@@ -32,27 +33,36 @@ def problem(found: Mapping[str, float]) -> str | None:
 
 
 def skip_or_fail(
-    run: Run, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Mapping[str, np.ndarray]
+    stage: Stage,
+    runtime: Runtime,
+    step: int,
+    who: str,
+    found: Mapping[str, float],
+    rows: Sequence[Row],
+    numbers: Mapping[str, np.ndarray],
 ) -> None:
-    """An update of `who` (policy or critic) was not made: goes on where the stage says so. `numbers`: float64[R, T] of
+    """An update of `who` (policy or critic) in `step` was not made: goes on where the stage says so. `numbers`: float64[R, T] of
     the rows, by name. *Collective.* Raises NonFinite, once the batch is written out."""
-    step, what = run.state.step + 1, problem(found)
-    if run.stage.settings.on_non_finite == "SkipUpdate":
+    what = problem(found)
+    if stage.settings.on_non_finite == "SkipUpdate":
         log.warning("step %d: %s of the %s; the update is left out", step, what, who)
         return
-    runtime = run.runtime
-    where = runtime.broadcast(_write(run, step, who, found, rows, numbers) if runtime.process == 0 else None)
+    content = _content(stage, step, who, found, rows, numbers)
+    directory = Path(runtime.job.spec.checkpoint.directory)
+    where = runtime.broadcast(_write(directory, content) if runtime.process == 0 else None)
     raise NonFinite(
         f"step {step}: {what} of the {who}; the weights of the last checkpoint stand. The batch is in {where}. Lower "
         f"the learning rate, look at the data, or set onNonFinite: SkipUpdate"
     )
 
 
-def _write(run: Run, step: int, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Any) -> str:
-    text = run.programs.tokenizer.decode
-    content = {
+def _content(
+    stage: Stage, step: int, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Any
+) -> dict[str, Any]:
+    text = stage.programs.tokenizer.decode
+    return {
         "step": step,
-        "stage": run.stage.spec.name,
+        "stage": stage.spec.name,
         "of": who,
         "found": {k: repr(v) for k, v in found.items()},
         "rows": [
@@ -67,7 +77,10 @@ def _write(run: Run, step: int, who: str, found: Mapping[str, float], rows: Sequ
             for i, row in enumerate(rows)
         ],
     }
-    path = Path(run.runtime.job.spec.checkpoint.directory) / "inspect" / f"step-{step:08d}-{who}.json"
+
+
+def _write(directory: Path, content: dict[str, Any]) -> str:
+    path = directory / "inspect" / f"step-{content['step']:08d}-{content['of']}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n")

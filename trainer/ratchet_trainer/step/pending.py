@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ratchet_trainer.algorithm.keys import Purpose
-from ratchet_trainer.algorithm.types import Batch, Draw, Group, Outcome, Request, Rollout
+from ratchet_trainer.algorithm.slots import SlotState
+from ratchet_trainer.algorithm.types import Batch, Draw, Group, Outcome, Request, Rollout, StepSamples
 from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.step.old_logprobs import MiniBatch, mini_batches
 from ratchet_trainer.step.stage import Stage
@@ -32,13 +33,13 @@ MODELS = ("old", "reference")
 
 @dataclass(frozen=True)
 class Pending:
-    """What the rest of a step needs besides the state. `groups` are scored and have their fates; `selection` and
+    """What the rest of a step needs besides the state. `samples` are scored and have their dispositions; `selection` and
     `expansion` stand as after sampling; `drawn` counts the step's draws. `done`: mini-batches that are behind it;
     `updates` and `values`, what those reported, the policy's and the critic's (None without one)."""
 
-    groups: Sequence[Group]
-    selection: Plain
-    expansion: Plain
+    samples: StepSamples
+    selection: SlotState
+    expansion: SlotState
     drawn: int
     batch: Batch
     parts: Sequence[MiniBatch]
@@ -58,7 +59,8 @@ class Pending:
 
 def written(pending: Pending, stage: Stage) -> MidStep:
     """The form in a checkpoint, equal on every process. *Collective.*"""
-    rollouts = [r for g in pending.groups for r in g.rollouts]
+    groups = (*pending.samples.trained, *pending.samples.dropped)
+    rollouts = [r for g in groups for r in g.rollouts]
     batch, learner, layout = pending.batch, stage.programs.learner, stage.layout
     arrays = {
         "response": _padded([np.array(r.response, np.int32) for r in rollouts], layout.response_slots),
@@ -72,26 +74,33 @@ def written(pending: Pending, stage: Stage) -> MidStep:
         if said[0] is not None:
             rows = [learner.on_host(x, layout, part.rows) for x, part in zip(said, pending.parts, strict=True)]
             arrays[name] = np.concatenate(rows).astype(said[0].dtype)
-    asked = {(r.request, r.prompt): None for r in rollouts}
-    index = {pair: i for i, pair in enumerate(asked)}
+    asked = {(r.request, r.prompt, r.trained_prompt): None for r in rollouts}
+    index = {key: i for i, key in enumerate(asked)}
+    for name, slot in {"selection": pending.selection.plain, "expansion": pending.expansion}.items():
+        arrays |= {f"{name}/{key}": value for key, value in slot.arrays.items()}
     return MidStep(
         arrays,
         {
             "miniBatch": pending.done,
-            "selection": pending.selection,
-            "expansion": pending.expansion,
+            "selection": pending.selection.plain,
+            "expansion": pending.expansion.plain,
             "drawn": pending.drawn,
             "updates": [_hex(found) for found in pending.updates],
             "values": None if pending.values is None else [_hex(found) for found in pending.values],
-            "asked": [[asdict(request), asdict(prompt)] for request, prompt in asked],
+            "trained": len(pending.samples.trained),
+            "asked": [
+                [asdict(request), asdict(prompt), None if plain == prompt else asdict(plain)]
+                for request, prompt, plain in asked
+            ],
             "groups": [
                 {
                     "draw": asdict(group.draw),
-                    "fate": group.fate,
+                    "disposition": group.disposition,
                     "rewards": [float(reward).hex() for reward in group.rewards],
-                    "rollouts": [_rollout(r, index[r.request, r.prompt]) for r in group.rollouts],
+                    "parts": {name: [value.hex() for value in values] for name, values in group.parts.items()},
+                    "rollouts": [_rollout(r, index[r.request, r.prompt, r.trained_prompt]) for r in group.rollouts],
                 }
-                for group in pending.groups
+                for group in groups
             ],
         },
     )
@@ -100,28 +109,29 @@ def written(pending: Pending, stage: Stage) -> MidStep:
 def taken_up(kept: MidStep, stage: Stage) -> Pending:
     """What `written` wrote down, for the devices that there are now."""
     arrays, control = kept.arrays, kept.control
-    asked = [(_request(request), Prompt(tuple(p["tokens"]), p["answer"])) for request, p in control["asked"]]
+    asked = [(_request(request), _prompt(shown), _prompt(plain or shown)) for request, shown, plain in control["asked"]]
     numbers = zip(arrays["response"], arrays["behaviour"], arrays["entropy"], strict=True)
     groups = [
         Group(
             Draw(**group["draw"]),
             tuple(_back(*asked[r["asked"]], r, *next(numbers)) for r in group["rollouts"]),
             tuple(map(float.fromhex, group["rewards"])),
-            group["fate"],
+            {name: tuple(map(float.fromhex, values)) for name, values in group["parts"].items()},
+            group["disposition"],
         )
         for group in control["groups"]
     ]
-    rollouts = tuple(r for g in groups for r in g.rollouts)
+    samples = StepSamples(tuple(groups[: control["trained"]]), tuple(groups[control["trained"] :]))
+    rollouts = samples.rollouts
     said = {name: arrays.get(name) for name in MODELS}
     parts = [
         replace(part, **{name: stage.layout.fill(x[part.place]) for name, x in said.items() if x is not None})
-        for part in mini_batches(rollouts, stage.rl.updates_per_step)
+        for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update)
     ]
     values = control["values"]
     return Pending(
-        groups,
-        control["selection"],
-        control["expansion"],
+        samples,
+        *(_slot(control[name], name, arrays) for name in ("selection", "expansion")),
         control["drawn"],
         Batch(rollouts, arrays["advantages"], arrays.get("returns"), arrays.get("values")),
         parts,
@@ -152,18 +162,26 @@ def _rollout(rollout: Rollout, asked: int) -> Plain:
         "sample": rollout.sample,
         "version": rollout.version,
         "finish": rollout.finish,
+        "forced": rollout.forced,
         "outcome": asdict(outcome) | exact,
     }
 
 
 def _back(
-    request: Request, prompt: Prompt, plain: Plain, response: np.ndarray, behaviour: np.ndarray, entropy: np.ndarray
+    request: Request,
+    prompt: Prompt,
+    trained_prompt: Prompt,
+    plain: Plain,
+    response: np.ndarray,
+    behaviour: np.ndarray,
+    entropy: np.ndarray,
 ) -> Rollout:
     length, outcome = plain["length"], plain["outcome"]
     exact = _floats({name: outcome[name] for name in ("accuracy", "score")}) | {"parts": _floats(outcome["parts"])}
     return Rollout(
         request,
         prompt,
+        trained_prompt,
         plain["sample"],
         tuple(response[:length].tolist()),
         behaviour[:length],
@@ -171,8 +189,19 @@ def _back(
         plain["version"],
         plain["finish"],
         Outcome(**outcome | exact),
+        plain["forced"],
     )
 
 
 def _request(plain: Plain) -> Request:
-    return Request(**plain | {"draw": Draw(**plain["draw"]), "purpose": Purpose(plain["purpose"])})
+    typed = {"draw": Draw(**plain["draw"]), "purpose": Purpose(plain["purpose"]), "prefix": tuple(plain["prefix"])}
+    return Request(**plain | typed)
+
+
+def _prompt(plain: Plain) -> Prompt:
+    return Prompt(**plain | {"tokens": tuple(plain["tokens"])})
+
+
+def _slot(plain: Plain, name: str, arrays: Mapping[str, np.ndarray]) -> SlotState:
+    own = {k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")}
+    return SlotState(plain, own)

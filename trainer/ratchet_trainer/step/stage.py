@@ -17,11 +17,17 @@ from jax.sharding import Mesh
 
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
+from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
+from ratchet_trainer.algorithm.rewards.registry import reward_verifier, text_parts
 from ratchet_trainer.algorithm.slots import DataFacts
-from ratchet_trainer.data.items import Source, check_lengths, open_source
+from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
+from ratchet_trainer.data.evaluation_items import held_out
+from ratchet_trainer.data.items import Source, open_source
+from ratchet_trainer.data.lengths import check_lengths
+from ratchet_trainer.data.mixture import Mixture, Part
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
@@ -34,7 +40,8 @@ from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
 from ratchet_trainer.rollout.engine import Engine, ProcessGroup, Shape, slots
 from ratchet_trainer.rollout.sampler import Sampler
-from ratchet_trainer.rollout.truncation import Truncation
+from ratchet_trainer.rollout.truncation import GREEDY, Truncation
+from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
 
 if TYPE_CHECKING:
@@ -42,6 +49,10 @@ if TYPE_CHECKING:
 
 MODEL = "the model's folder"
 """Name of an input."""
+
+
+PROMPTS = 32
+"""Prompts of a sampling call of an evaluation in an sft stage."""
 
 
 class Programs:
@@ -173,8 +184,10 @@ class Stage:
     source: Source | None
     facts: DataFacts
     programs: Programs
-    team: ProcessGroup = field(repr=False)
+    group: ProcessGroup = field(repr=False)
+    job: Spec = field(repr=False)
     rows_per_shard: int | None = None
+    evaluation_engines: dict[str, tuple[Engine, list[int]]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def settings(self) -> api.Sft | api.Rl:
@@ -185,7 +198,7 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
-        return {f"data set {self.settings.dataset}": self.facts.digest, **self.programs.inputs}
+        return {f"data set {'+'.join(self.spec.dataset_names)}": self.facts.digest, **self.programs.inputs}
 
     @property
     def rl(self) -> api.Rl:
@@ -195,6 +208,16 @@ class Stage:
     @cached_property
     def method(self) -> Method:
         return resolve(self.rl)
+
+    @cached_property
+    def judges(self) -> Judges:
+        """What is asked of every response. Raises ConfigurationInvalid."""
+        own = {r.name: reward_verifier(r) for r in self.rl.rewards if r.python is not None}
+        verifiers = [resolve_verifier(self.job.dataset(name)) for name in self.spec.dataset_names]
+        return Judges(verifiers, text_parts(self.rl.rewards), own)
+
+    def verification(self, judges: Judges) -> Verification:
+        return Verification(judges, self.group.directory, self.group.process, self.group.processes)
 
     @cached_property
     def engine(self) -> Engine:
@@ -211,26 +234,64 @@ class Stage:
         one = self.programs
         temperature = float(rl.temperature)
         return Engine(
-            self.team,
+            self.group,
             one.sampler,
             one.tokenizer,
             self.source,
             self.seed,
             shape,
             temperature,
-            self.team.rollouts,
+            self.group.rollouts,
             Truncation.of(rl.sampling),
             rl.sampling.stop,
+            self.verification(self.judges),
         )
+
+    def evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
+        """What answers an evaluation as this stage samples, and the items that it answers. *Collective.* Raises
+        ConfigurationInvalid if there are none that are held out."""
+        if evaluation.name not in self.evaluation_engines:
+            self.evaluation_engines[evaluation.name] = self._evaluation(evaluation)
+        return self.evaluation_engines[evaluation.name]
+
+    def _evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
+        source = None
+        if self.group.process == 0:
+            source = held_out(self.job, evaluation.dataset, evaluation.items, self.group.data_cache)
+        items = self.group.broadcast(list(source.items) if source is not None else None)
+        rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
+        prompts = min(len(items), (rl.prompts_in_flight or rl.prompts_per_step) if rl is not None else PROMPTS)
+        shape = Shape(
+            -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
+        )
+        greedy = evaluation.temperature is None and evaluation.samples == 1
+        temperature = evaluation.temperature or (rl.temperature if rl is not None and not greedy else "1")
+        engine = Engine(
+            self.group,
+            self.programs.sampler,
+            self.programs.tokenizer,
+            source,
+            self.seed,
+            shape,
+            float(temperature),
+            self.group.rollouts,
+            GREEDY if greedy else None,
+            rl.sampling.stop if rl is not None else (),
+            self.verification(Judges((resolve_verifier(self.job.dataset(evaluation.dataset)),))),
+        )
+        return engine, items
+
+    @property
+    def rows_per_update(self) -> int:
+        """Rows of one update's mini-batch."""
+        if self.spec.sft is not None:
+            return self.spec.sft.batch_size
+        return self.rl.prompts_per_step * self.rl.group_size // self.rl.updates_per_step
 
     @cached_property
     def layout(self) -> Layout:
         """How the rows of one update lie on the devices."""
-        if self.spec.sft is not None:
-            rows, group = self.spec.sft.batch_size, 1
-        else:
-            group = self.rl.group_size
-            rows = self.rl.prompts_per_step * group // self.rl.updates_per_step
+        rows, group = self.rows_per_update, self.spec.rl.group_size if self.spec.rl is not None else 1
         s = self.settings
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass
@@ -265,22 +326,42 @@ class Stage:
                 if self.method.advantage.critic is not None:
                     jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
                 jobs.append(threads.submit(self.engine.prepare, params, self.rl.group_size))
+            for evaluation in self.job.evaluations:
+                jobs.append(threads.submit(self.evaluation(evaluation)[0].prepare, params, evaluation.samples))
             for job in jobs:
                 job.result()
         if self.spec.rl is not None:
             self.engine.refills(params, self.rl.group_size)
 
 
-def open_stage(team: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
+def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
     settings = stage.sft or stage.rl
-    assert settings is not None  # the type's rules
-    source = open_source(spec.dataset(settings.dataset)) if team.process == 0 else None
-    if source is not None:
-        answers = stage.sft.max_response_tokens if stage.sft else None
-        check_lengths(source, programs.tokenizer, settings.max_prompt_tokens, answers)
-    facts = team.broadcast([source.digest, source.size] if source is not None else None)
-    hash_ = sha256(said(stage))
+    assert settings is not None, "the type's rules"
+    if programs.folder is not None:
+        programs.folder.check_positions(settings.max_prompt_tokens, settings.max_response_tokens)
+    source = None
+    if group.process == 0:
+        source = _source(group, programs, spec, stage)
+    parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
+    told = group.broadcast([source.digest, source.size, parts] if source is not None else None)
+    facts = DataFacts(told[0], told[1], tuple(Part(**part) for part in told[2]))
     rows = spec.reproducibility.rows_per_shard
-    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), programs, team, rows)
+    return Stage(index, stage, sha256(said(stage)), spec.seed, source, facts, programs, group, spec, rows)
+
+
+def _source(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage) -> Source:
+    """What a stage trains on: items that fit its limits."""
+    settings = stage.sft or stage.rl
+    assert settings is not None, "the type's rules"
+    answers = stage.sft.max_response_tokens if stage.sft else None
+    opened = []
+    for name in stage.dataset_names:
+        dataset = spec.dataset(name)
+        source = open_source(dataset, group.data_cache)
+        check = (source, programs.tokenizer, settings.max_prompt_tokens, answers, group.data_cache, dataset.overlong)
+        opened.append(check_lengths(*check, alive=group.alive))
+    if stage.rl is None or stage.rl.datasets is None:
+        return opened[0]
+    return Mixture(opened, [part.weight for part in stage.rl.datasets])

@@ -15,11 +15,14 @@ import jax
 import numpy as np
 
 from ratchet_api.canonical import canonical
-from ratchet_trainer.checkpoints.digests import PENDING
+from ratchet_trainer.algorithm.slots import SlotState
+from ratchet_trainer.checkpoints.digests import ON_HOST, PENDING
 from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.model.lora import joined, split, trained
 
 Plain = dict[str, Any]
+SLOTS = "selection/", "expansion/"
+"""Where a checkpoint has the arrays of these slots."""
 NO_LINES = hashlib.sha256(b"").hexdigest()
 
 
@@ -65,8 +68,8 @@ class State:
     stage: StageState
     params: Any
     optimizer: Any
-    selection: Plain
-    expansion: Plain = field(default_factory=dict)
+    selection: SlotState = field(default_factory=SlotState)
+    expansion: SlotState = field(default_factory=SlotState)
     critic: Any = None
     reference: Any = None
     reference_version: int | None = None
@@ -81,15 +84,17 @@ class State:
 
     def arrays(self) -> dict[str, jax.Array | np.ndarray]:
         """Flat path -> array: `params/...` (those that are trained), `optimizer/mu/...`, `critic/params/...`,
-        `reference/...`, and `pending/...` in the middle of a step."""
+        `reference/...`, those of the slots, and `pending/...` in the middle of a step."""
         tree = {
             "params": trained(self.params),
             "optimizer": self.optimizer,
             "critic": self.critic,
             "reference": self.reference,
         }
-        pending = {} if self.pending is None else {f"{PENDING}{k}": v for k, v in self.pending.arrays.items()}
-        return dict(sorted((flat_paths(tree) | pending).items()))
+        host = {} if self.pending is None else {f"{PENDING}{k}": v for k, v in self.pending.arrays.items()}
+        for name, slot in zip(SLOTS, (self.selection, self.expansion), strict=True):
+            host |= {f"{name}{k}": v for k, v in slot.arrays.items()}
+        return dict(sorted((flat_paths(tree) | host).items()))
 
     @property
     def whole_reference(self) -> Any:
@@ -105,8 +110,8 @@ class State:
             "updates": self.updates,
             "nextOrdinal": self.next_ordinal,
             "stage": stage,
-            "selection": self.selection,
-            "expansion": self.expansion,
+            "selection": self.selection.plain,
+            "expansion": self.expansion.plain,
             "referenceVersion": self.reference_version,
             "metricsDigest": self.metrics_digest,
             **({} if self.pending is None else {"pending": self.pending.control}),
@@ -119,8 +124,11 @@ class State:
 
         Raises CheckpointUnreadable if the arrays are not this model's.
         """
-        under_way = {path.removeprefix(PENDING): a for path, a in arrays.items() if path.startswith(PENDING)}
-        arrays = {path: a for path, a in arrays.items() if not path.startswith(PENDING)}
+        host = {
+            prefix: {path.removeprefix(prefix): a for path, a in arrays.items() if path.startswith(prefix)}
+            for prefix in ON_HOST
+        }
+        arrays = {path: a for path, a in arrays.items() if not path.startswith(ON_HOST)}
         wanted = flat_paths(template)
         for path in sorted(wanted.keys() | arrays.keys()):
             have = arrays[path].shape if path in arrays else None
@@ -139,11 +147,11 @@ class State:
             next_ordinal=control["nextOrdinal"],
             stage=StageState(**{**stage, "windows": windows}),
             **tree,
-            selection=control["selection"],
-            expansion=control["expansion"],
+            selection=SlotState(control["selection"], host["selection/"]),
+            expansion=SlotState(control["expansion"], host["expansion/"]),
             reference_version=control["referenceVersion"],
             metrics_digest=control["metricsDigest"],
-            pending=MidStep(under_way, control["pending"]) if "pending" in control else None,
+            pending=MidStep(host[PENDING], control["pending"]) if "pending" in control else None,
         )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ratchet_trainer.algorithm.types import Group
+from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.types import StepSamples
 
 Metrics = dict[str, float]
 
 
 def rl_metrics(
-    groups: Sequence[Group], updates: Sequence[Metrics], critic: Sequence[Metrics] | None, reference: bool
+    samples: StepSamples, updates: Sequence[Metrics], critic: Sequence[Metrics] | None, reference: bool
 ) -> Metrics:
     """Over all first rollouts before any filtering. `updates` and `critic` are what each update of the policy and of
     the critic (None without one) reported; `reference`: whether there is one.
@@ -24,8 +25,11 @@ def rl_metrics(
     They and `train/kl`, the mean drift over the tokens trained on, are NaN where there was no update: no rule takes
     that for 0.
     """
-    rollouts = [r for g in groups for r in g.rollouts]
-    right = [[r.outcome.accuracy for r in g.rollouts] for g in groups]
+    groups = [g for g in samples.groups if g.disposition != "carried"]
+    firsts = [[r for r in g.rollouts if r.request.purpose == Purpose.TRAIN] or list(g.rollouts) for g in groups]
+    rollouts = [r for g in firsts for r in g]
+    right = [[r.outcome.accuracy for r in g] for g in firsts]
+    statuses = [r.outcome.status for r in rollouts]
     tokens = sum(len(r.response) for r in rollouts)
     found = {
         "train/accuracy": _mean([a for g in right for a in g]),
@@ -34,6 +38,10 @@ def rl_metrics(
         "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, tokens),
         "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
         "train/solved": _mean([float(min(g) == 1.0) for g in right]),
+        "train/informative": _mean([float(g.informative) for g in groups]),
+        "train/truncated": _mean([float(r.finish == "length") for r in rollouts]),
+        "train/unparsable": _mean([float(s == "unparsable") for s in statuses]),
+        "train/verifier_failures": _mean([float(s in ("timeout", "crash")) for s in statuses]),
         "train/response_tokens": tokens / max(1, len(rollouts)),
         "train/clip_fraction": per_token(updates, "clipped_low", 0.0) + per_token(updates, "clipped_high", 0.0),
         "train/clip_fraction_low": per_token(updates, "clipped_low", 0.0),
@@ -41,6 +49,8 @@ def rl_metrics(
         "train/logprob_mismatch": per_token(updates[:1], "mismatch", math.nan),
         "train/importance_ratio": per_token(updates[:1], "importance", math.nan),
     }
+    for name in groups[0].parts if groups else ():
+        found[f"reward/{name}"] = _mean([value for g in groups for value in g.parts[name]])
     if reference:
         found["train/kl"] = per_token(updates, "kl", math.nan)
     if critic is not None:

@@ -19,32 +19,33 @@ from ratchet_trainer.step.pending import Pending
 from ratchet_trainer.step.state import State
 
 if TYPE_CHECKING:
-    from ratchet_trainer.run import Run
+    from ratchet_trainer.process.runtime import Runtime
+    from ratchet_trainer.step.stage import Stage
 
 REMEMBERED = 8
 """Mini-batches whose times are looked at."""
 
 
-def learn(run: Run, state: State, pending: Pending, part: MiniBatch) -> tuple[State, Pending]:
+def learn(stage: Stage, runtime: Runtime, state: State, pending: Pending, part: MiniBatch) -> tuple[State, Pending]:
     """State and step after one mini-batch, whose arrays are used up. A critic learns from every one, the policy only
     where there is anything to learn: a zero gradient would still move the weights under Adam."""
     pending = replace(pending, done=pending.done + 1)
     if pending.values is not None:
-        state, pending = _critic(run, state, pending, part)
+        state, pending = _critic(stage, runtime, state, pending, part)
     if not pending.batch.advantages[part.place].any():
         return state, pending
-    return _policy(run, state, pending, part)
+    return _policy(stage, runtime, state, pending, part)
 
 
-def _critic(run: Run, state: State, pending: Pending, part: MiniBatch) -> tuple[State, Pending]:
-    stage, learnt = run.stage, pending.values
+def _critic(stage: Stage, runtime: Runtime, state: State, pending: Pending, part: MiniBatch) -> tuple[State, Pending]:
+    learnt = pending.values
     assert learnt is not None
     assert pending.batch.values is not None
     assert pending.batch.returns is not None
     settings = stage.method.advantage.critic
     assert settings is not None
     shown = {"values": pending.batch.values[part.place], "returns": pending.batch.returns[part.place]}
-    critic, found = run.programs.critic.update(
+    critic, found = stage.programs.critic.update(
         state.critic,
         stage.layout,
         part.rows,
@@ -55,15 +56,15 @@ def _critic(run: Run, state: State, pending: Pending, part: MiniBatch) -> tuple[
     )
     state = replace(state, critic=critic)
     if nonfinite.problem(found):
-        nonfinite.skip_or_fail(run, "critic", found, part.rows, shown)
+        nonfinite.skip_or_fail(stage, runtime, state.step + 1, "critic", found, part.rows, shown)
         return state, pending
     return state, replace(pending, values=(*learnt, found))
 
 
-def _policy(run: Run, state: State, pending: Pending, part: MiniBatch) -> tuple[State, Pending]:
-    stage, rl = run.stage, run.stage.rl
+def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part: MiniBatch) -> tuple[State, Pending]:
+    rl = stage.rl
     advantages = pending.batch.advantages[part.place]
-    params, moments, found = run.programs.learner.update(
+    params, moments, found = stage.programs.learner.update(
         state.params,
         state.optimizer,
         stage.layout,
@@ -77,9 +78,9 @@ def _policy(run: Run, state: State, pending: Pending, part: MiniBatch) -> tuple[
     )
     state = replace(state, params=params, optimizer=moments)
     if nonfinite.problem(found):
-        nonfinite.skip_or_fail(run, "policy", found, part.rows, {"advantages": advantages})
+        nonfinite.skip_or_fail(stage, runtime, state.step + 1, "policy", found, part.rows, {"advantages": advantages})
         return state, pending
-    limit = run.programs.policy.how.old_gap_limit
+    limit = stage.programs.policy.how.old_gap_limit
     if not pending.updates and found.get("old_gap", 0.0) > limit:
         raise OldPolicyMismatch(
             f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "

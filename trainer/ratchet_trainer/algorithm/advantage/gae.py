@@ -14,7 +14,7 @@ import numpy as np
 from ratchet_trainer.algorithm.advantage.group import penalties
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.objective.drift import Kl
-from ratchet_trainer.algorithm.slots import Context, CriticSettings, Judged
+from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
 from ratchet_trainer.algorithm.types import Batch, Group, Rounds
 
 
@@ -47,19 +47,19 @@ class Gae:
     critic: CriticSettings
     penalty: Kl | None = None
 
-    def assign(self, groups: Sequence[Group], judged: Judged, ctx: Context) -> Rounds[Batch]:
-        assert judged.values is not None, "a critic judges first"
+    def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
+        assert outputs.values is not None, "a critic judges first"
         rollouts = tuple(r for g in groups for r in g.rollouts)
         lengths = np.array([len(r.response) for r in rollouts])
         real = real_tokens(lengths, ctx.rl.max_response_tokens)
         rewards = np.zeros(real.shape)
         rewards[np.arange(len(lengths)), lengths - 1] = [reward for g in groups for reward in g.rewards]
         if self.penalty is not None:
-            rewards -= penalties(self.penalty, judged, real)
-        advantages, returns = gae(rewards, judged.values, lengths, self.gamma, self.lambda_)
-        return Batch(rollouts, whitened(advantages, real), returns, judged.values)
+            rewards -= penalties(self.penalty, outputs, real)
+        advantages, returns = gae(rewards, outputs.values, lengths, self.gamma, self.lambda_)
+        return Batch(rollouts, whitened(advantages, real), returns, outputs.values)
         yield  # a generator that needs no round
 
-    def fate(self, group: Group) -> Group:
+    def disposition(self, group: Group) -> Group:
         """A critic expects something of every response, so every group teaches."""
-        return replace(group, fate="trained")
+        return replace(group, disposition="trained")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.objective.drift import Kl, estimate
-from ratchet_trainer.algorithm.slots import Context, CriticSettings, Judged
+from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
 from ratchet_trainer.algorithm.types import Batch, Group, Rounds
 
 DELTA = 1e-6
@@ -59,9 +59,9 @@ def token_advantages(rewards: Sequence[Sequence[float]], lengths: np.ndarray, sl
     return whitened(advantages, real) if estimator == "batch-whitened" else advantages
 
 
-def penalties(penalty: Kl, judged: Judged, real: np.ndarray) -> np.ndarray:
+def penalties(penalty: Kl, outputs: ModelOutputs, real: np.ndarray) -> np.ndarray:
     """What drift takes off the reward at each token, float64[R, T]; 0 where no token is."""
-    drift = estimate(penalty.estimator, judged.old, judged.reference, penalty.limit, np)
+    drift = estimate(penalty.estimator, outputs.old, outputs.reference, penalty.limit, np)
     return np.where(real, penalty.coefficient * drift, 0.0)
 
 
@@ -78,21 +78,21 @@ class GroupAdvantage:
     def critic(self) -> CriticSettings | None:
         return None
 
-    def assign(self, groups: Sequence[Group], judged: Judged, ctx: Context) -> Rounds[Batch]:
+    def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
         rollouts = tuple(r for g in groups for r in g.rollouts)
         lengths = np.array([len(r.response) for r in rollouts])
         slots = ctx.rl.max_response_tokens
         rewards = [list(g.rewards) for g in groups]
         if self.penalty is not None:
-            off = iter(np.add.accumulate(penalties(self.penalty, judged, real_tokens(lengths, slots)), 1)[:, -1])
+            off = iter(np.add.accumulate(penalties(self.penalty, outputs, real_tokens(lengths, slots)), 1)[:, -1])
             rewards = [[reward - float(next(off)) for reward in group] for group in rewards]
         return Batch(rollouts, token_advantages(rewards, lengths, slots, self.estimator, self.delta))
         yield  # a generator that needs no round
 
-    def fate(self, group: Group) -> Group:
+    def disposition(self, group: Group) -> Group:
         """Constant groups teach nothing (their advantages are 0) but count in denominators; where drift or the batch
         have a say in advantages, every group teaches."""
         if max(group.rewards) > min(group.rewards) or self.penalty is not None or self.estimator == "batch-whitened":
-            return replace(group, fate="trained")
+            return replace(group, disposition="trained")
         right = all(r.outcome.accuracy == 1.0 for r in group.rollouts)
-        return replace(group, fate="all_right" if right else "all_wrong")
+        return replace(group, disposition="all_right" if right else "all_wrong")

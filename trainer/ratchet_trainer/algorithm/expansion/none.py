@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ratchet_trainer.algorithm.slots import Context, Plain
-from ratchet_trainer.algorithm.types import Draw, Group, Request, Rounds
+from ratchet_trainer.algorithm.slots import Context, More, Reward, SlotState
+from ratchet_trainer.algorithm.types import Group, Request, Rounds, StepSamples
 
 
 class NoExpansion:
-    def init(self, ctx: Context) -> Plain:
-        return {}
+    def init(self, ctx: Context) -> SlotState:
+        return SlotState()
 
-    def first(self, e: Plain, requests: list[Request], ctx: Context) -> list[Request]:
+    def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]:
         return requests
 
     def run(
-        self, e: Plain, groups: list[Group], more: Callable[[int], list[Draw]], ctx: Context
-    ) -> Rounds[tuple[Plain, list[Group]]]:
-        return e, groups
+        self, e: SlotState, groups: list[Group], more: More, reward: Reward, ctx: Context
+    ) -> Rounds[tuple[SlotState, StepSamples]]:
+        return e, StepSamples(tuple(groups))
         yield  # a generator that needs no round

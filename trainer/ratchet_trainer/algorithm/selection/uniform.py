@@ -1,28 +1,35 @@
-"""Selection `uniform`: every item once an epoch, in the epoch's order."""
+"""Selection `uniform`: every item once an epoch, in the epoch's order; of a mixture, each data set by its weight."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ratchet_trainer.algorithm.keys import Purpose
-from ratchet_trainer.algorithm.slots import Context, DataFacts, Plain
-from ratchet_trainer.algorithm.types import Draw, Group, Request, Rounds
+from ratchet_trainer.algorithm.slots import Context, DataFacts, Planned, SlotState
+from ratchet_trainer.algorithm.types import Draw, Request, Rounds, StepSamples
 from ratchet_trainer.data.epochs import visits
+from ratchet_trainer.data.mixture import mixed_visits
 
 
 class Uniform:
-    """State: `epoch`, `position` = visits made in it, `accounted` = draws of the stage whose group got a fate."""
+    """State: `accounted` = draws of the stage that have a disposition, and where the stage stands in its data: `epoch`
+    and `position` = visits made in it, or, of a mixture, `drawn` = draws of each data set."""
 
-    def init(self, source: DataFacts, ctx: Context) -> Plain:
-        return {"epoch": 0, "position": 0, "accounted": 0}
+    def init(self, source: DataFacts, ctx: Context) -> SlotState:
+        at = {"drawn": [0] * len(source.parts)} if source.parts else {"epoch": 0, "position": 0}
+        return SlotState({"accounted": 0, **at})
 
-    def plan(self, s: Plain, source: DataFacts, need: int, ctx: Context) -> Rounds[tuple[Plain, list[Request]]]:
-        items, epoch, position = visits(ctx.seed, source.digest, source.size, s["epoch"], s["position"], need)
+    def plan(self, s: SlotState, source: DataFacts, need: int, ctx: Context) -> Rounds[Planned]:
+        if source.parts:
+            items, drawn = mixed_visits(ctx.seed, source.parts, s.plain["drawn"], need)
+            s = s.with_plain(drawn=drawn)
+        else:
+            at = s.plain["epoch"], s.plain["position"]
+            items, epoch, position = visits(ctx.seed, source.digest, source.size, *at, need)
+            s = s.with_plain(epoch=epoch, position=position)
         requests = [
             Request(Draw(ctx.next_ordinal + i, item), Purpose.TRAIN, ctx.rl.group_size) for i, item in enumerate(items)
         ]
-        return s | {"epoch": epoch, "position": position}, requests
+        return s, requests, []
         yield  # a generator that needs no round
 
-    def observe(self, s: Plain, groups: Sequence[Group], ctx: Context) -> Plain:
-        return s | {"accounted": s["accounted"] + sum(g.fate is not None for g in groups)}
+    def observe(self, s: SlotState, samples: StepSamples, ctx: Context) -> SlotState:
+        return s.with_plain(accounted=s.plain["accounted"] + sum(g.disposition is not None for g in samples.groups))
