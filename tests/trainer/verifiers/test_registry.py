@@ -26,7 +26,7 @@ def dataset(task: str | None = None, **said: Any) -> Any:
     [
         (dataset(), "exact", "whole", True, True),
         (dataset("chain_sum"), "reasoningGym", "auto", True, True),
-        (dataset("countdown"), "reasoningGym", "auto", True, True),
+        (dataset("countdown"), "reasoningGym", "auto", False, True),
         (dataset("jugs"), "reasoningGym", "auto", False, True),
         (dataset("chain_sum", verifier="exact"), "exact", "whole", True, True),
         (dataset(verifier="number"), "number", "lastNumber", True, True),

@@ -4,8 +4,8 @@ Decides what a program finds when it starts: the standard library without what r
 output, no files. The runner is forked from a worker before that has seen a case, so a program that searches its memory
 finds no expected values. It waits for one program at a time, with limits on time and on what is printed.
 
-Request: {program, setup, values, stdin, cpuSeconds, wallSeconds, memoryMiB, sandboxed}. Report: {finished, proven, values,
-stdout, ended, cpuSeconds}; `ended` is ok | error | time | output | killed | locked.
+Request: {program, setup, values, stdin, cpuSeconds, wallSeconds, memoryMiB, sandboxed}. Report: {finished, proven,
+values, stdout, ended, why, cpuSeconds}; `ended` is ok | error | time | output | killed | locked.
 """
 
 from __future__ import annotations
@@ -32,24 +32,17 @@ REPORT_MAX = 1024 * 1024
 PROOF = 32
 """Bytes that a program's process must hand back after the tests have passed."""
 
-LOADED = """abc array ast base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv
+LOADED = tuple(
+    """abc array ast base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv
 dataclasses datetime decimal difflib enum errno fractions functools gc getopt graphlib hashlib heapq html inspect io
 itertools json keyword linecache locale math numbers operator os os.path pprint queue random re reprlib sched secrets
 shlex signal statistics string struct sys textwrap threading time timeit token tokenize traceback types typing unicodedata
 unittest uuid warnings weakref zlib _strptime _pydecimal encodings.ascii encodings.latin_1 encodings.utf_16
 encodings.utf_32 encodings.idna""".split()
+)  # noqa: SIM905
 """Modules that a program may import: all that are loaded before it is locked in."""
-HIDDEN = (
-    "ratchet_",
-    "pydantic",
-    "ctypes",
-    "_ctypes",
-    "subprocess",
-    "_posixsubprocess",
-    "socket",
-    "_socket",
-    "annotated_types",
-)
+HIDDEN = ("ratchet_", "pydantic", "annotated_types", "ctypes", "_ctypes", "subprocess", "_posixsubprocess", "socket")
+"""Beginnings of names of modules that it may not."""
 
 
 def start() -> tuple[int, int]:
@@ -156,8 +149,9 @@ def _child(request: Mapping[str, Any], *descriptors: int) -> None:
     os.closerange(5, os.sysconf("SC_OPEN_MAX"))
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
-    sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout
-    for name in [n for n in sys.modules if n.startswith(HIDDEN) or n == "__main__"]:
+    setattr(sys, "__stdin__", sys.stdin)  # noqa: B010
+    setattr(sys, "__stdout__", sys.stdout)  # noqa: B010
+    for name in [n for n in sys.modules if n.startswith(HIDDEN) or n in ("__main__", "_socket")]:
         del sys.modules[name]
     sys.path, sys.argv, sys.path_importer_cache = [], ["program.py"], {}
     sys.meta_path = [finder for finder in sys.meta_path if "Path" not in repr(finder)]

@@ -107,5 +107,4 @@ def _equal(text: Any, expected: Any) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    lines = [line.rstrip() for line in text.rstrip().splitlines()]
-    return lines
+    return [line.rstrip() for line in text.rstrip().splitlines()]

@@ -1,7 +1,7 @@
 """Outcomes that another run of the same verifier might not repeat, kept so that a replay need not ask again.
 
-Decides how they lie on disk: one file of canonical JSON lines, only ever appended to, each durable before its outcome is
-used. The key is (verifier and its version, item, SHA-256 of the response). A last line that a crash tore is cut off; a
+Decides how they lie on disk: one file of canonical JSON lines, only ever appended to, each durable before its outcome
+is used. The key is (verifier and its version, item, SHA-256 of the response). A last line that a crash tore is cut off; a
 line that is damaged elsewhere is refused by its number. The first outcome of a key counts.
 """
 
@@ -99,7 +99,7 @@ class OutcomeJournal:
                 except (ValueError, KeyError, TypeError) as error:
                     raise CheckpointUnreadable(
                         f"outcome journal {self.path}, line {line_number}: {error}; put the file back as it was, or move "
-                        "it away to have everything verified again"
+                        "it away to have all verified again"
                     ) from error
                 position += len(line)
         return known, None

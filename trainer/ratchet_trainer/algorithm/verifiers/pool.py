@@ -1,8 +1,8 @@
 """Verification in processes that can be killed, with safe points for the caller between two looks.
 
 Decides who gets which case, how long a case may take and what becomes of one whose worker hangs or dies: once more in a
-fresh worker, then outcome `timeout` or `crash`. Everything happens inside `poll`, in one thread: nothing runs behind the
-caller's back, and nothing is started for a verifier that runs inline.
+fresh worker, then outcome `timeout` or `crash`. Everything happens inside `poll`, in one thread: nothing runs behind
+the caller's back, and nothing is started for a verifier that runs inline.
 
     pool = VerifierPool(spec.to_json(), workers=4)
     handle = pool.submit(cases)

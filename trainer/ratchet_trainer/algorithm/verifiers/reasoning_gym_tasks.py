@@ -6,8 +6,8 @@ text, take `bool("False")` for True, or run what a response says through `eval`.
 
 - compared: here, with the expected answer, in the way that is named (`comparisons`). `number` takes the last number
   of a response where the manifest has no `answer`; `number or text` does so for items whose expected answer is one;
-- scored: by the library's own scorer, for tasks with several right answers; only an answer whose whole text has the form
-  that is given gets to it, and only full marks count;
+- scored: by the library's own scorer, for tasks with several right answers; only an answer whose whole text has the
+  form that is given gets to it, and only full marks count;
 - refused, with the reason.
 
 `tests/trainer/verifiers/test_reasoning_gym_tasks.py` feeds right, wrong, padded, empty and listed answers to every task

@@ -43,7 +43,7 @@ _TABLE: dict[str, Row] = {
     "exact": Row(Extraction("whole"), _plain(exact.verify_case)),
     "number": Row(Extraction("lastNumber"), _plain(number.verify)),
     "choice": Row(Extraction("auto"), _plain(choice.verify)),
-    "reasoningGym": Row(Extraction("auto"), reasoning_gym.build),
+    "reasoningGym": Row(Extraction("auto"), reasoning_gym.build, seconds=3.0),
     "math": Row(Extraction("auto")),
     "python": Row(Extraction("whole")),
     "http": Row(Extraction("whole")),

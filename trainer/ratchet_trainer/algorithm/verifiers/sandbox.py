@@ -1,7 +1,7 @@
 """A process that has given up everything but computing: no files, network, processes or signals to others.
 
-Decides what a locked process may still ask of the kernel. It needs no rights that a `restricted` pod lacks: a process may
-always give up rights (PR_SET_NO_NEW_PRIVS), and then install a filter of system calls (seccomp), which the runtime's
+Decides what a locked process may still ask of the kernel. It needs no rights that a `restricted` pod lacks: a process
+may always give up rights (PR_SET_NO_NEW_PRIVS), and then install a filter of system calls (seccomp), which the runtime's
 default profile allows. The filter is a list of what is allowed, all of it about the process itself; everything else
 fails with EPERM. In particular nothing can be opened, so what the program needs is loaded before. Limits stand beside
 it: address space, processor time, and files of no size at all. gVisor and every kernel since 3.17 can do it.
@@ -28,19 +28,25 @@ LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 X32 = 0x40000000
 """Numbers from here on are a second set of system calls of x86_64."""
 
-_NAMES = """read write close fstat lseek mmap mprotect munmap brk mremap madvise rt_sigaction rt_sigprocmask rt_sigreturn
-sigaltstack setitimer sched_yield sched_getaffinity getpid getppid gettid getuid geteuid getgid getegid gettimeofday futex
-restart_syscall clock_gettime clock_getres getrandom rseq exit exit_group""".split()
-_NUMBERS = {
-    "x86_64": [0, 1, 3, 5, 8, 9, 10, 11, 12, 25, 28, 13, 14, 15]
-    + [131, 38, 24, 204, 39, 110, 186, 102, 107, 104, 108, 96, 202]
-    + [219, 228, 229, 318, 334, 60, 231],
-    "aarch64": [63, 64, 57, 80, 62, 222, 226, 215, 214, 216, 233, 134, 135, 139]
-    + [132, 103, 124, 123, 172, 173, 178, 174, 175, 176, 177, 169, 98]
-    + [128, 113, 114, 278, 293, 93, 94],
-}
 ALLOWED: dict[str, dict[str, int]] = {
-    machine: dict(zip(_NAMES, numbers, strict=True)) for machine, numbers in _NUMBERS.items()
+    "x86_64": {
+        **{"read": 0, "write": 1, "close": 3, "fstat": 5, "lseek": 8},
+        **{"mmap": 9, "mprotect": 10, "munmap": 11, "brk": 12, "mremap": 25, "madvise": 28},
+        **{"rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15, "sigaltstack": 131, "setitimer": 38},
+        **{"sched_yield": 24, "sched_getaffinity": 204, "futex": 202, "restart_syscall": 219, "rseq": 334},
+        **{"getpid": 39, "getppid": 110, "gettid": 186, "getuid": 102, "geteuid": 107, "getgid": 104, "getegid": 108},
+        **{"gettimeofday": 96, "clock_gettime": 228, "clock_getres": 229, "getrandom": 318},
+        **{"exit": 60, "exit_group": 231},
+    },
+    "aarch64": {
+        **{"read": 63, "write": 64, "close": 57, "fstat": 80, "lseek": 62},
+        **{"mmap": 222, "mprotect": 226, "munmap": 215, "brk": 214, "mremap": 216, "madvise": 233},
+        **{"rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigreturn": 139, "sigaltstack": 132, "setitimer": 103},
+        **{"sched_yield": 124, "sched_getaffinity": 123, "futex": 98, "restart_syscall": 128, "rseq": 293},
+        **{"getpid": 172, "getppid": 173, "gettid": 178, "getuid": 174, "geteuid": 175, "getgid": 176, "getegid": 177},
+        **{"gettimeofday": 169, "clock_gettime": 113, "clock_getres": 114, "getrandom": 278},
+        **{"exit": 93, "exit_group": 94},
+    },
 }
 """System calls that a locked process may make, by machine. Sources: the kernel's syscall tables."""
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
