@@ -6,6 +6,7 @@ import pytest
 from cases import case, spec
 
 from ratchet_trainer.algorithm.verifiers import registry
+from ratchet_trainer.algorithm.verifiers.comparisons import COMPARISONS, TEXT_MAX, arithmetic
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.number import number
 from ratchet_trainer.algorithm.verifiers.spec import Extraction
@@ -223,6 +224,9 @@ def test_choice_needs_no_options_where_letters_suffice():
         (r"\boxed{" + "(" * 100 + "5" + ")" * 100 + "}", "5", "unparsable", 0.0),
         (r"\boxed{\sum_{k=1}^{10} k}", "55", "unparsable", 0.0),
         (r"\boxed{}", "5", "unparsable", 0.0),
+        ("Great!! (See above)! The answer is $x^2$, not $x$.", "x", "ok", 1.0),
+        (r"Hence \(x = 5\).", "5", "ok", 1.0),
+        ("It costs $5 or so", "5", "ok", 1.0),
         ("", "5", "unparsable", 0.0),
         ("I know the answer.", "5", "unparsable", 0.0),
     ],
@@ -251,3 +255,49 @@ def test_a_chat_model_that_answers_in_a_sentence_is_right_by_default(task: str, 
 def test_a_response_that_gives_the_expected_answer_as_it_should_is_right(kind: str):
     chosen = spec("number", kind, {"tag": "answer", "after": "####"}.get(kind, ""))
     assert registry.build(chosen)(case(registry.expected_response(chosen, "5"))).accuracy == 1.0
+
+
+@pytest.mark.parametrize("name", ["exact", "number", "math", "choice"])
+def test_what_a_preflight_feeds_to_a_verifier_is_right(name: str):
+    chosen = spec(name)
+    answer = {"choice": "B", "math": r"\frac{x}{2}"}.get(name, "5")
+    response = registry.expected_response(chosen, answer)
+    assert response is not None
+    assert registry.build(chosen)(case(response, answer)).accuracy == 1.0
+
+
+MONSTERS = [
+    ".",
+    " ",
+    "1",
+    "1,111",
+    "1/",
+    "$",
+    "answer ",
+    "answer\n",
+    r"\boxed{",
+    "{",
+    "(",
+    "-",
+    "_",
+    "1e",
+    "<answer>",
+    "#",
+    "\u0301",
+]
+
+
+@pytest.mark.parametrize("name", ["exact", "number", "choice"])
+@pytest.mark.parametrize("extract", ["whole", "lastNumber", "boxed", "tag", "after", "auto"])
+def test_no_response_keeps_an_inline_verifier_busy(name: str, extract: str):
+    verify = registry.build(spec(name, extract, {"tag": "answer", "after": "#"}.get(extract, "")))
+    for monster in MONSTERS:  # a quadratic pattern would run into the time limit of the whole suite here
+        verify(case(monster * (100_000 // len(monster)) + "!", "B"))
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_no_response_keeps_a_comparison_busy(name: str):
+    for monster in MONSTERS:
+        text = monster * (TEXT_MAX // len(monster))
+        COMPARISONS[name](text, "5")
+        assert arithmetic(text) is None or monster == "1"

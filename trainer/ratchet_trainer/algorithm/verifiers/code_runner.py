@@ -32,14 +32,15 @@ REPORT_MAX = 1024 * 1024
 PROOF = 32
 """Bytes that a program's process must hand back after the tests have passed."""
 
-LOADED = tuple(
-    """abc array ast base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv
-dataclasses datetime decimal difflib enum errno fractions functools gc getopt graphlib hashlib heapq html inspect io
-itertools json keyword linecache locale math numbers operator os os.path pprint queue random re reprlib sched secrets
-shlex signal statistics string struct sys textwrap threading time timeit token tokenize traceback types typing unicodedata
-unittest uuid warnings weakref zlib _strptime _pydecimal encodings.ascii encodings.latin_1 encodings.utf_16
-encodings.utf_32 encodings.idna""".split()
-)  # noqa: SIM905
+_LOADED = """
+abc array ast base64 binascii bisect calendar cmath collections collections.abc colorsys contextlib copy csv dataclasses
+datetime decimal difflib enum errno fractions functools gc getopt graphlib hashlib heapq html inspect io itertools json
+keyword linecache locale math numbers operator os os.path pprint queue random re reprlib sched secrets shlex signal
+statistics string struct sys textwrap threading time timeit token tokenize traceback types typing unicodedata unittest
+uuid warnings weakref zlib _strptime _pydecimal
+encodings.ascii encodings.latin_1 encodings.utf_16 encodings.utf_32 encodings.idna
+"""
+LOADED = tuple(_LOADED.split())
 """Modules that a program may import: all that are loaded before it is locked in."""
 HIDDEN = ("ratchet_", "pydantic", "annotated_types", "ctypes", "_ctypes", "subprocess", "_posixsubprocess", "socket")
 """Beginnings of names of modules that it may not."""

@@ -33,13 +33,13 @@ def task_of(name: str) -> Task:
     task = TASKS.get(name)
     if task is None:
         raise ConfigurationInvalid(
-            f"reasoning-gym task {name}: nobody has looked yet at how it is scored; choose another verifier for it, or "
+            f"reasoning-gym task {name}: nobody has looked yet at how it is scored; choose another verifier, or "
             "add it to reasoning_gym_tasks"
         )
     if task.by == "refused":
         raise ConfigurationInvalid(
-            f"reasoning-gym task {name}: its answers cannot be verified: {task.why}; choose another task, or a verifier "
-            "of your own (verifier: python)"
+            f"reasoning-gym task {name}: its answers cannot be verified: {task.why}; choose another task, or a "
+            "verifier of your own (verifier: python)"
         )
     return task
 
@@ -110,7 +110,7 @@ def _with_entry(spec: VerifierSpec, task: Task) -> Callable[[Case], Outcome]:
             raise NoOutcome(f"the item has no seed, which task {name} needs; only items of reasoningGym have one")
         entry = entry_of(int(case.item["seed"]))
         if entry["answer"] != case.item["answer"]:
-            raise NoOutcome(f"the installed reasoning-gym makes another item of this seed; pin its version")
+            raise NoOutcome("the installed reasoning-gym makes another item of this seed; pin its version")
         if task.by == "numbers used":
             return graded(float(uses_numbers(found, entry["metadata"])), found)
         # A copy: some scorers write into what they are given.

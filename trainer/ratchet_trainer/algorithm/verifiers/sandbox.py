@@ -1,10 +1,11 @@
 """A process that has given up everything but computing: no files, network, processes or signals to others.
 
 Decides what a locked process may still ask of the kernel. It needs no rights that a `restricted` pod lacks: a process
-may always give up rights (PR_SET_NO_NEW_PRIVS), and then install a filter of system calls (seccomp), which the runtime's
-default profile allows. The filter is a list of what is allowed, all of it about the process itself; everything else
-fails with EPERM. In particular nothing can be opened, so what the program needs is loaded before. Limits stand beside
-it: address space, processor time, and files of no size at all. gVisor and every kernel since 3.17 can do it.
+may always give up rights (PR_SET_NO_NEW_PRIVS), and then install a filter of system calls (seccomp), which the
+runtime's default profile allows. The filter is a list of what is allowed, all of it about the process itself;
+everything else fails with EPERM. In particular nothing can be opened, so what the program needs is loaded before.
+Limits stand beside it: address space, processor time, and files of no size at all. gVisor and every kernel since 3.17
+can do it.
 
 `available()` tries all of it in a process of its own and says what does not hold.
 """
@@ -57,7 +58,7 @@ class NoSandbox(Exception):
 
 
 def available() -> str | None:
-    """Why programs cannot be locked up here, as a sentence without a dot; None if they can. Takes a tenth of a second."""
+    """Why programs cannot be locked up here, without a dot at the end; None if they can. Takes a tenth of a second."""
     command = [
         sys.executable,
         "-I",
