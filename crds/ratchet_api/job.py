@@ -320,10 +320,11 @@ class Spec(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "self.stages.all(s, self.datasets.exists(d, d.name == "
-            "(has(s.sft) ? s.sft.dataset : (has(s.rl) ? s.rl.dataset : ''))))",
+            "self.stages.all(s, !has(s.rl) || !has(s.rl.datasets) ? self.datasets.exists(d, d.name == "
+            "(has(s.sft) ? s.sft.dataset : (has(s.rl) && has(s.rl.dataset) ? s.rl.dataset : ''))) : "
+            "s.rl.datasets.all(w, self.datasets.exists(d, d.name == w.name)))",
             "a stage names a data set that is not in spec.datasets",
-            lambda s: {(t.sft or t.rl).dataset for t in s.stages if t.sft or t.rl} <= {d.name for d in s.datasets},
+            lambda s: {n for t in s.stages for n in t.dataset_names} <= {d.name for d in s.datasets},
             ".stages",
         ),
         Rule(

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, Rule, as_whole
+from ratchet_api.verifiers import PythonVerifier
 
 Tokens = Annotated[int, Field(ge=1, le=131_072), BeforeValidator(as_whole)]
 
@@ -68,24 +69,6 @@ class LanguageReward(ApiModel):
     )
 
 
-class PythonReward(ApiModel):
-    """The user's own function, called once a response: `f(case)` returns a number."""
-
-    entrypoint: str = Field(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$",
-        max_length=256,
-        description="`module:function`. case has item (question, answer and the other fields of the data), prompt, "
-        "response and finish. It runs in a process of its own, with a deadline and a limit of memory.",
-    )
-    config_map: str | None = Field(
-        default=None,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
-        description="ConfigMap whose keys are the files of the module, for example reward.py; absent: the module is in "
-        "the image.",
-    )
-
-
 KINDS = ("format", "length", "language", "python")
 
 
@@ -109,7 +92,9 @@ class Reward(ApiModel):
     format: FormatReward | None = Field(default=None, description="For a form of the response.")
     length: LengthReward | None = Field(default=None, description="For the length of the response.")
     language: LanguageReward | None = Field(default=None, description="For the language of the response.")
-    python: PythonReward | None = Field(default=None, description="What the user's own function says.")
+    python: PythonVerifier | None = Field(
+        default=None, description="What the user's own function says: any number, called once a response."
+    )
 
 
 REWARDS = Field(

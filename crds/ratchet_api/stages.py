@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from ratchet_api import method as methods
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
+from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
 from ratchet_api.sampling import CORRECTION, Sampling
 
@@ -125,6 +126,11 @@ class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
     rules: ClassVar = (
+        Rule(
+            "has(self.dataset) != has(self.datasets)",
+            "prompts come from dataset, or from datasets with their weights: give one of the two",
+            lambda rl: (rl.dataset is None) != (rl.datasets is None),
+        ),
         *methods.RULES,
         CORRECTION,
         Rule(
@@ -149,7 +155,14 @@ class Rl(ApiModel):
             ".promptBuckets",
         ),
     )
-    dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
+    dataset: Name | None = Field(default=None, description="Name of the data set that prompts are drawn from.")
+    datasets: list[WeightedDataset] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        json_schema_extra=LIST_MAP,
+        description="Data sets that prompts are drawn from, with the share of each; instead of dataset.",
+    )
     method: methods.MethodName = Field(default="grpo", description=methods.METHOD_TEXT)
     prompts_per_step: Whole = whole(
         "Prompts a step; divisible by the number of processes.", ge=1, le=65_536, default=16
@@ -201,6 +214,11 @@ class Rl(ApiModel):
     )
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
+    @property
+    def mixture(self) -> list[WeightedDataset]:
+        """What prompts are drawn from, with their weights."""
+        return self.datasets or [WeightedDataset(name=self.dataset or "")]
+
 
 METRIC_PATTERN = r"^[a-z0-9][-a-z0-9_./]*$"
 METRIC_TEXT = (
@@ -213,8 +231,8 @@ Patience = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(as_whole)]
 class Plateau(ApiModel):
     """A metric that no longer rises."""
 
-    patience: Patience = Field(description="Values of the metric, after the best one, in which none was better.")
-    min_delta: Decimal = Field(default="0", description="A value is better if it is above the best by more than this.")
+    patience: Patience = Field(description="Latest values of which none is better than the one before them.")
+    min_delta: Decimal = Field(default="0", description="A value is better if it is above by more than this.")
 
 
 class Stall(ApiModel):
@@ -364,6 +382,12 @@ class Stage(ApiModel):
             ".rl.updatesPerStep",
         ),
     )
+
+    @property
+    def dataset_names(self) -> list[str]:
+        """Data sets that it trains on."""
+        return [self.sft.dataset] if self.sft is not None else [d.name for d in self.rl.mixture] if self.rl else []
+
     name: Name = Field(description="Name of the stage, shown in status and metrics.")
     sft: Sft | None = Field(default=None, description="Supervised fine-tuning.")
     rl: Rl | None = Field(default=None, description="Reinforcement learning.")

@@ -79,6 +79,8 @@ class MemoryRuntime:
         self.drained: tuple[str, int, int] | None = None  # the phase, its safe points, how many steps had been made
         self.commit_requested = False
         self.rollouts = RolloutJournal(rollouts, 0, 1, self.gather)
+        self.told: dict[str, Any] = {}
+        self.directory = self.data_cache = None
         self.to_finish = to_finish
 
     def broadcast(self, value: Any) -> Any:
@@ -91,6 +93,12 @@ class MemoryRuntime:
         if self.phases[-1:] != [phase]:
             self.points_in_phase = 0
         self.phases.append(phase)
+
+    def alive(self) -> None:
+        """Nobody waits."""
+
+    def tell(self, **shown: Any) -> None:
+        self.told |= shown
 
     def spend(self, category: str) -> None:
         """Nobody keeps books."""

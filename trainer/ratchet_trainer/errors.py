@@ -45,6 +45,12 @@ class StageFailed(TrainerError):
     exit = Exit.DETERMINISTIC_FAILURE
 
 
+class GuardTripped(TrainerError):
+    """A metric left the bound that a guard with `action: Fail` sets. The same run would trip it again."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
 class Fenced(TrainerError):
     """A newer owner holds the checkpoint directory; `owner` says who, for the operator to count past it."""
 

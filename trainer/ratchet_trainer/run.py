@@ -29,8 +29,11 @@ from ratchet_trainer.rollout.rollout_journal import context_of
 from ratchet_trainer.step import advance, nonfinite, sft
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
+from ratchet_trainer.step.evaluations import Evaluations, due
+from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
 from ratchet_trainer.step.old_logprobs import model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
+from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
 from ratchet_trainer.step.state import StageState, State, chain, metric_line
 from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
@@ -61,6 +64,9 @@ class Run:
         self.programs: Programs
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.pace = Pace()
+        self.evaluations = Evaluations(runtime)
+        self.samples = SampleBook(runtime)
+        self.latest: StepSamples | None = None  # what the step just made sampled
         self.stage: Stage
         self.state: State
 
@@ -89,6 +95,7 @@ class Run:
             state, metrics, timing = step(self.state)
             self.runtime.spend("other")
             self.state = self.advance(self.record(state, metrics), metrics)
+            self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
@@ -182,7 +189,7 @@ class Run:
         if not due:
             return {}
         if self.leaving is not None:  # the step was finished because there was time for its updates alone
-            self.state = replace(self.state_of(state, pending), step=state.step)
+            self.state = self.state_of(state, pending)
             raise self.leaving
         try:
             return self.evaluations.metrics(due, self.stage, state, step)
@@ -266,7 +273,12 @@ class Run:
             optimizer=moments,
             selection=SlotState(position),
         )
-        return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
+        metrics = {"train/loss": found["loss"], "train/tokens": float(tokens)}
+        due = self.evaluations.due(state.step, state.stage, stage)
+        if due:
+            self.runtime.rollouts.bind(self.here(state))
+            metrics |= self.evaluations.metrics(due, stage, state, state.step)
+        return state, metrics, timing
 
     def here(self, state: State) -> str:
         """What decides all that is sampled in the step after `state`."""
@@ -279,11 +291,22 @@ class Run:
         line = metric_line(state.step, state.stage.name, metrics)
         return replace(state, lines=(*state.lines, line), metrics_digest=chain(state.metrics_digest, line))
 
+    def tell_of_learning(self) -> None:
+        """Says whether the stage learns; where it does not, what was sampled is kept to be looked at."""
+        if self.stage.spec.rl is None:
+            self.runtime.tell(learning=NOT_APPLICABLE.plain())
+            return
+        decode = self.stage.programs.tokenizer.decode
+        found = learning(self.state.stage.windows, self.latest, decode)
+        self.runtime.tell(learning=found.plain())
+        if found.status == "False" and self.latest is not None:
+            self.samples.keep(self.stage, self.state.stage.start_step, self.state.step, self.latest, anyway=True)
+
     def advance(self, state: State, metrics: Metrics) -> State:
         """The state with the advance rule applied: process 0 judges, all follow."""
-        rules = self.stage.spec.advance
-        stage = advance.observed(state.stage, rules, metrics)
-        rule = advance.ended_by(stage, rules, state.step)
+        spec = self.stage.spec
+        stage = advance.observed(state.stage, spec, metrics)
+        rule = advance.ended_by(stage, spec, state.step)
         return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
 
     # Beginning and going on
@@ -341,8 +364,23 @@ class Run:
             ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
             selection = stage.method.selection.init(stage.facts, ctx)
             expansion = stage.method.expansion.init(ctx)
+        before = state.stage
         state = replace(state, stage=where, selection=selection, expansion=expansion)
-        return self.with_companions(stage, state)
+        return self.evaluated_at_start(stage, before, self.with_companions(stage, state))
+
+    def evaluated_at_start(self, stage: Stage, before: StageState, state: State) -> State:
+        """The state with what the evaluations say of the weights that a stage starts from, unless the stage before has
+        just evaluated them. A line of the metric stream of its own, at the step that the stage starts from."""
+        evaluations = self.runtime.job.spec.evaluations
+        if before.index >= 0:
+            steps = self.runtime.job.spec.stages[before.index].advance.steps
+            known = {e.name for e in due(evaluations, state.step, before, steps)}
+            evaluations = [e for e in evaluations if e.name not in known]
+        if not evaluations:
+            return state
+        self.runtime.rollouts.bind(self.here(state))
+        metrics = self.evaluations.metrics(evaluations, stage, state, state.step)
+        return self.record(replace(state, stage=advance.observed(state.stage, stage.spec, metrics)), metrics)
 
     def with_companions(self, stage: Stage, state: State) -> State:
         """The state with the models beside the policy that the stage's method has: a reference, a critic."""

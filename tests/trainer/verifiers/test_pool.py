@@ -15,7 +15,9 @@ from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
 from ratchet_trainer.errors import ConfigurationInvalid
 
 
-def pool(entrypoint: str = "hostile:verify", workers: int = 1, deadline: float = 1.0, **settings: object) -> VerifierPool:
+def pool(
+    entrypoint: str = "hostile:verify", workers: int = 1, deadline: float = 1.0, **settings: object
+) -> VerifierPool:
     return VerifierPool(python_spec(entrypoint, **settings).to_json(), workers, deadline=deadline)
 
 
@@ -135,7 +137,11 @@ def test_nothing_is_started_before_it_is_needed_and_nothing_for_a_verifier_that_
 
 @pytest.mark.parametrize(
     ("entrypoint", "message"),
-    [("no_such_module:verify", "no_such_module"), ("hostile:no_such_function", "no_such_function"), ("hostile:os", "is no function")],
+    [
+        ("no_such_module:verify", "no_such_module"),
+        ("hostile:no_such_function", "no_such_function"),
+        ("hostile:os", "is no function"),
+    ],
 )
 def test_a_function_that_does_not_exist_is_said_when_the_pool_starts(entrypoint: str, message: str):
     with pool(entrypoint) as verifier, pytest.raises(ConfigurationInvalid, match=message):

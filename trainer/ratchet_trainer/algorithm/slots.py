@@ -19,6 +19,7 @@ import numpy as np
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples
+from ratchet_trainer.data.mixture import Part
 
 Plain = dict[str, Any]
 Metrics = dict[str, jax.Array]
@@ -26,10 +27,11 @@ Metrics = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a slot may know of a data set without reading it."""
+    """What a slot may know of a data set without reading it. `parts`: of a mixture, the data sets it is made of."""
 
     digest: str
     size: int
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ VERSION = "0.2.0"
 def config_hash(spec: Spec, stage: int) -> str:
     """Hash of what stages 0..stage are made of: model, seed, these stages, their data sets; not of where they run."""
     begun = spec.stages[: stage + 1]
-    names = {part.dataset for s in begun for part in (s.sft, s.rl) if part is not None}
+    names = {name for s in begun for name in s.dataset_names}
     datasets = sorted((d for d in spec.datasets if d.name in names), key=lambda d: d.name)
     parts = {
         "model": said(spec.model),

@@ -62,6 +62,7 @@ class Progress:
             "boundary": None,
             "draining": False,
             "exactSince": None,
+            "learning": None,
             "parts": {},
         }
 

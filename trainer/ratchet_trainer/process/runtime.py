@@ -101,7 +101,7 @@ class Runtime:
             self.compute_in(spec.model.dtype or "float32")
         self._exact_since: dict[str, Any] | None = None
         directory, local = Path(spec.checkpoint.directory), spec.checkpoint.local_directory
-        self.data_cache = directory / "data-index"  # what was found out about data files, for the next attempt
+        self.directory, self.data_cache = directory, directory / "data-index"
         self._checkpoints = Checkpoints(directory, environment.tag, spec.checkpoint.keep, self._identity)
         self.local = LocalTier(Path(local) if local else None, self.process)
         self.rollouts = RolloutJournal(
@@ -151,6 +151,10 @@ class Runtime:
     def patience(self, phase: str) -> float:
         """Seconds in a phase without a sign of life after which the process hangs."""
         return float(self.job.spec.restart.patience(phase))
+
+    def alive(self) -> None:
+        """A sign of life in the middle of something long."""
+        self.progress.alive()
 
     def spend(self, category: str) -> None:
         """What comes now is of this category of the ledger, within the same phase."""
@@ -353,6 +357,10 @@ class Runtime:
         return {"step": step, "path": path, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
 
     # Telling and being told
+
+    def tell(self, **shown: Any) -> None:
+        """Shows entries of /progress."""
+        self.progress.update(**shown)
 
     def step_done(
         self, step: int, target_step: int, stage: dict[str, Any], record: dict[str, Any], timing: dict[str, Any]

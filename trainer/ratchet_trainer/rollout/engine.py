@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -41,7 +42,10 @@ class ProcessGroup(Protocol):
     process: int
     processes: int
     rollouts: RolloutJournal | None
+    directory: Path | None  # checkpoints, for what is kept beside them; None keeps nothing
+    data_cache: Path | None  # for what need not be found out again of data
 
+    def alive(self) -> None: ...
     def broadcast(self, value: Any) -> Any: ...
     def gather(self, value: Any) -> list[Any]: ...
     def enter(self, phase: str) -> None: ...

@@ -1,4 +1,4 @@
-"""Verification of a round: each process verifies the responses of the ordinals that are its own, all learn all outcomes.
+"""Verification of a round: each process verifies the responses of its own ordinals, then all learn all outcomes.
 
 Decides who verifies what, in which order outcomes are gathered, and what is read from the outcome journal instead. How
 an answer is verified is in `algorithm.verifiers`, what else its text earns in `algorithm.rewards`.

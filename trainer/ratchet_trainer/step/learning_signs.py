@@ -41,6 +41,8 @@ class Learning:
         return {"status": self.status, "reason": self.reason, "message": self.message[:1000]}
 
 
+NOT_APPLICABLE = Learning("Unknown", "NotApplicable", "a supervised stage has no rewards to learn from")
+
 Windows = Mapping[str, Sequence[float]]
 
 

@@ -17,12 +17,17 @@ from jax.sharding import Mesh
 
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
+from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
+from ratchet_trainer.algorithm.rewards.registry import reward_verifier, text_parts
 from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
+from ratchet_trainer.data.evaluation_items import held_out
 from ratchet_trainer.data.items import Source, open_source
 from ratchet_trainer.data.lengths import check_lengths
+from ratchet_trainer.data.mixture import Mixture, Part
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
@@ -35,7 +40,8 @@ from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
 from ratchet_trainer.rollout.engine import Engine, ProcessGroup, Shape, slots
 from ratchet_trainer.rollout.sampler import Sampler
-from ratchet_trainer.rollout.truncation import Truncation
+from ratchet_trainer.rollout.truncation import GREEDY, Truncation
+from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
 
 if TYPE_CHECKING:
@@ -43,6 +49,10 @@ if TYPE_CHECKING:
 
 MODEL = "the model's folder"
 """Name of an input."""
+
+
+PROMPTS = 32
+"""Prompts of a sampling call of an evaluation in an sft stage."""
 
 
 class Programs:
@@ -188,7 +198,7 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
-        return {f"data set {self.settings.dataset}": self.facts.digest, **self.programs.inputs}
+        return {f"data set {'+'.join(self.spec.dataset_names)}": self.facts.digest, **self.programs.inputs}
 
     @property
     def rl(self) -> api.Rl:
@@ -203,7 +213,8 @@ class Stage:
     def judges(self) -> Judges:
         """What is asked of every response. Raises ConfigurationInvalid."""
         own = {r.name: reward_verifier(r) for r in self.rl.rewards if r.python is not None}
-        return Judges(self.verifiers, text_parts(self.rl.rewards), own)
+        verifiers = [resolve_verifier(self.job.dataset(name)) for name in self.spec.dataset_names]
+        return Judges(verifiers, text_parts(self.rl.rewards), own)
 
     def verification(self, judges: Judges) -> Verification:
         return Verification(judges, self.group.directory, self.group.process, self.group.processes)
@@ -246,7 +257,7 @@ class Stage:
     def _evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
         source = None
         if self.group.process == 0:
-            source = held_out_items(self.job, evaluation.dataset, evaluation.items, self.source_cache)
+            source = held_out(self.job, evaluation.dataset, evaluation.items, self.group.data_cache)
         items = self.group.broadcast(list(source.items) if source is not None else None)
         rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
         prompts = min(len(items), (rl.prompts_in_flight or rl.prompts_per_step) if rl is not None else PROMPTS)
@@ -264,9 +275,9 @@ class Stage:
             shape,
             float(temperature),
             self.group.rollouts,
-            Truncation(top_k=1) if greedy else None,
+            GREEDY if greedy else None,
             rl.sampling.stop if rl is not None else (),
-            self.verification(Judges((verifier_of(self.job.dataset(evaluation.dataset)),))),
+            self.verification(Judges((resolve_verifier(self.job.dataset(evaluation.dataset)),))),
         )
         return engine, items
 
@@ -315,6 +326,8 @@ class Stage:
                 if self.method.advantage.critic is not None:
                     jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
                 jobs.append(threads.submit(self.engine.prepare, params, self.rl.group_size))
+            for evaluation in self.job.evaluations:
+                jobs.append(threads.submit(self.evaluation(evaluation)[0].prepare, params, evaluation.samples))
             for job in jobs:
                 job.result()
         if self.spec.rl is not None:
@@ -325,17 +338,30 @@ def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) 
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
     settings = stage.sft or stage.rl
-    assert settings is not None  # the type's rules
+    assert settings is not None, "the type's rules"
     if programs.folder is not None:
         programs.folder.check_positions(settings.max_prompt_tokens, settings.max_response_tokens)
     source = None
     if group.process == 0:
-        dataset, cache = spec.dataset(settings.dataset), getattr(group, "data_cache", None)
-        answers = stage.sft.max_response_tokens if stage.sft else None
-        limits = settings.max_prompt_tokens, answers
-        alive = partial(group.enter, "compile")
-        source = check_lengths(open_source(dataset, cache), programs.tokenizer, *limits, cache, dataset.overlong, alive)
-    facts = group.broadcast([source.digest, source.size] if source is not None else None)
-    hash_ = sha256(said(stage))
+        source = _source(group, programs, spec, stage)
+    parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
+    told = group.broadcast([source.digest, source.size, parts] if source is not None else None)
+    facts = DataFacts(told[0], told[1], tuple(Part(**part) for part in told[2]))
     rows = spec.reproducibility.rows_per_shard
-    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), programs, group, spec, rows)
+    return Stage(index, stage, sha256(said(stage)), spec.seed, source, facts, programs, group, spec, rows)
+
+
+def _source(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage) -> Source:
+    """What a stage trains on: items that fit its limits."""
+    settings = stage.sft or stage.rl
+    assert settings is not None, "the type's rules"
+    answers = stage.sft.max_response_tokens if stage.sft else None
+    opened = []
+    for name in stage.dataset_names:
+        dataset = spec.dataset(name)
+        source = open_source(dataset, group.data_cache)
+        check = (source, programs.tokenizer, settings.max_prompt_tokens, answers, group.data_cache, dataset.overlong)
+        opened.append(check_lengths(*check, alive=group.alive))
+    if stage.rl is None or stage.rl.datasets is None:
+        return opened[0]
+    return Mixture(opened, [part.weight for part in stage.rl.datasets])

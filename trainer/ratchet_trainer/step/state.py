@@ -68,8 +68,8 @@ class State:
     stage: StageState
     params: Any
     optimizer: Any
-    selection: SlotState = SlotState()
-    expansion: SlotState = SlotState()
+    selection: SlotState = field(default_factory=SlotState)
+    expansion: SlotState = field(default_factory=SlotState)
     critic: Any = None
     reference: Any = None
     reference_version: int | None = None

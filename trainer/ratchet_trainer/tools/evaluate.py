@@ -7,8 +7,6 @@ checkpoint always gets the same number, wherever it is computed. One device is e
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,12 +16,13 @@ from ratchet_api.job import Spec
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.types import Draw, Request
-from ratchet_trainer.data.items import Item, open_source
-from ratchet_trainer.data.reasoning_gym_items import ReasoningGymItems
+from ratchet_trainer.algorithm.verifiers.registry import resolve
+from ratchet_trainer.data.evaluation_items import held_out
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.engine import Engine, Shape
+from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step.stage import programs_of
 from ratchet_trainer.step.state import flat_paths
 
@@ -39,6 +38,7 @@ class Alone:
     process = 0
     processes = 1
     rollouts = None
+    directory = data_cache = None
 
     def broadcast(self, value: Any) -> Any:
         return value
@@ -52,22 +52,8 @@ class Alone:
     def safe_point(self) -> None:
         """Nobody drains."""
 
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out items under their absolute numbers."""
-
-    name: str
-    digest: str
-    items: Mapping[int, Item]
-    held = True
-
-    @property
-    def size(self) -> int:
-        return len(self.items)
-
-    def item(self, index: int) -> Item:
-        return self.items[index]
+    def alive(self) -> None:
+        """Nobody waits."""
 
 
 def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> float:
@@ -78,7 +64,7 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     the arrays are another model's.
     """
     source = held_out(spec, dataset, items)
-    users = [s for s in (stage.rl or stage.sft for stage in spec.stages) if s is not None and s.dataset == dataset]
+    users = [stage.rl or stage.sft for stage in spec.stages if dataset in stage.dataset_names]
     if not users:
         raise ConfigurationInvalid(f"no stage uses data set {dataset}, so its lengths are unknown")
     one = programs_of(spec.model, distributed.one_device())
@@ -92,23 +78,18 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     params = one.whole(params, spec.seed)
     shape = Shape(PROMPTS, users[-1].max_prompt_tokens, users[-1].max_response_tokens)
     stop = users[-1].sampling.stop if isinstance(users[-1], Rl) else ()
-    engine = Engine(Alone(), one.sampler, one.tokenizer, source, spec.seed, shape, temperature=1.0, stop=stop)
+    verification = Verification(Judges((resolve(spec.dataset(dataset)),)))
+    engine = Engine(
+        Alone(),
+        one.sampler,
+        one.tokenizer,
+        source,
+        spec.seed,
+        shape,
+        temperature=1.0,
+        stop=stop,
+        verification=verification,
+    )
     requests = [Request(Draw(index, index), Purpose.EVAL, n=1, tag=saved.step) for index in source.items]
     rollouts = engine.sample(requests, params, saved.step)
     return sum(r.outcome.accuracy for r in rollouts) / len(rollouts)
-
-
-def held_out(spec: Spec, dataset: str, count: int) -> HeldOut:
-    """`count` items of a data set (of a file, at most so many) whose questions occur in no data set of the job that is
-    trained on, a generated one's own training items included; what is left out is counted in the log.
-
-    Raises ConfigurationInvalid if there are none.
-    """
-    sources = [open_source(d) for d in spec.datasets]
-    source = next(s for s in sources if s.name == dataset)
-    if not isinstance(source, ReasoningGymItems):
-        trained_on = {part.dataset for stage in spec.stages for part in (stage.sft, stage.rl) if part is not None}
-        sources = [s for s in sources if s.name in trained_on]
-    found, left_out = source.held_out(count, sources)
-    log.info("data set %s: %d candidates left out of the held-out items as duplicates", dataset, left_out)
-    return HeldOut(source.name, source.digest, dict(found))

@@ -72,7 +72,7 @@ def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
         lambda commit: commit.boundary is not None and commit.boundary["stage"] == first - 1,
     )
     states = {"start": before[2], "end": newest(folder)[2]}
-    return {when: evaluate_checkpoint(spec, content, last.dataset, ITEMS) for when, content in states.items()}
+    return {when: evaluate_checkpoint(spec, content, last.mixture[0].name, ITEMS) for when, content in states.items()}
 
 
 def main(arguments: list[str]) -> None:

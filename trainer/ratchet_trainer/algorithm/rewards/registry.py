@@ -13,6 +13,8 @@ from ratchet_trainer.algorithm.rewards.length import Cosine, Overlong
 from ratchet_trainer.algorithm.rewards.text import OfText, TextPart, form, language
 from ratchet_trainer.algorithm.rewards.weighted import Weighted
 from ratchet_trainer.algorithm.slots import RewardPart
+from ratchet_trainer.algorithm.verifiers.registry import python_spec
+from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 
 PARTS: Mapping[str, Callable[[Reward], RewardPart]] = {
     # field of the manifest that a reward has -> its part
@@ -36,6 +38,13 @@ def rewards_of(rewards: Sequence[Reward]) -> Weighted:
 def text_parts(rewards: Sequence[Reward]) -> dict[str, TextPart]:
     """Name -> function, of the parts that read a response's text. Raises ConfigurationInvalid."""
     return {r.name: make(r) for r in rewards for kind, make in TEXT.items() if getattr(r, kind) is not None}
+
+
+def reward_verifier(reward: Reward) -> VerifierSpec:
+    """What runs the user's own function of a reward, whose score is the part's value."""
+    assert reward.python is not None
+    told = reward.python
+    return python_spec(told.entrypoint, told.config_map, told.pure, told.timeout_seconds, told.memory_mi_b)
 
 
 def _part(reward: Reward) -> RewardPart:

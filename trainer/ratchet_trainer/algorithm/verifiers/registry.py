@@ -65,13 +65,10 @@ def resolve(dataset: Any) -> VerifierSpec:
         settings = {"task": gym.task, "config": dict(gym.config)}
     elif name == "python":
         told = dataset.python
-        settings = {
-            "entrypoint": told.entrypoint,
-            "configMap": told.config_map,
-            "timeoutSeconds": told.timeout_seconds,
-            "memoryMiB": told.memory_mi_b,
-        }
-        pure, version = told.pure, _source_digest(told.entrypoint.partition(":")[0], told.config_map)
+        extraction = extraction_of(dataset.answer, name)
+        return python_spec(
+            told.entrypoint, told.config_map, told.pure, told.timeout_seconds, told.memory_mi_b, extraction
+        )
     elif name == "http":
         told = dataset.http
         settings = {
@@ -92,6 +89,26 @@ def resolve(dataset: Any) -> VerifierSpec:
         pure = False
     extraction = extraction_of(dataset.answer, name)
     return VerifierSpec(name, f"{_module(name).VERSION} {version}".strip(), pure, extraction, settings)
+
+
+def python_spec(
+    entrypoint: str,
+    config_map: str | None,
+    pure: bool,
+    timeout_seconds: int,
+    memory_mib: int,
+    extraction: Extraction | None = None,
+) -> VerifierSpec:
+    """The verifier that runs a function of the user's own; its version follows from the source."""
+    version = _source_digest(entrypoint.partition(":")[0], config_map)
+    settings = {
+        "entrypoint": entrypoint,
+        "configMap": config_map,
+        "timeoutSeconds": timeout_seconds,
+        "memoryMiB": memory_mib,
+    }
+    kind = extraction or Extraction("whole")
+    return VerifierSpec("python", f"{_module('python').VERSION} {version}".strip(), pure, kind, settings)
 
 
 def extraction_of(answer: Answer | None, verifier: str) -> Extraction:
