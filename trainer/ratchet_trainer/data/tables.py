@@ -22,7 +22,7 @@ from ratchet_trainer.errors import ConfigurationInvalid
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEPT = 512 << 20
+KEPT = 128 << 20
 """Bytes of decoded row groups that stay in memory."""
 OTHER_TYPES = re.compile("binary|decimal|date|time|duration|extension")
 """Types whose values are none of JSON's."""
@@ -68,8 +68,8 @@ class TableRows:
 
     def __iter__(self) -> Iterator[dict[str, Any] | Refused]:
         """All rows in order; in the place of one that cannot be read, why."""
-        for piece in range(len(self._pieces)):
-            table = self._table(piece)
+        for path, reader, number, _ in self._pieces:
+            table = _read(path, reader.piece, number)
             for at in range(0, len(table), SLICE):
                 yield from _rows(table.slice(at, SLICE))
 
