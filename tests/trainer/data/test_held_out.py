@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from ratchet_api.datasets import Dataset
+from ratchet_trainer.data.evaluation_items import HeldOut, that_fit
 from ratchet_trainer.data.items import open_source
+from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import ConfigurationInvalid
 
 GYM = {"reasoningGym": {"task": "chain_sum", "size": 20, "config": {"max_terms": 2, "max_digits": 1}}}
@@ -63,3 +65,18 @@ def test_generated_training_items_are_looked_at_once(tmp_path: Path, monkeypatch
     again = open_source(Dataset.model_validate({"name": "gym", **GYM}), tmp_path / "cache")
     monkeypatch.setattr(again, "item", lambda index: pytest.fail("an item is made again"))
     assert len(evaluation.held_out(9, [again])[0]) == 1
+
+
+def test_evaluation_items_that_are_too_long_are_known_before_the_first_evaluation(tmp_path: Path, caplog: Any) -> None:
+    source = lines(tmp_path / "test.jsonl", "a", "bbb", "cc", "dddd")
+    items = HeldOut("test", source.digest, {i: source.item(i) for i in (1, 2, 3)}, source)
+    with pytest.raises(
+        ConfigurationInvalid, match=r"2 of 3 items are too long: .*:4: the prompt has 5 .*:2: .* to 5, or"
+    ):
+        that_fit(items, BYTES, 3, leave_out=False)
+    with caplog.at_level(logging.WARNING):
+        assert list(that_fit(items, BYTES, 3, leave_out=True).items) == [2]
+    assert "they are left out" in caplog.text
+    with pytest.raises(ConfigurationInvalid, match="3 of 3 items are too long"):
+        that_fit(items, BYTES, 1, leave_out=True)
+    assert that_fit(items, BYTES, 5, leave_out=False) is items
