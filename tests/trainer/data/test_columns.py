@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ratchet_api.datasets import Dataset
+from ratchet_trainer.data.edits import edited
 from ratchet_trainer.data.item import Item
-from ratchet_trainer.data.items import open_source
+from ratchet_trainer.data.items import open_source, place_of
 from ratchet_trainer.errors import ConfigurationInvalid
 
 SYSTEM = {"role": "system", "content": "Add."}
@@ -124,3 +125,15 @@ def test_what_is_no_item_is_refused_with_a_way_out_that_fits(
 ) -> None:
     with pytest.raises(ConfigurationInvalid, match=rf"d\.jsonl:1: .*{words}"):
         item(tmp_path, row, **columns)
+
+
+def test_an_edit_of_a_prompt_changes_the_last_message_of_a_conversation(tmp_path: Path) -> None:
+    row = {"messages": [SYSTEM, USER, ASSISTANT, AGAIN], "answer": "4"}
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps(row))
+    data = {"name": "d", "jsonl": {"path": str(path), **CHAT}}
+    source = edited(open_source(Dataset.model_validate(data)), "template:Q: {question}")
+    asked = "Q: and 2+2?"
+    assert source.item(0).question == asked
+    assert source.item(0).messages == (SYSTEM, USER, ASSISTANT, {"role": "user", "content": asked})
+    assert place_of(source, 0).endswith("d.jsonl:1")

@@ -58,12 +58,13 @@ class ControlTokens:
         if mark not in self._strict:
             from tokenizers import AddedToken, Tokenizer
 
-            strict = Tokenizer.from_str(self._tokenizer.to_str())
+            strict: Any = Tokenizer.from_str(self._tokenizer.to_str())
             kinds = {t.content: (i, t) for i, t in self._added.items() if t.special or t.content in self._controls}
             strict.add_special_tokens(
                 [AddedToken(text, special=True) for text, (_, t) in kinds.items() if not t.special]
             )
-            aliases, ids = {}, {}
+            aliases: dict[str, str] = {}
+            ids: dict[int, int] = {}
             for number, (text, (token, kind)) in enumerate(sorted(kinds.items())):
                 alias = f"{mark}{number}{mark}"
                 flags = {flag: getattr(kind, flag) for flag in ("single_word", "lstrip", "rstrip")}

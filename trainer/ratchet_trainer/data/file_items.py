@@ -79,7 +79,7 @@ class FileItems:
 
     def place(self, index: int) -> str:
         """Where an item is, for people."""
-        return self._rows.place(index)
+        return str(self._rows.place(index))
 
     def held_out(self, count: int, training: Iterable[Any]) -> tuple[list[tuple[int, Item]], int]:
         """At most `count` items with different questions that occur in no training set, with their numbers, and how

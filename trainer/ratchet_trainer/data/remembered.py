@@ -72,7 +72,7 @@ class Remembered:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(draft, "wb") as opened:
-                np.savez(opened, **arrays)
+                np.savez(opened, allow_pickle=False, **arrays)
             os.replace(draft, file)
         except OSError as error:
             log.warning("the data will be read again in the next attempt: %s: %s", file, error)
