@@ -18,6 +18,7 @@ CONDITIONS = (
     "Placed",
     "Running",
     "Progressing",
+    "Learning",
     "Suspended",
     "AwaitingApproval",
     "Completed",

@@ -255,6 +255,8 @@ class Story:
             "parts": {},
             "checkpoint": None,
         }
+        if answer.get("checkpoint"):
+            answer["checkpoint"] = {"path": f"steps/{answer['checkpoint']['step']}", **answer["checkpoint"]}
         self.progress = {**identity, **common, "revision": self._uid(), **answer, "receivedAt": self.now}
         return self
 

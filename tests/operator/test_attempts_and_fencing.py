@@ -10,7 +10,7 @@ from plan_story import Story, job
 from ratchet_api.protocol import ANNOTATION_WORD, LABEL_ATTEMPT, LABEL_JOBSET_UID
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.lifecycle import decide
-from ratchet_operator.decide.views import Pod
+from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.reconcile import leader
 
 

@@ -157,7 +157,7 @@ def test_a_word_that_is_too_long_is_not_given():
     for _ in range(60):
         stage = story.status["stage"]
         at_boundary(story, stage, stage["startStep"] + 10, stage["index"]).later(1).settle()
-    assert "WordTooLong" in story.events
+    assert "StageGateTooLong" in story.events
     assert len(story.pod(0)["metadata"]["annotations"]["ratchet.dev/word"].encode()) <= 48 * 1024
 
 

@@ -9,7 +9,7 @@ import pytest
 from plan_story import Story, node
 
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.views import Pod
+from ratchet_operator.decide.observed_pod import Pod
 
 
 def _condition(pod, reason, kind="DisruptionTarget"):

@@ -1,7 +1,6 @@
-"""Names and numbers that operator and trainer must agree on.
+"""Names and numbers that operator and trainer must agree on: labels, files, variables, exit codes, limits.
 
-The exact rules are the protocol's: attempts, the word, progress, exit codes. Both sides import this module and
-nothing of each other.
+The documents that pass between them are typed in `documents`. Both sides import these two and nothing of each other.
 """
 
 from __future__ import annotations
