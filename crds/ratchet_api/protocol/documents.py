@@ -46,6 +46,11 @@ def _printable(text: str) -> str:
     return text
 
 
+def _is_text(text: str) -> str:
+    text.encode()  # half a surrogate is no text: UnicodeEncodeError is a ValueError
+    return text
+
+
 def _leave_out(value: Any, validate: Any) -> Any:
     try:
         return validate(value)
@@ -56,6 +61,7 @@ def _leave_out(value: Any, validate: Any) -> Any:
 Version = Annotated[int, Field(ge=V - 1, le=V)]
 Count = Annotated[int, Field(ge=0, le=STEP_MAX)]
 Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
+Text = Annotated[str, AfterValidator(_is_text)]
 Line = Annotated[str, Field(max_length=1024), AfterValidator(_printable)]
 
 
@@ -237,7 +243,7 @@ def progress_answer(document: dict[str, Any]) -> bytes:
 class Owner(Document):
     """The attempt that claimed the checkpoint directory from a fenced trainer."""
 
-    job_uid: str = Field(alias="jobUID")
+    job_uid: Text = Field(alias="jobUID")
     attempt: Annotated[int, Field(ge=0, le=ATTEMPT_MAX)]
 
 
@@ -245,8 +251,8 @@ class TerminationMessage(Document):
     """Why a process left."""
 
     v: Version = V
-    reason: str | None = None
-    message: str | None = None
+    reason: Text | None = None
+    message: Text | None = None
     step: Count | None = None
     """The last step that it knows to be committed."""
     boundary: Boundary | None = None
