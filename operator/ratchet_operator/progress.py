@@ -191,5 +191,4 @@ def _urgency(said: ProgressDocument) -> tuple[Any, ...]:
         bool(said.draining),
         said.boundary,
         said.stage.index if said.stage is not None else None,
-        (said.learning.status, said.learning.reason) if said.learning is not None else None,
     )

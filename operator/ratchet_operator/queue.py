@@ -139,7 +139,7 @@ class Queue:
         await asyncio.gather(*late, return_exceptions=True)
 
     def _backoff(self, key: Key) -> float:
-        return min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures[key] - 1, 20))
+        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(self._failures[key] - 1, 20))
 
     async def _turn(self, key: Key) -> None:
         try:

@@ -62,7 +62,9 @@ def test_what_is_no_object_is_dropped(body):
         parse(body, LEADER)
 
 
-@pytest.mark.parametrize("learning", [{}, 5, {"status": "Maybe", "reason": "Learning"}, {"status": "True", "reason": "x y"}])
+@pytest.mark.parametrize(
+    "learning", [{}, 5, {"status": "Maybe", "reason": "Learning"}, {"status": "True", "reason": "x y"}]
+)
 def test_malformed_advice_on_learning_costs_only_the_advice(learning):
     assert parse(of(learning=learning), LEADER).plain() == {**GOOD, "learning": None}
 

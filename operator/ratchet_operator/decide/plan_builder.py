@@ -110,10 +110,22 @@ class PlanBuilder:
 
 
 def at_once(status: Raw) -> Raw:
-    """The part of a status that is written as soon as it changes. The rest waits for the next flush: what changes with
-    every step, and the words of the condition Learning."""
-    conditions = [
-        {key: value for key, value in c.items() if key != "message"} if c["type"] == "Learning" else c
-        for c in status.get("conditions", ())
-    ]
+    """The part of a status that is written as soon as it changes."""
+    conditions = [{k: v for k, v in c.items() if k != "message"} if _paced(c) else c for c in _conditions(status)]
     return {key: value for key, value in status.items() if key not in FLUSHED} | {"conditions": conditions}
+
+
+def paced(status: Raw) -> Raw:
+    """The part of a status that waits for the next flush: what changes with every step, and the words of the condition
+    Learning."""
+    words = [c.get("message") for c in _conditions(status) if _paced(c)]
+    return {key: status.get(key) for key in FLUSHED} | {"learning": words}
+
+
+def _conditions(status: Raw) -> list[Raw]:
+    conditions: list[Raw] = status.get("conditions") or []
+    return conditions
+
+
+def _paced(condition: Raw) -> bool:
+    return condition.get("type") == "Learning"
