@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, as_whole, whole
 from ratchet_api.datasets import Dataset
+from ratchet_api.evaluations import EVALUATIONS, Evaluation, Samples
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.stages import STAGES, RowsPerPass, Stage
@@ -95,7 +96,7 @@ class Model(ApiModel):
     lora: Lora | None = Field(default=None, description="Train adapters instead of the weights; absent: the weights.")
     dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
         default=None,
-        description="Number format of activations and matrix products; weights and optimiser are float32 always. auto: "
+        description="Number format of activations and matrix products; weights and optimizer are float32 always. auto: "
         "bfloat16 where a measurement at the first start finds it faster, and so for the job's life. Absent: float32.",
     )
     activation_checkpointing: bool | None = Field(
@@ -213,7 +214,7 @@ class Parallelism(ApiModel):
         "placement.",
     )
     fsdp: Whole = whole(
-        "Devices of a group that share weights, gradients and optimiser state, and take rows of their own.",
+        "Devices of a group that share weights, gradients and optimizer state, and take rows of their own.",
         ge=1,
         le=65_536,
         default=1,
@@ -319,10 +320,11 @@ class Spec(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "self.stages.all(s, self.datasets.exists(d, d.name == "
-            "(has(s.sft) ? s.sft.dataset : (has(s.rl) ? s.rl.dataset : ''))))",
+            "self.stages.all(s, !has(s.rl) || !has(s.rl.datasets) ? self.datasets.exists(d, d.name == "
+            "(has(s.sft) ? s.sft.dataset : (has(s.rl) && has(s.rl.dataset) ? s.rl.dataset : ''))) : "
+            "s.rl.datasets.all(w, self.datasets.exists(d, d.name == w.name)))",
             "a stage names a data set that is not in spec.datasets",
-            lambda s: {(t.sft or t.rl).dataset for t in s.stages if t.sft or t.rl} <= {d.name for d in s.datasets},
+            lambda s: {n for t in s.stages for n in t.dataset_names} <= {d.name for d in s.datasets},
             ".stages",
         ),
         Rule(
@@ -360,6 +362,8 @@ class Spec(ApiModel):
         min_length=1, max_length=64, json_schema_extra=LIST_MAP, description="Named data sets that stages refer to."
     )
     stages: list[Stage] = STAGES
+    evaluations: list[Evaluation] = EVALUATIONS
+    samples: Samples = Field(default=Samples(), description="Rollouts that are kept to be read.")
     checkpoint: Checkpoint = Field(description="Where and how often the state is made durable.")
     placements: list[Placement] = PLACEMENTS
     reproducibility: Reproducibility = Field(

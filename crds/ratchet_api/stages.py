@@ -1,7 +1,7 @@
 """The curriculum: `spec.stages[]`, what each trains and when it is over.
 
 Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
-(`ratchet_trainer/advance.py`); whether the next stage may begin is the operator's word
+(`ratchet_trainer/step/advance.py`); whether the next stage may begin is the operator's word
 (`ratchet_operator/decide/stages.py`).
 """
 
@@ -13,6 +13,8 @@ from pydantic import BeforeValidator, Field
 
 from ratchet_api import method as methods
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
+from ratchet_api.datasets import WeightedDataset
+from ratchet_api.rewards import REWARDS, Reward
 from ratchet_api.sampling import CORRECTION, Sampling
 
 RowsPerPass = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
@@ -36,6 +38,10 @@ RL_METRICS = (
     "train/entropy",
     "train/unsolved",
     "train/solved",
+    "train/informative",
+    "train/truncated",
+    "train/unparsable",
+    "train/verifier_failures",
     "train/response_tokens",
     "train/clip_fraction",
     "train/clip_fraction_low",
@@ -58,9 +64,14 @@ CONDITIONAL = (
         "train/value_loss",
         methods.CRITIC_CEL.format("self.rl"),
         methods.has_critic,
-        "train/value_loss needs a critic; take rl.method ppo or rl.credit {form: gae}",
+        "train/value_loss needs a critic; take rl.method ppo or rl.advantage {estimator: gae}",
     ),
 )
+
+
+def emits_always(name: str) -> bool:
+    """Whether an rl stage may have this metric: its own, or what an evaluation or a reward's part says."""
+    return name in RL_METRICS or name.startswith(("evaluation/", "reward/"))
 
 
 def full_metric(name: str) -> str:
@@ -68,7 +79,7 @@ def full_metric(name: str) -> str:
     return SHORT_NAMES.get(name, name)
 
 
-class Optimiser(ApiModel):
+class Optimizer(ApiModel):
     """AdamW, as every method here uses it."""
 
     learning_rate: PositiveDecimal = Field(default="0.001", description="Peak learning rate, a decimal string.")
@@ -96,13 +107,30 @@ class Sft(ApiModel):
     max_response_tokens: Whole = whole("Longest answer in tokens, its end included.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     on_non_finite: OnNonFinite = ON_NON_FINITE
-    optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
+    optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
+
+
+class Selection(ApiModel):
+    """Which prompts are drawn."""
+
+    kind: Literal["uniform"] = Field(default="uniform", description="uniform: every item once an epoch.")
+
+
+class Expansion(ApiModel):
+    """What else is sampled once the drawn prompts are answered."""
+
+    kind: Literal["none"] = Field(default="none", description="none: what was drawn is what is trained on.")
 
 
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
     rules: ClassVar = (
+        Rule(
+            "has(self.dataset) != has(self.datasets)",
+            "prompts come from dataset, or from datasets with their weights: give one of the two",
+            lambda rl: (rl.dataset is None) != (rl.datasets is None),
+        ),
         *methods.RULES,
         CORRECTION,
         Rule(
@@ -127,7 +155,14 @@ class Rl(ApiModel):
             ".promptBuckets",
         ),
     )
-    dataset: Name = Field(description="Name of the data set that prompts are drawn from.")
+    dataset: Name | None = Field(default=None, description="Name of the data set that prompts are drawn from.")
+    datasets: list[WeightedDataset] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        json_schema_extra=LIST_MAP,
+        description="Data sets that prompts are drawn from, with the share of each; instead of dataset.",
+    )
     method: methods.MethodName = Field(default="grpo", description=methods.METHOD_TEXT)
     prompts_per_step: Whole = whole(
         "Prompts a step; divisible by the number of processes.", ge=1, le=65_536, default=16
@@ -147,13 +182,13 @@ class Rl(ApiModel):
         "longest. Which one follows from the prompt alone. Absent: room for maxPromptTokens.",
     )
     group_size: Whole = whole(
-        "Rollouts of each prompt; they are compared with one another, so 2 or more but for credit.form gae.",
+        "Rollouts of each prompt; they are compared with one another, so 2 or more but for advantage.estimator gae.",
         ge=1,
         le=1024,
         default=8,
     )
     updates_per_step: Whole = whole(
-        "Mini-batches, hence optimiser updates, that a step's rollouts are split into.", ge=1, le=256, default=1
+        "Mini-batches, hence optimizer updates, that a step's rollouts are split into.", ge=1, le=256, default=1
     )
     max_prompt_tokens: Whole = whole(
         "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=128
@@ -161,12 +196,15 @@ class Rl(ApiModel):
     max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     on_non_finite: OnNonFinite = ON_NON_FINITE
+    selection: Selection = Field(default=Selection(), description="Which prompts are drawn.")
+    expansion: Expansion = Field(default=Expansion(), description="What else is sampled.")
+    rewards: list[Reward] = REWARDS
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
     sampling: Sampling = Field(
         default=Sampling(), description="From which tokens responses are drawn, and what else ends them."
     )
     objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
-    credit: methods.Credit = Field(default=methods.Credit(), description="Which tokens earn a reward.")
+    advantage: methods.Advantage = Field(default=methods.Advantage(), description="Which tokens earn a reward.")
     kl: methods.Kl | None = Field(
         default=None,
         description="A penalty on drift from the reference; absent: none. It brings reference frozen along.",
@@ -174,24 +212,48 @@ class Rl(ApiModel):
     reference: methods.Reference | None = Field(
         default=None, description="What drift is measured against; absent: the preset's, which is none."
     )
-    optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
+    optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
+
+    @property
+    def mixture(self) -> list[WeightedDataset]:
+        """What prompts are drawn from, with their weights."""
+        return self.datasets or [WeightedDataset(name=self.dataset or "")]
+
+
+METRIC_PATTERN = r"^[a-z0-9][-a-z0-9_./]*$"
+METRIC_TEXT = (
+    "Metric to watch; short names mean train/..., so accuracy is train/accuracy. evaluation/NAME/accuracy is what the "
+    "evaluation of that name says, reward/NAME the mean of a reward's part."
+)
+Patience = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(as_whole)]
+
+
+class Plateau(ApiModel):
+    """A metric that no longer rises."""
+
+    patience: Patience = Field(description="Latest values of which none is better than the one before them.")
+    min_delta: Decimal = Field(default="0", description="A value is better if it is above by more than this.")
+
+
+class Stall(ApiModel):
+    """A metric that no longer changes: its largest and smallest value are equal but for minDelta."""
+
+    patience: Patience = Field(description="Values of the metric that are looked at.")
+    min_delta: Decimal = Field(default="0", description="Largest difference that counts as none.")
 
 
 class When(ApiModel):
-    """One way for a stage to be over: a metric's mean over a window reaches a bound."""
+    """One way for a stage to be over: a metric's mean over a window reaches a bound, or it no longer moves."""
 
     rules: ClassVar = (
         Rule(
-            "has(self.atLeast) != has(self.atMost)",
-            "give exactly one bound: atLeast or atMost",
-            lambda w: (w.at_least is None) != (w.at_most is None),
+            "(has(self.atLeast) ? 1 : 0) + (has(self.atMost) ? 1 : 0) + (has(self.plateau) ? 1 : 0) + "
+            "(has(self.stall) ? 1 : 0) == 1",
+            "give exactly one of atLeast, atMost, plateau and stall",
+            lambda w: sum(x is not None for x in (w.at_least, w.at_most, w.plateau, w.stall)) == 1,
         ),
     )
-    metric: str = Field(
-        max_length=128,
-        pattern=r"^[a-z0-9][-a-z0-9_./]*$",
-        description="Metric to watch; short names mean train/..., so accuracy is train/accuracy.",
-    )
+    metric: str = Field(max_length=128, pattern=METRIC_PATTERN, description=METRIC_TEXT)
     at_least: Decimal | None = Field(default=None, description="The rule holds when the mean is at least this.")
     at_most: Decimal | None = Field(default=None, description="The rule holds when the mean is at most this.")
     window: Whole = whole(
@@ -199,6 +261,29 @@ class When(ApiModel):
         ge=1,
         le=10_000,
         default=1,
+    )
+    plateau: Plateau | None = Field(default=None, description="The rule holds when the metric no longer rises.")
+    stall: Stall | None = Field(default=None, description="The rule holds when the metric no longer changes.")
+
+
+class Guard(ApiModel):
+    """A bound that a metric's mean must keep to while a stage trains."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.atLeast) != has(self.atMost)",
+            "give exactly one bound: atLeast or atMost",
+            lambda g: (g.at_least is None) != (g.at_most is None),
+        ),
+    )
+    metric: str = Field(max_length=128, pattern=METRIC_PATTERN, description=METRIC_TEXT)
+    at_least: Decimal | None = Field(default=None, description="The guard trips when the mean is at least this.")
+    at_most: Decimal | None = Field(default=None, description="The guard trips when the mean is at most this.")
+    window: Whole = whole("Latest values of the metric that the mean is over.", ge=1, le=10_000, default=1)
+    action: Literal["Fail", "Approval", "Advance"] = Field(
+        default="Fail",
+        description="Fail: the job ends as failed. Approval: the stage is over and the next one waits for an entry in "
+        "spec.approvals. Advance: the stage is over.",
     )
 
 
@@ -217,20 +302,34 @@ class Advance(ApiModel):
     when: list[When] = Field(
         default=[], max_length=16, description="Any of these suffices; the first in order wins and is recorded."
     )
-    at_limit: Literal["Advance", "Fail"] = Field(
-        default="Advance", description="What to do when `steps` is reached though rules were given and none held."
+    at_limit: Literal["Advance", "Fail", "Approval"] = Field(
+        default="Advance",
+        description="What to do when `steps` is reached though rules were given and none held. Approval: the next "
+        "stage waits for an entry in spec.approvals.",
+    )
+    approval: Literal["None", "Manual"] = Field(
+        default="None",
+        description="Manual: whatever ended this stage, the next one waits for an entry in spec.approvals.",
     )
 
 
 class Start(ApiModel):
     """What a stage begins with."""
 
-    optimiser: Literal["reset", "keep"] = Field(
-        default="reset", description="Whether the optimiser's moments start afresh or go on."
+    weights: str = Field(
+        default="previous",
+        max_length=64,
+        pattern=r"^(previous|best|stage/[a-z0-9]([-a-z0-9]*[a-z0-9])?)$",
+        description="previous: those that the stage before ended with; best: of the stage before, those with the "
+        "highest value of its first evaluation (of train/accuracy where it had none); stage/NAME: those that the stage "
+        "of that name ended with.",
+    )
+    optimizer: Literal["reset", "keep"] = Field(
+        default="reset", description="Whether the optimizer's moments start afresh or go on."
     )
     critic: Literal["keep", "reset"] = Field(
         default="keep",
-        description="Where the stage before had a critic, too: whether it goes on, optimiser included. Else, a critic "
+        description="Where the stage before had a critic, too: whether it goes on, optimizer included. Else, a critic "
         "starts from the policy's weights.",
     )
 
@@ -245,17 +344,23 @@ class Stage(ApiModel):
             lambda s: (s.sft is None) != (s.rl is None),
         ),
         Rule(
-            f"!has(self.sft) || self.advance.when.all(w, w.metric in {[*SFT_METRICS, 'loss', 'tokens']!r})",
+            f"!has(self.sft) || self.advance.when.all(w, w.metric in {[*SFT_METRICS, 'loss', 'tokens']!r} || "
+            "w.metric.startsWith('evaluation/'))",
             "an sft stage emits train/loss and train/tokens only; no rule can wait for another metric",
             lambda s: (
-                s.sft is None or all(w.metric in SFT_METRICS or w.metric in ("loss", "tokens") for w in s.advance.when)
+                s.sft is None
+                or all(
+                    w.metric in SFT_METRICS or w.metric in ("loss", "tokens") or w.metric.startswith("evaluation/")
+                    for w in s.advance.when
+                )
             ),
             ".advance.when",
         ),
         Rule(
-            f"!has(self.rl) || self.advance.when.all(w, w.metric in {list(RL_METRICS) + list(SHORT_NAMES)!r})",
+            f"!has(self.rl) || self.advance.when.all(w, w.metric in {list(RL_METRICS) + list(SHORT_NAMES)!r} || "
+            "w.metric.startsWith('evaluation/') || w.metric.startsWith('reward/'))",
             "an rl stage emits " + ", ".join(RL_METRICS) + "; no rule can wait for another metric",
-            lambda s: s.rl is None or all(full_metric(w.metric) in RL_METRICS for w in s.advance.when),
+            lambda s: s.rl is None or all(emits_always(full_metric(w.metric)) for w in s.advance.when),
             ".advance.when",
         ),
         *(
@@ -277,10 +382,19 @@ class Stage(ApiModel):
             ".rl.updatesPerStep",
         ),
     )
+
+    @property
+    def dataset_names(self) -> list[str]:
+        """Data sets that it trains on."""
+        return [self.sft.dataset] if self.sft is not None else [d.name for d in self.rl.mixture] if self.rl else []
+
     name: Name = Field(description="Name of the stage, shown in status and metrics.")
     sft: Sft | None = Field(default=None, description="Supervised fine-tuning.")
     rl: Rl | None = Field(default=None, description="Reinforcement learning.")
     advance: Advance = Field(description="When the stage is over.")
+    guards: list[Guard] = Field(
+        default=[], max_length=16, description="Bounds that metrics must keep to while the stage trains."
+    )
     start: Start = Field(default=Start(), description="What the stage begins with.")
 
 

@@ -21,15 +21,18 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import parse_spec
-from ratchet_trainer import checkpoint, distributed, keys
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.checkpoints import checkpoint
+from ratchet_trainer.checkpoints.digests import ON_HOST
 from ratchet_trainer.data.tokenizer import BYTES
-from ratchet_trainer.digests import PENDING
+from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy
-from ratchet_trainer.rollout.journal import RolloutJournal
+from ratchet_trainer.process import distributed
+from ratchet_trainer.process.runtime import Saved
+from ratchet_trainer.process.stage_gate import Word
+from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain, Saved
-from ratchet_trainer.word import Word
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
@@ -76,6 +79,8 @@ class MemoryRuntime:
         self.drained: tuple[str, int, int] | None = None  # the phase, its safe points, how many steps had been made
         self.commit_requested = False
         self.rollouts = RolloutJournal(rollouts, 0, 1, self.gather)
+        self.told: dict[str, Any] = {}
+        self.directory = self.data_cache = None
         self.to_finish = to_finish
 
     def broadcast(self, value: Any) -> Any:
@@ -88,6 +93,12 @@ class MemoryRuntime:
         if self.phases[-1:] != [phase]:
             self.points_in_phase = 0
         self.phases.append(phase)
+
+    def alive(self) -> None:
+        """Nobody waits."""
+
+    def tell(self, **shown: Any) -> None:
+        self.told |= shown
 
     def spend(self, category: str) -> None:
         """Nobody keeps books."""
@@ -107,7 +118,7 @@ class MemoryRuntime:
             return None
         step, arrays, control, _, _ = self.commits[-1]
         placed = {
-            path: leaf if path.startswith(PENDING) else jax.device_put(leaf, shardings(path, leaf.shape))
+            path: leaf if path.startswith(ON_HOST) else jax.device_put(leaf, shardings(path, leaf.shape))
             for path, leaf in arrays.items()
         }
         return Saved(step, placed, control)

@@ -13,9 +13,8 @@ import pytest
 
 from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
 from ratchet_trainer.data.items import Item, prompt_of
-from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.errors import ConfigurationInvalid, Drain
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3"
 PLAIN = "{{ messages[-1]['content'] }}"
@@ -71,7 +70,10 @@ def test_prompts_are_what_the_chat_template_makes(tmp_path: Path) -> None:
         ({"generation_config__json": None}, (2,)),
         ({"generation_config__json": None, "config__json": {}}, (2,)),
         ({"generation_config__json": {}, "config__json": {"eos_token_id": [7, 2]}}, (7, 2)),
-        ({"generation_config__json": None, "config__json": {"text_config": {"eos_token_id": 7}}}, (7,)),
+        ({"generation_config__json": None, "config__json": {"text_config": {"eos_token_id": 7}}}, (7, 2)),
+        ({"generation_config__json": {"eos_token_id": 0}}, (0, 2)),
+        ({"generation_config__json": {"eos_token_id": 7}, "config__json": {"eos_token_id": 8}}, (7, 8, 2)),
+        ({"generation_config__json": {"eos_token_id": ["</s>"]}}, (2,)),
     ],
 )
 def test_what_ends_a_response(tmp_path: Path, files: dict, ends: tuple[int, ...]) -> None:
@@ -86,7 +88,11 @@ def test_what_ends_a_response(tmp_path: Path, files: dict, ends: tuple[int, ...]
         ({"tokenizer__json": "{}"}, PLAIN, "tokenizer.json: no tokenizer can be made of it"),
         ({"tokenizer_config__json": "{"}, PLAIN, "tokenizer_config.json"),
         ({}, "{% for %}", "spec.model.chatTemplate is no template"),
-        ({"generation_config__json": {"eos_token_id": ["</s>"]}}, PLAIN, "eos_token_id '</s>' is no token"),
+        (
+            {"generation_config__json": {"eos_token_id": ["</s>"]}, "config__json": {}, "tokenizer_config__json": {}},
+            PLAIN,
+            "generation_config.json: eos_token_id '</s>' is no token",
+        ),
         ({"generation_config__json": None, "config__json": {}, "tokenizer_config__json": {}}, PLAIN, "no eos_token_id"),
     ],
 )
@@ -113,12 +119,13 @@ def test_an_added_token_that_the_model_lacks_is_refused_where_it_is_used(tmp_pat
     size = len(json.loads((GOLDEN / "tokenizer.json").read_text())["model"]["vocab"])
     path = with_added(tmp_path, image=size)
     tokenizer = HuggingFaceTokenizer(path, size, PLAIN)
-    assert tokenizer.encode_prompt("1+1")
+    assert tokenizer.decode(tokenizer.encode_prompt("<image>")) == "<image>", "in a question it is text"
     with pytest.raises(ConfigurationInvalid, match=rf"'<image>' is token {size}, the model's vocabulary ends at"):
-        tokenizer.encode_prompt("<image>")
+        HuggingFaceTokenizer(path, size, PLAIN + "<image>").encode_prompt("1+1")
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, size]}))
     assert HuggingFaceTokenizer(path, size, PLAIN).ends == (2,)
-    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [size]}))
+    for name, content in (("generation_config", {"eos_token_id": [size]}), ("config", {}), ("tokenizer_config", {})):
+        (path / f"{name}.json").write_text(json.dumps(content))
     with pytest.raises(ConfigurationInvalid, match=rf"generation_config.json: eos_token_id {size} is no token"):
         HuggingFaceTokenizer(path, size, PLAIN)
 

@@ -45,6 +45,12 @@ class StageFailed(TrainerError):
     exit = Exit.DETERMINISTIC_FAILURE
 
 
+class GuardTripped(TrainerError):
+    """A metric left the bound that a guard with `action: Fail` sets. The same run would trip it again."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
 class Fenced(TrainerError):
     """A newer owner holds the checkpoint directory; `owner` says who, for the operator to count past it."""
 
@@ -71,3 +77,11 @@ class PeerLost(TrainerError):
     """Another process of the gang or the coordinator is gone."""
 
     exit = Exit.PEER_LOST
+
+
+class Drain(Exception):
+    """Every process leaves at this safe point, or no word came at a boundary."""
+
+    def __init__(self, text: str = "told to go", boundary: dict[str, Any] | None = None):
+        super().__init__(text)
+        self.boundary = boundary

@@ -1,8 +1,8 @@
-"""The training loop: select prompts, generate, verify, expand, reward, credit, update, observe, record, advance.
+"""The training loop: select, generate, verify, reward, expand, advantage, update, observe, evaluate, record, advance.
 
 Reads as the algorithm does. It decides the order of things and nothing else: which prompts, what they are worth and how
-the policy moves is said by the six slots of a method (`slots`, `methods`); what survives a preemption, by `state` and
-`commits`; how processes agree, by the runtime.
+the policy moves is said by the six slots of a method (`algorithm.slots`, `algorithm.methods`); what survives a
+preemption, by `step.state` and `step.commits`; how processes agree, by the runtime.
 
 A step makes a complete state from a complete state. Leaving is possible at safe points: before the first update of a
 step the state before it stands, after that the step is finished if there is time, else left in its middle (`pending`).
@@ -19,25 +19,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ratchet_trainer import advance, host_memory, nonfinite, optimiser, sft
-from ratchet_trainer.commits import Commits
-from ratchet_trainer.dtype_probe import faster
-from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.judging import judge
+from ratchet_trainer.algorithm.slots import Context, SlotState
+from ratchet_trainer.algorithm.types import Group, Request, Rollout, StepSamples
+from ratchet_trainer.errors import ConfigurationInvalid, Drain
+from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
-from ratchet_trainer.pending import Pending, taken_up, written
-from ratchet_trainer.rollout.journal import context_of
-from ratchet_trainer.rollout.types import Draw, Group, Request, Rollout
-from ratchet_trainer.runtime import Drain
-from ratchet_trainer.slots import Context
-from ratchet_trainer.stage import Machine, Stage, architecture_of, machine, open_stage
-from ratchet_trainer.state import StageState, State, chain, metric_line
-from ratchet_trainer.step_metrics import rl_metrics, update_timing
-from ratchet_trainer.updates import Pace, learn
+from ratchet_trainer.rollout.rollout_journal import context_of
+from ratchet_trainer.step import advance, nonfinite, sft
+from ratchet_trainer.step.commits import Commits
+from ratchet_trainer.step.dtype_probe import faster
+from ratchet_trainer.step.evaluations import Evaluations, due
+from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
+from ratchet_trainer.step.old_logprobs import model_outputs
+from ratchet_trainer.step.pending import Pending, taken_up, written
+from ratchet_trainer.step.samples import SampleBook
+from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
+from ratchet_trainer.step.state import StageState, State, chain, metric_line
+from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
+from ratchet_trainer.step.updates import Pace, learn
 
 if TYPE_CHECKING:
-    from ratchet_trainer.runtime import Runtime
+    from ratchet_trainer.process.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +61,18 @@ class Run:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.machine: Machine
+        self.programs: Programs
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.pace = Pace()
+        self.evaluations = Evaluations(runtime)
+        self.samples = SampleBook(runtime)
+        self.latest: StepSamples | None = None  # what the step just made sampled
         self.stage: Stage
         self.state: State
 
     def to_the_end(self) -> None:
         self.state = self.begin()
-        host_memory.give_back()
+        host_memory.trim()
         self.commits = Commits(self.runtime, self.state.position)
         try:
             while True:
@@ -89,6 +95,7 @@ class Run:
             state, metrics, timing = step(self.state)
             self.runtime.spend("other")
             self.state = self.advance(self.record(state, metrics), metrics)
+            self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
@@ -108,70 +115,105 @@ class Run:
         # Update.
         self.runtime.enter("update")
         state, pending = self.update(replace(state, pending=None), pending)
-        groups, updates = pending.groups, pending.updates
+        samples, updates = pending.samples, pending.updates
 
         # Observe.
-        selection = method.selection.observe(pending.selection, groups, ctx)
-        metrics = rl_metrics(groups, updates, pending.values, state.reference is not None)
-        judgement = method.reference.after(metrics, ctx)
-        if judgement != "keep":
-            reference = self.machine.learner.copied(trained(state.params))
-            state = replace(state, reference=reference, reference_version=ctx.step)
-        if judgement == "reset+optimiser":
-            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        selection = method.selection.observe(pending.selection, samples, ctx)
+        metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
         state = replace(
             state,
-            step=ctx.step,
             next_ordinal=state.next_ordinal + pending.drawn,
             selection=selection,
             expansion=pending.expansion,
         )
+
+        # Evaluate, and move the reference.
+        metrics |= self.evaluated(state, pending, ctx.step)
+        judgement = method.reference.after(metrics, ctx)
+        if judgement != "keep":
+            reference = self.programs.learner.copied(trained(state.params))
+            state = replace(state, reference=reference, reference_version=ctx.step)
+        if judgement == "reset+optimizer":
+            state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
+        state = replace(state, step=ctx.step)
+        self.samples.keep(self.stage, state.stage.start_step, ctx.step, samples)
+        self.latest = samples
         timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
         # What an earlier attempt has sampled is no work of this one.
-        timing["generatedTokens"] = sum(len(r.response) for g in groups for r in g.rollouts) if begun is None else 0
+        made = sum(len(r.response) for g in samples.groups for r in g.rollouts)
+        timing["generatedTokens"] = made if begun is None else 0
         return state, metrics, timing
 
     def batch(self, state: State, ctx: Context) -> Pending:
-        """What the step is to learn from: rollouts that are judged, and what each of their tokens earns."""
+        """What the step is to learn from: verified and rewarded rollouts, and what each of their tokens earns."""
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
         ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
+        reward = lambda group: method.rewards.score(group, ctx)  # noqa: E731
 
         self.runtime.rollouts.bind(self.here(state))
 
         # Select prompts.
         need = self.stage.rl.prompts_per_step
-        selection, requests = ask(method.selection.plan(state.selection, facts, need, ctx))
+        selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
         requests = method.expansion.first(state.expansion, requests, ctx)
-        drawn = [r.draw for r in requests]
+        drawn = len(requests) + len(ready)
 
         # Generate and verify.
         rollouts = engine.sample(requests, state.params, state.step)
 
-        # Expand: what else is sampled, further prompts included.
-        def more(n: int) -> list[Draw]:
-            nonlocal selection
-            later = replace(ctx, next_ordinal=state.next_ordinal + len(drawn))
-            selection, further = ask(method.selection.plan(selection, facts, n, later))
-            drawn.extend(r.draw for r in further)
-            return [r.draw for r in further]
+        # Reward.
+        groups = [reward(group) for group in (*ready, *grouped(requests, rollouts))]
 
-        expansion, groups = ask(method.expansion.run(state.expansion, grouped(requests, rollouts), more, ctx))
+        # Expand: what else is sampled, verified and rewarded, further prompts included.
+        def more(n: int) -> list[Request]:
+            nonlocal selection, drawn
+            later = replace(ctx, next_ordinal=state.next_ordinal + drawn)
+            selection, further, _ = ask(method.selection.plan(selection, facts, n, later))
+            drawn += len(further)
+            return method.expansion.first(state.expansion, further, later)
 
-        # Reward, then credit: on the rewards, and on what the models say of the rollouts.
-        groups = [method.rewards.score(group, ctx) for group in groups]
+        expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+
+        # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
-        parts, judged = judge(self.stage, state, [r for g in groups for r in g.rollouts])
-        batch = ask(method.credit.assign(groups, judged, ctx))
-        groups = [method.credit.fate(group) for group in groups]
-        values = None if state.credit is None else ()
-        return Pending(groups, selection, expansion, len(drawn), batch, parts, values=values)
+        parts, outputs = model_outputs(self.stage, state, samples.rollouts)
+        batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
+        samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
+        values = None if state.critic is None else ()
+        return Pending(samples, selection, expansion, drawn, batch, parts, values=values)
+
+    def evaluated(self, state: State, pending: Pending, step: int) -> Metrics:
+        """What the evaluations that are due after `step` say of the state's weights; none are due in most steps. Who is
+        told to go leaves with the step's updates made, and evaluates again."""
+        due = self.evaluations.due(step, state.stage, self.stage)
+        if not due:
+            return {}
+        if self.leaving is not None:  # the step was finished because there was time for its updates alone
+            self.state = self.state_of(state, pending)
+            raise self.leaving
+        try:
+            return self.evaluations.metrics(due, self.stage, state, step)
+        except Drain:
+            self.state = self.state_of(state, pending)
+            raise
+
+    def state_of(self, state: State, pending: Pending) -> State:
+        """The state in the middle of a step, whose updates stand as far as they are made."""
+        before = self.state
+        return replace(
+            state,
+            next_ordinal=before.next_ordinal,
+            selection=before.selection,
+            expansion=before.expansion,
+            pending=written(pending, self.stage),
+        )
 
     def update(self, state: State, pending: Pending) -> tuple[State, Pending]:
         """The step's mini-batches, one after the other, each used up by the update that it is for."""
         for part in pending.left:
             self.before_update(state, pending)
             calls, began = pending.calls, time.monotonic()
-            state, pending = learn(self, state, pending, part)
+            state, pending = learn(self.stage, self.runtime, state, pending, part)
             if pending.calls > calls:
                 self.pace.took(time.monotonic() - began)
         return state, pending
@@ -198,34 +240,45 @@ class Run:
         stage, settings = self.stage, self.stage.settings
         self.runtime.safe_point()
         position, rows = sft.batch(
-            self.runtime, stage.source, self.machine.tokenizer, stage.facts, stage.seed, state.selection, stage.spec.sft
+            self.runtime,
+            stage.source,
+            self.programs.tokenizer,
+            stage.facts,
+            stage.seed,
+            state.selection.plain,
+            stage.spec.sft,
         )
         self.runtime.enter("update")
         tokens = sum(len(row.response) for row in rows)
-        params, moments, found = self.machine.learner.update(
+        params, moments, found = self.programs.learner.update(
             state.params,
-            state.optimiser,
+            state.optimizer,
             stage.layout,
             rows,
             np.zeros((len(rows), settings.max_response_tokens)),
             None,
             1.0,
             sft.CrossEntropy(),
-            optimiser.numbers(settings.optimiser, state.updates - state.stage.updates_at_start),
+            optimizer.numbers(settings.optimizer, state.updates - state.stage.updates_at_start),
         )
         timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
-            nonfinite.skip_or_fail(self, "policy", found, rows, {})
+            nonfinite.skip_or_fail(self.stage, self.runtime, state.step + 1, "policy", found, rows, {})
             timing["skippedUpdates"] = 1
         state = replace(
             state,
             step=state.step + 1,
             updates=state.updates + 1 - timing["skippedUpdates"],
             params=params,
-            optimiser=moments,
-            selection=position,
+            optimizer=moments,
+            selection=SlotState(position),
         )
-        return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
+        metrics = {"train/loss": found["loss"], "train/tokens": float(tokens)}
+        due = self.evaluations.due(state.step, state.stage, stage)
+        if due:
+            self.runtime.rollouts.bind(self.here(state))
+            metrics |= self.evaluations.metrics(due, stage, state, state.step)
+        return state, metrics, timing
 
     def here(self, state: State) -> str:
         """What decides all that is sampled in the step after `state`."""
@@ -238,11 +291,22 @@ class Run:
         line = metric_line(state.step, state.stage.name, metrics)
         return replace(state, lines=(*state.lines, line), metrics_digest=chain(state.metrics_digest, line))
 
+    def tell_of_learning(self) -> None:
+        """Says whether the stage learns; where it does not, what was sampled is kept to be looked at."""
+        if self.stage.spec.rl is None:
+            self.runtime.tell(learning=NOT_APPLICABLE.plain())
+            return
+        decode = self.stage.programs.tokenizer.decode
+        found = learning(self.state.stage.windows, self.latest, decode)
+        self.runtime.tell(learning=found.plain())
+        if found.status == "False" and self.latest is not None:
+            self.samples.keep(self.stage, self.state.stage.start_step, self.state.step, self.latest, anyway=True)
+
     def advance(self, state: State, metrics: Metrics) -> State:
         """The state with the advance rule applied: process 0 judges, all follow."""
-        rules = self.stage.spec.advance
-        stage = advance.observed(state.stage, rules, metrics)
-        rule = advance.ended_by(stage, rules, state.step)
+        spec = self.stage.spec
+        stage = advance.observed(state.stage, spec, metrics)
+        rule = advance.ended_by(stage, spec, state.step)
         return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
 
     # Beginning and going on
@@ -251,15 +315,15 @@ class Run:
         """The newest committed state, or the one that follows from the seed alone."""
         runtime = self.runtime
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
-        self.machine = self.built()
+        self.programs = self.built()
         if saved is None:
             self.open(0)
             runtime.enter("compile")
-            params, moments = self.machine.start(runtime.job.spec.seed)
-            return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
+            params, moments = self.programs.start(runtime.job.spec.seed)
+            return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments))
         stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
-        state = State.restored(saved.arrays, saved.control, self.machine.arrays_of(stage))
-        state = replace(state, params=self.machine.whole(state.params, runtime.job.spec.seed))
+        state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
+        state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
             self.open(state.stage.index)
             if self.stage.hash != state.stage.spec_hash:
@@ -267,7 +331,7 @@ class Run:
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
                     f"middle of; a stage that has begun cannot change. Restore it, or create another job"
                 )
-        now = self.stage.inputs if state.stage.done is None else self.machine.inputs  # data may change between stages
+        now = self.stage.inputs if state.stage.done is None else self.programs.inputs  # data may change between stages
         changed = sorted(k for k, v in state.stage.inputs.items() if k in now and now[k] != v)
         if changed:
             raise ConfigurationInvalid(
@@ -276,52 +340,67 @@ class Run:
             )
         return state
 
-    def built(self) -> Machine:
-        """The machine, in the number format that the checkpoint, the manifest or a measurement says."""
+    def built(self) -> Programs:
+        """The programs, in the number format that the checkpoint, the manifest or a measurement says."""
         runtime, spec = self.runtime, self.runtime.job.spec
         if runtime.dtype is None:
             runtime.enter("compile")
             dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
             runtime.compute_in(runtime.broadcast(dtype))
-        return machine(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
+        return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
 
     def enter_stage(self, index: int) -> State:
-        """The state at the start of stage `index`: the weights as they are, the optimiser as the stage says."""
+        """The state at the start of stage `index`: the weights as they are, the optimizer as the stage says."""
         self.open(index)
         state = self.state
-        if self.stage.spec.start.optimiser == "reset":
-            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        if self.stage.spec.start.optimizer == "reset":
+            state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
         return self.at_start_of(self.stage, state)
 
     def at_start_of(self, stage: Stage, state: State) -> State:
         where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates, inputs=stage.inputs)
-        selection, expansion = {"epoch": 0, "position": 0}, {}
+        selection, expansion = SlotState({"epoch": 0, "position": 0}), SlotState()
         if stage.spec.rl is not None:
             ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
             selection = stage.method.selection.init(stage.facts, ctx)
             expansion = stage.method.expansion.init(ctx)
+        before = state.stage
         state = replace(state, stage=where, selection=selection, expansion=expansion)
-        return self.with_companions(stage, state)
+        return self.evaluated_at_start(stage, before, self.with_companions(stage, state))
+
+    def evaluated_at_start(self, stage: Stage, before: StageState, state: State) -> State:
+        """The state with what the evaluations say of the weights that a stage starts from, unless the stage before has
+        just evaluated them. A line of the metric stream of its own, at the step that the stage starts from."""
+        evaluations = self.runtime.job.spec.evaluations
+        if before.index >= 0:
+            steps = self.runtime.job.spec.stages[before.index].advance.steps
+            known = {e.name for e in due(evaluations, state.step, before, steps)}
+            evaluations = [e for e in evaluations if e.name not in known]
+        if not evaluations:
+            return state
+        self.runtime.rollouts.bind(self.here(state))
+        metrics = self.evaluations.metrics(evaluations, stage, state, state.step)
+        return self.record(replace(state, stage=advance.observed(state.stage, stage.spec, metrics)), metrics)
 
     def with_companions(self, stage: Stage, state: State) -> State:
         """The state with the models beside the policy that the stage's method has: a reference, a critic."""
-        credit = reference = None
+        critic = reference = None
         if stage.spec.rl is not None:
-            if stage.method.credit.critic is not None:
-                keep = state.credit is not None and stage.spec.start.critic == "keep"
-                credit = state.credit if keep else self.machine.critic.init(state.params)
+            if stage.method.advantage.critic is not None:
+                keep = state.critic is not None and stage.spec.start.critic == "keep"
+                critic = state.critic if keep else self.programs.critic.init(state.params)
             if (kept := stage.method.reference.init(trained(state.params))) is not None:
-                reference = self.machine.learner.copied(kept)
+                reference = self.programs.learner.copied(kept)
         version = None if reference is None else state.step
-        return replace(state, credit=credit, reference=reference, reference_version=version)
+        return replace(state, critic=critic, reference=reference, reference_version=version)
 
     def open(self, index: int) -> None:
         """Makes stage `index` ready: reads its data, compiles its programs."""
         self.runtime.enter("compile")
-        self.stage = open_stage(self.runtime, self.machine, self.runtime.job.spec, index)
+        self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
         self.pace = Pace()
         self.stage.prepare()
-        host_memory.give_back()
+        host_memory.trim()
 
 
 _NOWHERE = StageState(-1, "", "", 0, 0)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ratchet_api import protocol
-from ratchet_api.exact_environment import exact_environment, swift_environment
+from ratchet_api.exact_environment import exact_environment, performance_environment
 from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
@@ -111,7 +111,7 @@ def environment(
         **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
         **exact_environment(spec.pod_template.resources.requests.cpu, spec.reproducibility.exact_shards),
     }
-    fixed |= swift_environment({variable.name for variable in spec.pod_template.env})
+    fixed |= performance_environment({variable.name for variable in spec.pod_template.env})
     from_pod = {
         protocol.ENV_JOBSET_UID: f"metadata.labels['{protocol.LABEL_JOBSET_UID}']",
         protocol.ENV_SLICE: "metadata.labels['jobset.sigs.k8s.io/job-index']",
@@ -189,8 +189,8 @@ def mounts(spec: Spec) -> Iterator[tuple[str, str, str]]:
     if model.path is not None and model.claim_name is not None:
         yield "spec.model.claimName", model.claim_name, top(model.path)
     for i, dataset in enumerate(spec.datasets):
-        if dataset.jsonl is not None and dataset.jsonl.claim_name is not None:
-            yield f"spec.datasets[{i}].jsonl.claimName", dataset.jsonl.claim_name, _folder(dataset.jsonl.path)
+        if dataset.file is not None and dataset.file.claim_name is not None:
+            yield f"spec.datasets[{i}].{dataset.kind}.claimName", dataset.file.claim_name, _folder(dataset.file.path)
 
 
 def _claims(spec: Spec) -> list[tuple[str, str, str, dict[str, bool]]]:

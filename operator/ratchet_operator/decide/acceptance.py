@@ -89,13 +89,13 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 path, f"claims {places[mount]} and {claim} would both be mounted at {mount}; use another folder"
             )
     for i, dataset in enumerate(spec.datasets):
-        if dataset.jsonl is not None and dataset.jsonl.claim_name is not None:
-            path = f"spec.datasets[{i}].jsonl.path"
-            if not dataset.jsonl.path.startswith("/") or dataset.jsonl.path.count("/") < 2:
+        if dataset.file is not None and dataset.file.claim_name is not None:
+            path, place = f"spec.datasets[{i}].{dataset.kind}.path", dataset.file.path
+            if not place.startswith("/") or place.count("/") < 2:
                 yield Problem(path, "a file of a claim is given as /FOLDER/FILE; the claim is mounted at /FOLDER")
-            elif dataset.jsonl.path.split("/")[1] in SYSTEM_FOLDERS:
+            elif place.split("/")[1] in SYSTEM_FOLDERS:
                 yield Problem(path, "the claim would be mounted over a folder that the system needs; use /data/FILE")
-            elif _detours(dataset.jsonl.path):
+            elif _detours(place):
                 yield Problem(path, DETOUR)
 
 

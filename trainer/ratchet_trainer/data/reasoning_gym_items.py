@@ -21,7 +21,9 @@ from typing import Any
 
 from ratchet_api.canonical import sha256
 from ratchet_api.datasets import ReasoningGym
-from ratchet_trainer.data.items import Item, Source
+from ratchet_trainer.data import held_out
+from ratchet_trainer.data.item import Item, with_system
+from ratchet_trainer.data.remembered import Remembered
 from ratchet_trainer.errors import ConfigurationInvalid
 
 HELD_OUT_BASE = 2**40
@@ -32,10 +34,15 @@ CACHE = 65_536
 class ReasoningGymItems:
     """Items of one task and configuration, made when they are asked for."""
 
-    def __init__(self, name: str, spec: ReasoningGym):
+    held = False
+
+    def __init__(self, name: str, spec: ReasoningGym, system: str | None = None, remembered: Remembered | None = None):
         """Raises ConfigurationInvalid for a task or a setting that the library does not know."""
-        self.name, self.size, self.held, self._spec = name, spec.size, False, spec
+        self.name, self.size, self._spec, self._system = name, spec.size, spec, system
+        self.remembered = remembered or Remembered(None)
         self.digest = sha256({"task": spec.task, "config": spec.config, "size": spec.size})
+        if system is not None:
+            self.digest = sha256({"digest": self.digest, "system": system})
         self._identity = sha256({"task": spec.task, "config": spec.config})
         self._dataset, self._config = load_task(spec.task)
         self.item = lru_cache(CACHE)(self._generate)
@@ -59,20 +66,20 @@ class ReasoningGymItems:
                 f"data set {self.name}: task {self._spec.task} has no single right answer, which verifier exact needs; "
                 f"choose another task"
             )
-        return Item(entry["question"], entry["answer"])
+        return with_system(Item(entry["question"], entry["answer"]), self._system)
 
-    def held_out(self, count: int, training: Iterable[Source]) -> tuple[list[tuple[int, Item]], int]:
+    def held_out(self, count: int, training: Iterable[Any]) -> tuple[list[tuple[int, Item]], int]:
         """`count` items with different questions that occur in no training set, and how many were left out.
 
         Reads the training sets whole. Raises ConfigurationInvalid if the task has not enough questions.
         """
-        seen = {source.item(i).question for source in training for i in range(source.size)}
+        seen = set(held_out.all_asked(training).tolist())
         found: list[tuple[int, Item]] = []
         tried = 50 * count
         for index in range(HELD_OUT_BASE, HELD_OUT_BASE + tried):
             item = self._generate(index)
-            if item.question not in seen:
-                seen.add(item.question)
+            if item.asked_hash not in seen:
+                seen.add(item.asked_hash)
                 found.append((index, item))
                 if len(found) == count:
                     return found, index + 1 - HELD_OUT_BASE - count

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from ratchet_trainer.data.item import Message
+from ratchet_trainer.errors import ConfigurationInvalid
+
 BEGIN, END = 256, 257
 VOCABULARY = 259
 """Of the built-in tokenizer; its last token is never used."""
@@ -24,6 +27,10 @@ class Tokenizer(Protocol):
 
     def encode_prompt(self, text: str) -> list[int]:
         """A question as the tokens that the policy is asked to continue."""
+
+    def encode_messages(self, messages: Sequence[Message]) -> list[int]:
+        """A conversation as the tokens that the policy is asked to continue. Raises ConfigurationInvalid where there is
+        no template that makes a prompt of it."""
 
     def encode_answer(self, text: str) -> list[int]:
         """An answer to be learned, one of `ends` included."""
@@ -48,6 +55,14 @@ class Bytes:
 
     def encode_prompt(self, text: str) -> list[int]:
         return [BEGIN, *text.encode()]
+
+    def encode_messages(self, messages: Sequence[Message]) -> list[int]:
+        if [message["role"] for message in messages] != ["user"]:
+            raise ConfigurationInvalid(
+                "messages of several roles need a chat template, which a preset has not; set model.path to a model "
+                "that has one, or leave system and messages out of the data"
+            )
+        return self.encode_prompt(messages[0]["content"])
 
     def encode_answer(self, text: str) -> list[int]:
         return [*text.encode(), END]

@@ -232,7 +232,7 @@ class Decoder(nnx.Module):
         return self.how.rows(x)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalised log-probabilities [..., vocabulary] of the next token, float32."""
+        """Unnormalized log-probabilities [..., vocabulary] of the next token, float32."""
         a, how = self.architecture, self.how
         rows = hidden.reshape(-1, a.width)
         matrix = (

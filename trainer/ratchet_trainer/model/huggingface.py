@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ratchet_trainer.data.lfs import refuse_pointers
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import families
 from ratchet_trainer.model.tensor_names import Parameter, parameters
@@ -44,6 +45,7 @@ class Folder:
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        refuse_pointers(self.path)
         self.config = self.json("config.json")
         self.architecture = families.architecture(self.config)
         if self.architecture.tied and self._has_own_head():
@@ -205,10 +207,37 @@ class Folder:
         for name, shape in zip(map(self.full_name, parameter.tensors), parameter.shapes, strict=True):
             mine = slice(max(first - start, 0), min(last - start, shape[0]))
             if mine.start < mine.stop:
-                pieces.append(np.asarray(self._piece(name)[(mine, *others)]).astype(np.float32))
+                pieces.append(self._finite(name, np.asarray(self._piece(name)[(mine, *others)]).astype(np.float32)))
             start += shape[0]
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return np.ascontiguousarray(whole.T) if parameter.matrix else whole
+
+    def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
+        """The values, once it is known that all are numbers. Raises ConfigurationInvalid."""
+        with np.errstate(all="ignore"):
+            quick = values.sum()  # NaN and infinities survive a sum, which needs no memory
+        if not np.isfinite(quick) and (wrong := int((~np.isfinite(values)).sum())):
+            raise ConfigurationInvalid(
+                f"{self.path / self.files[name]}: {wrong} of the {values.size} values of {name} that were read are NaN "
+                "or infinite, so nothing can be sampled; use weights of an earlier checkpoint, or fetch the file again"
+            )
+        return values
+
+    def check_positions(self, prompt_tokens: int, response_tokens: int) -> None:
+        """Raises ConfigurationInvalid where prompt and response together are longer than the model has positions."""
+        config = families.text_config(self.config)
+        scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+        said, original = config.get("max_position_embeddings"), scaling.get("original_max_position_embeddings")
+        if type(said) is not int:
+            return
+        base, factor = original if type(original) is int else said, float(scaling.get("factor") or 1)
+        most = max(said, int(factor * base))
+        if prompt_tokens + response_tokens > most:
+            raise ConfigurationInvalid(
+                f"{self.path / 'config.json'}: the model has {most} positions (max_position_embeddings), but "
+                f"maxPromptTokens {prompt_tokens} and maxResponseTokens {response_tokens} together need "
+                f"{prompt_tokens + response_tokens}; lower one of them"
+            )
 
     def load(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> dict[str, jax.Array]:
         """Every parameter by path, where `shardings` says for path and shape."""

@@ -1,6 +1,6 @@
 """Activation checkpointing: of a block's pass only what goes in is kept, the rest is computed again for the gradient.
 
-Decides how the second computation is kept apart from the first. `jax.checkpoint` says so by an optimisation barrier,
+Decides how the second computation is kept apart from the first. `jax.checkpoint` says so by an optimization barrier,
 which XLA's CPU backend drops before it merges equal expressions and orders what is left: the block is computed once
 and all of it kept. Here the second computation starts from a choice between what went in and the gradient that comes
 back, made by a number of the run: no compiler can know how it ends, so nothing is merged, and nothing begins before the

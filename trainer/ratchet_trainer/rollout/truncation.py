@@ -38,6 +38,10 @@ class Truncation:
         return cls(np.int32(sampling.top_k or np.iinfo(np.int32).max), top_p)  # type: ignore[arg-type]
 
 
+GREEDY = Truncation(np.int32(1), np.float32(1))  # type: ignore[arg-type]
+"""The likeliest token each time; of equally likely ones, any."""
+
+
 def staying(scaled: jax.Array, cut: Truncation) -> jax.Array:
     """Which tokens may be drawn, bool[..., V], given logits / temperature [..., V]."""
     rank = _rank(scaled)

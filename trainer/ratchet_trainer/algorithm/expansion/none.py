@@ -1,0 +1,20 @@
+"""Expansion `none`: what was drawn is what is trained on."""
+
+from __future__ import annotations
+
+from ratchet_trainer.algorithm.slots import Context, More, Reward, SlotState
+from ratchet_trainer.algorithm.types import Group, Request, Rounds, StepSamples
+
+
+class NoExpansion:
+    def init(self, ctx: Context) -> SlotState:
+        return SlotState()
+
+    def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]:
+        return requests
+
+    def run(
+        self, e: SlotState, groups: list[Group], more: More, reward: Reward, ctx: Context
+    ) -> Rounds[tuple[SlotState, StepSamples]]:
+        return e, StepSamples(tuple(groups))
+        yield  # a generator that needs no round

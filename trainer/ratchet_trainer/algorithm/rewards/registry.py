@@ -1,0 +1,54 @@
+"""Which parts `rl.rewards` names: a table from what a manifest says to what computes it.
+
+A new part is a row here and a function of a case (`text`) or of a group. Decides nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ratchet_api.rewards import Reward
+from ratchet_trainer.algorithm.rewards.accuracy import Accuracy
+from ratchet_trainer.algorithm.rewards.length import Cosine, Overlong
+from ratchet_trainer.algorithm.rewards.text import OfText, TextPart, form, language
+from ratchet_trainer.algorithm.rewards.weighted import Weighted
+from ratchet_trainer.algorithm.slots import RewardPart
+from ratchet_trainer.algorithm.verifiers.registry import python_spec
+from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+
+PARTS: Mapping[str, Callable[[Reward], RewardPart]] = {
+    # field of the manifest that a reward has -> its part
+    "format": lambda r: OfText(r.name),
+    "language": lambda r: OfText(r.name),
+    "python": lambda r: OfText(r.name),
+    "length": lambda r: Overlong(r.name, r.length.buffer) if r.length.buffer else Cosine(r.name),  # type: ignore[union-attr]
+}
+TEXT: Mapping[str, Callable[[Reward], TextPart]] = {
+    # field -> what is computed where a response is verified
+    "format": lambda r: form(r.name, r.format),  # type: ignore[arg-type]
+    "language": lambda r: language(r.language.script),  # type: ignore[union-attr]
+}
+
+
+def rewards_of(rewards: Sequence[Reward]) -> Weighted:
+    """The rewards slot of a stage; without any, accuracy alone."""
+    return Weighted([(float(r.weight), _part(r)) for r in rewards] or [(1.0, Accuracy())])
+
+
+def text_parts(rewards: Sequence[Reward]) -> dict[str, TextPart]:
+    """Name -> function, of the parts that read a response's text. Raises ConfigurationInvalid."""
+    return {r.name: make(r) for r in rewards for kind, make in TEXT.items() if getattr(r, kind) is not None}
+
+
+def reward_verifier(reward: Reward) -> VerifierSpec:
+    """What runs the user's own function of a reward, whose score is the part's value."""
+    assert reward.python is not None
+    told = reward.python
+    return python_spec(told.entrypoint, told.config_map, told.pure, told.timeout_seconds, told.memory_mi_b)
+
+
+def _part(reward: Reward) -> RewardPart:
+    for kind, make in PARTS.items():
+        if getattr(reward, kind) is not None:
+            return make(reward)
+    return Accuracy(reward.name, reward.of or "accuracy")

@@ -1,0 +1,1 @@
+"""Verifiers: whether a response answers its item. `registry` knows all of them; a file each says one's rules."""

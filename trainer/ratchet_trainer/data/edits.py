@@ -1,0 +1,52 @@
+"""Changes of a prompt that a method asks for by name: `Request.edit`.
+
+Decides how a name changes an item's text. `template:TEXT` puts the question where TEXT says {question}; a method that
+needs another kind adds a row to EDITS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from ratchet_trainer.data.items import Item, Source
+
+EDITS: Mapping[str, Callable[[Item, str], Item]] = {
+    # kind -> the item with its question changed, by what follows the colon
+    "template": lambda item, text: replace(item, question=text.replace("{question}", item.question)),
+}
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A source whose items are changed in one way."""
+
+    source: Source
+    edit: str
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def digest(self) -> str:
+        return self.source.digest
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    @property
+    def held(self) -> bool:
+        return self.source.held
+
+    def item(self, index: int) -> Item:
+        kind, _, argument = self.edit.partition(":")
+        return EDITS[kind](self.source.item(index), argument)
+
+
+def edited(source: Source, edit: str) -> Source:
+    """The source with every item changed as `edit` says. Raises KeyError for a kind that is not in EDITS."""
+    if edit.partition(":")[0] not in EDITS:
+        raise KeyError(f"no edit {edit.partition(':')[0]!r}; there are {', '.join(EDITS)}")
+    return Edited(source, edit)

@@ -1,0 +1,75 @@
+"""What was found out about data that does not change, kept in a folder so that the next attempt need not look again.
+
+Decides when a file counts as the same: path, size, time of change and its first and last bytes. Whatever is wrong with
+an entry, it is as if there were none: the work is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ratchet_api.canonical import canonical
+
+log = logging.getLogger(__name__)
+
+ENDS = 65_536
+"""Bytes at either end of a file that are looked at."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def fingerprint(path: Path) -> list[str | int]:
+    """What tells a file from another one without reading it whole. Raises OSError."""
+    with open(path, "rb") as file:
+        status = os.fstat(file.fileno())
+        ends = hashlib.sha256(file.read(ENDS))
+        file.seek(max(0, status.st_size - ENDS))
+        ends.update(file.read(ENDS))
+    return [str(path), status.st_size, status.st_mtime_ns, ends.hexdigest()]
+
+
+def key_of(*what: object) -> str:
+    """The name of an entry that depends on plain data."""
+    return hashlib.sha256(canonical(list(what))).hexdigest()[:32]
+
+
+class Remembered:
+    """Named arrays by key; in `folder`, or nowhere if that is None."""
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+
+    def find(self, key: str, *names: str) -> dict[str, np.ndarray] | None:
+        """The arrays of an entry; None if it is not there, unreadable or lacks one of the names."""
+        if self._folder is None:
+            return None
+        try:
+            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as opened:
+                return {name: opened[name] for name in names}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("what was remembered of the data is looked up again: %s: %s", self._folder / key, error)
+            return None
+
+    def keep(self, key: str, arrays: Arrays) -> None:
+        """Keeps an entry. A folder that takes nothing costs the next attempt time, and this one a warning."""
+        if self._folder is None:
+            return
+        file = self._folder / f"{key}.npz"
+        draft = file.with_name(f"{key}.{os.getpid()}.part")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(draft, "wb") as opened:
+                np.savez(opened, **arrays)
+            os.replace(draft, file)
+        except OSError as error:
+            log.warning("the data will be read again in the next attempt: %s: %s", file, error)
+            draft.unlink(missing_ok=True)

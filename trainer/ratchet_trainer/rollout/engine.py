@@ -1,0 +1,279 @@
+"""The engine: turns rounds of requests into verified rollouts, and alone knows where they are made.
+
+Decides the order of a round: prompts are read, calls of fixed shapes are made (dummies fill what is missing), responses
+are verified. Reading prompts is in `prompts`, verifying in `verification`; what is asked for is decided by the slots.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.outcome import Case, Outcome
+from ratchet_trainer.algorithm.types import R, Request, Rollout, Rounds
+from ratchet_trainer.data.items import Source
+from ratchet_trainer.data.prompt import Prompt
+from ratchet_trainer.data.tokenizer import Tokenizer
+from ratchet_trainer.errors import Drain
+from ratchet_trainer.model.policy import Params, lay_out_prompts
+from ratchet_trainer.rollout.batch_slots import BatchSlots
+from ratchet_trainer.rollout.endings import Endings, Finish, Stops
+from ratchet_trainer.rollout.prompts import PromptReader, Prompts
+from ratchet_trainer.rollout.refill import Refilling, whole_chunks
+from ratchet_trainer.rollout.refill_probe import refilled_alike
+from ratchet_trainer.rollout.rollout_journal import RolloutJournal
+from ratchet_trainer.rollout.sampler import Call, Sampler
+from ratchet_trainer.rollout.truncation import Truncation
+from ratchet_trainer.rollout.verification import Judges, Verification
+
+log = logging.getLogger(__name__)
+
+
+class ProcessGroup(Protocol):
+    """The processes that sample together; `Runtime` is one, `evaluate.Alone` another."""
+
+    process: int
+    processes: int
+    rollouts: RolloutJournal | None
+    directory: Path | None  # checkpoints, for what is kept beside them; None keeps nothing
+    data_cache: Path | None  # for what need not be found out again of data
+
+    def alive(self) -> None: ...
+    def broadcast(self, value: Any) -> Any: ...
+    def gather(self, value: Any) -> list[Any]: ...
+    def enter(self, phase: str) -> None: ...
+    def safe_point(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Fixed sizes of sampling calls: prompts, and the longest prompt and response in tokens. A row's bits depend on the
+    shapes it is computed in, so no neighbour may choose them: the slots of a prompt follow from it alone, by the
+    manifest's `buckets` of prompt tokens and its limit. `refills`: a call may have more prompts than are decoded at a
+    time; they wait until one of them is answered."""
+
+    prompts: int
+    prompt_tokens: int
+    response_tokens: int
+    refills: bool = False
+    buckets: tuple[int, ...] = ()
+
+    @property
+    def all_slots(self) -> list[int]:
+        """The prompt slots that there are."""
+        return sorted({slots(tokens) for tokens in (*self.buckets, self.prompt_tokens)})
+
+    def slots_of(self, prompt: Sequence[int]) -> int:
+        """The prompt slots of the calls that a prompt is in: the fewest that it fits."""
+        return next(found for found in self.all_slots if len(prompt) - 1 <= found)
+
+    @property
+    def response_slots(self) -> int:
+        return whole_chunks(self.response_tokens) if self.refills else self.response_tokens
+
+
+def slots(prompt_tokens: int) -> int:
+    """Slots for prompts of at most that many tokens: the last token goes with the response; a multiple of 8."""
+    return max(8, -(-(prompt_tokens - 1) // 8) * 8)
+
+
+class Engine:
+    """Rollouts of one stage: its source, shapes and temperature, the job's seed."""
+
+    def __init__(
+        self,
+        group: ProcessGroup,
+        sampler: Sampler,
+        tokenizer: Tokenizer,
+        source: Source | None,
+        seed: int,
+        shape: Shape,
+        temperature: float,
+        journal: RolloutJournal | None = None,
+        cut: Truncation | None = None,
+        stop: Sequence[str] = (),
+        verification: Verification | None = None,
+    ):
+        """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart. `cut` and the strings
+        `stop` as in `Sampler.begin`. `verification`: None compares with the expected answer as text."""
+        self.verification = verification or Verification(Judges())
+        self.reader = PromptReader(source, tokenizer, shape.prompt_tokens)
+        self.journal, self.cut = journal, cut
+        self.stops = Stops(tokenizer, stop) if stop else None
+        self.group, self.sampler, self.tokenizer, self.source = group, sampler, tokenizer, source
+        self.seed = keys.seed_words(seed)
+        self.shape, self.temperature = shape, temperature
+        self._exact: dict[int, bool] = {}  # by samples of a prompt, whether a refilled slot changes no bit
+
+    def prepare(self, params: Params, samples: int) -> None:
+        """Compiles what samples so many responses of each prompt; `params` may be shapes."""
+        shape = self.shape
+        for prompt_slots in shape.all_slots:
+            sizes = shape.prompts, prompt_slots, samples, shape.response_slots
+            self.sampler.prepare(params, *sizes, self.cut, shape.refills)
+
+    def refills(self, params: Params, samples: int) -> bool:
+        """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""
+        if self.shape.refills and samples not in self._exact:
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
+            sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.all_slots]
+            each = [refilled_alike(self.sampler, shapes, *size, self.cut) for size in sizes]  # on every process
+            alike = self.group.broadcast(all(each))
+            self._exact[samples] = alike
+            if not alike:
+                log.warning("no slot is refilled before all are free: here a probe row's bits depend on its neighbours")
+        return self._exact.get(samples, False)
+
+    def answer(self, rounds: Rounds[R], params: Params, version: int) -> R:
+        """Runs a slot's generator to its end, answering each round that it yields."""
+        try:
+            requests = next(rounds)
+            while True:
+                requests = rounds.send(self.sample(requests, params, version))
+        except StopIteration as stop:
+            return stop.value
+
+    def sample(
+        self, requests: Sequence[Request], params: Params, version: int, phase: str | None = None
+    ) -> list[Rollout]:
+        """Verified rollouts of every request, in request and then sample order. `phase`: what the processes are in
+        meanwhile, where that is not generate and verify. *Collective.*"""
+        self.group.enter(phase or "generate")
+        prompts = self.reader.read(requests, self.group)
+        sampled_from = [p.sampled for p in prompts]
+        responses: dict[int, list[_Response]] = {}
+        for indices in self._calls(requests, sampled_from):
+            responses |= self._call(indices, requests, sampled_from, params)
+        self.group.enter(phase or "verify")
+        flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in responses[i]]
+        outcomes = self._verify(flat)
+        self.group.safe_point()
+        return [self._rollout(r, p, u, version, o) for (r, p, u), o in zip(flat, outcomes, strict=True)]
+
+    def _rollout(self, request: Request, prompt: Prompts, made: _Response, version: int, outcome: Outcome) -> Rollout:
+        forced = len(request.prefix)
+        none = np.zeros(forced, np.float32)
+        return Rollout(
+            request,
+            prompt.shown,
+            prompt.trained,
+            made.sample,
+            (*request.prefix, *made.tokens),
+            np.concatenate([none, made.log_probs]) if forced else made.log_probs,
+            np.concatenate([none, made.entropy]) if forced else made.entropy,
+            version,
+            made.finish,
+            outcome,
+            forced,
+        )
+
+    def _calls(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Indices of requests that share a call: same samples, purpose and slots, in request order, at most
+        `shape.prompts` unless some may wait."""
+        alike: dict[tuple[int, int, int, int], list[int]] = {}
+        for i, (r, p) in enumerate(zip(requests, prompts, strict=True)):
+            alike.setdefault((r.n, r.first, r.purpose, self.shape.slots_of(p.tokens)), []).append(i)
+        for indices in alike.values():
+            most = len(indices) if self.shape.refills else self.shape.prompts
+            for start in range(0, len(indices), most):
+                yield indices[start : start + most]
+
+    def _call(
+        self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
+    ) -> dict[int, list[_Response]]:
+        name = _name_of_call([requests[i] for i in indices])
+        going = self._begin(name, [requests[i] for i in indices], [prompts[i] for i in indices], params)
+        try:
+            while not going.over:
+                going.advance()
+                self.group.safe_point()
+                if self.journal is not None and self.journal.asked and not going.over:
+                    self._keep(name, going)
+        except Drain:
+            self._keep(name, going, leaving=True)
+            raise
+        self._keep(name, going)
+        sampled, first = going.result(), requests[indices[0]]
+        return {
+            i: [
+                _Response(
+                    first.first + s,
+                    tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
+                    sampled.log_probs[row, s, :n],
+                    sampled.entropy[row, s, :n],
+                    str(sampled.finish[row, s]),  # type: ignore[arg-type]
+                )
+                for s in range(first.n)
+            ]
+            for row, i in enumerate(indices)
+        }
+
+    def _begin(self, name: str, requests: Sequence[Request], prompts: Sequence[Prompt], params: Params) -> Call:
+        """The call of that name, from where it was left."""
+        shape, first, n = self.shape, requests[0], len(requests)
+        rows = n if shape.refills else shape.prompts
+        missing = [0] * (rows - n)
+        limits = np.array([self._limit(r) for r in requests] + missing)
+        arguments = (
+            params,
+            self.seed,
+            lay_out_prompts([p.tokens for p in prompts], rows, shape.slots_of(prompts[0].tokens)),
+            keys.row_words(
+                first.purpose, [r.draw.ordinal for r in requests] + missing, [r.tag for r in requests] + missing
+            ),
+            np.arange(first.first, first.first + first.n),
+            shape.response_tokens,
+            self.temperature,
+        )
+        kept = self.journal.find(name) if self.journal is not None else None
+        if not shape.refills:
+            return self.sampler.begin(*arguments, kept, self.cut, self.stops, limits)
+        batch_slots = BatchSlots(n, shape.prompts, self.refills(params, first.n))
+        endings = [Endings(self.sampler.ends, np.full((1, first.n), limit), self.stops) for limit in limits]
+        return Refilling(self.sampler, *arguments, batch_slots, endings, kept, self.cut)
+
+    def _limit(self, request: Request) -> int:
+        """Most tokens of a response."""
+        return min(request.max_new or self.shape.response_tokens, self.shape.response_tokens)
+
+    def _keep(self, name: str, going: Call, *, leaving: bool = False) -> None:
+        if self.journal is not None:
+            self.journal.keep(name, going.kept(), leaving=leaving)
+
+    def _verify(self, flat: Sequence[tuple[Request, Prompts, _Response]]) -> list[Outcome]:
+        cases = [
+            Case(
+                p.shown.item(r.draw.item),
+                p.shown.question,
+                self.tokenizer.decode((*r.prefix, *made.tokens)),
+                made.finish,
+            )
+            for r, p, made in flat
+        ]
+        return self.verification.of(
+            cases, [r.draw.ordinal for r, _, _ in flat], [p.place for _, p, _ in flat], self.group
+        )
+
+
+@dataclass(frozen=True)
+class _Response:
+    sample: int
+    tokens: tuple[int, ...]
+    log_probs: np.ndarray
+    entropy: np.ndarray
+    finish: Finish
+
+
+def _name_of_call(requests: Sequence[Request]) -> str:
+    """What tells the calls of one step apart."""
+    return ",".join(
+        f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}:{r.edit or ''}:{len(r.prefix)}"
+        for r in requests
+    )

@@ -1,0 +1,134 @@
+"""Verification of a round: each process verifies the responses of its own ordinals, then all learn all outcomes.
+
+Decides who verifies what, in which order outcomes are gathered, and what is read from the outcome journal instead. How
+an answer is verified is in `algorithm.verifiers`, what else its text earns in `algorithm.rewards`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet_trainer.algorithm.outcome import Case, Outcome, outcome_from_json
+from ratchet_trainer.algorithm.rewards.text import TextPart
+from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal
+from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
+from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+from ratchet_trainer.errors import ConfigurationInvalid
+
+if TYPE_CHECKING:
+    from ratchet_trainer.rollout.engine import ProcessGroup
+
+LOOK_SECONDS = 0.1
+"""How long a process waits for its verifiers between two safe points."""
+EXACT = VerifierSpec("exact", "2")
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What a stage asks of every response: the verifier of its item's data set (by the data set's place in a mixture,
+    0 without one), functions of the text, and the user's own reward functions, both by the name of their part."""
+
+    verifiers: Sequence[VerifierSpec] = (EXACT,)
+    texts: Mapping[str, TextPart] = field(default_factory=dict)
+    own: Mapping[str, VerifierSpec] = field(default_factory=dict)
+
+
+class Verification:
+    """Verifies for one process.
+
+    outcomes = verification.of(cases, ordinals, places, group)      # collective; in the order of the cases
+    """
+
+    def __init__(self, judges: Judges, folder: Path | None = None, process: int = 0, processes: int = 1):
+        """`folder`: of the checkpoint directory, for the outcome journal; None keeps none."""
+        self._judges = judges
+        workers = max(1, len(os.sched_getaffinity(0)))
+        specs = {("", i): spec for i, spec in enumerate(judges.verifiers)}
+        specs |= {(name, 0): spec for name, spec in judges.own.items()}
+        self._pools = {key: VerifierPool(spec.to_json(), workers) for key, spec in specs.items()}
+        self._specs = specs
+        self.journal: OutcomeJournal | None = None
+        if folder is not None and any(not spec.pure for spec in specs.values()):
+            self.journal = OutcomeJournal(folder / "outcomes" / f"{process}-of-{processes}")
+
+    def of(
+        self, cases: Sequence[Case], ordinals: Sequence[int], places: Sequence[int], group: ProcessGroup
+    ) -> list[Outcome]:
+        """Outcomes of all cases. `places`: which verifier each has. *Collective.*
+
+        Raises Drain at a safe point while it waits, ConfigurationInvalid for a verifier that cannot be had.
+        """
+        mine = [i for i, ordinal in enumerate(ordinals) if ordinal % group.processes == group.process]
+        asked = {key: [i for i in mine if key[0] or places[i] == key[1]] for key in self._pools}
+        answered = self._ask(cases, asked, group)
+        share = []
+        for i in mine:
+            outcome = next(answered[key][i] for key in asked if not key[0] and i in answered[key])
+            extra = {name: self._number(part(cases[i])) for name, part in self._judges.texts.items()}
+            own = {key[0]: answered[key][i] for key in asked if key[0]}
+            extra |= {name: self._number(o.score) for name, o in own.items()}
+            failed = next((o.status for o in own.values() if o.status in ("timeout", "crash")), None)
+            outcome = replace(outcome, parts={**outcome.parts, **extra}, status=failed or outcome.status)
+            share.append([i, asdict(outcome)])
+        outcomes: list[Outcome | None] = [None] * len(cases)
+        for theirs in group.gather(share):
+            for i, plain in theirs:
+                outcomes[i] = outcome_from_json(plain)
+        return [o for o in outcomes if o is not None]
+
+    def _ask(
+        self, cases: Sequence[Case], asked: Mapping[Any, Sequence[int]], group: ProcessGroup
+    ) -> dict[Any, dict[int, Outcome]]:
+        """What every verifier says of the cases it is asked about. Safe points come on all processes until the last
+        one is done."""
+        found: dict[Any, dict[int, Outcome]] = {key: {} for key in asked}
+        handles = {}
+        for key, indices in asked.items():
+            absent = []
+            for i in indices:
+                known = self.journal.get(self._specs[key], cases[i]) if self._journalled(key) else None
+                if known is None:
+                    absent.append(i)
+                else:
+                    found[key][i] = known
+            handles[key] = (self._pools[key].submit([cases[i] for i in absent]), absent)
+        problem = ""
+        try:
+            while True:
+                for key, (handle, absent) in list(handles.items()):
+                    try:
+                        outcomes = self._pools[key].poll(handle, LOOK_SECONDS)
+                    except ConfigurationInvalid as error:
+                        problem = str(error)
+                        break
+                    if outcomes is not None:
+                        del handles[key]
+                        found[key] |= dict(zip(absent, outcomes, strict=True))
+                        if self._journalled(key):
+                            self.journal.keep(self._specs[key], [cases[i] for i in absent], outcomes)
+                said = group.gather([not handles, problem])
+                if any(text for _, text in said):
+                    raise ConfigurationInvalid(next(text for _, text in said if text))
+                if all(done for done, _ in said):
+                    return found
+                group.safe_point()
+        finally:
+            for key, (handle, _) in handles.items():
+                self._pools[key].abandon(handle)
+
+    def _journalled(self, key: Any) -> bool:
+        return self.journal is not None and not self._specs[key].pure
+
+    @staticmethod
+    def _number(value: float) -> float:
+        """A part that is no number counts as 0: it is said by the outcome's status."""
+        return float(value) if value == value and abs(value) != float("inf") else 0.0
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for pool in self._pools.values():
+            pool.close()

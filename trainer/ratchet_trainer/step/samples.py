@@ -1,0 +1,108 @@
+"""Rollouts that are kept to be read by people: `samples/STEP.jsonl` in the checkpoint directory, one line a rollout.
+
+Decides which steps and which rollouts are kept, and what is said of each. Nothing depends on these files: a step that is
+made again writes the same, one that cannot be written is said in the log and costs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
+
+if TYPE_CHECKING:
+    from ratchet_trainer.process.runtime import Runtime
+    from ratchet_trainer.step.stage import Stage
+
+log = logging.getLogger(__name__)
+
+FOLDER = "samples"
+FIRST_STEPS = 2
+"""So many steps of a stage are kept whatever the rhythm: what goes wrong is mostly to be seen at once."""
+KEPT_FILES = 500
+LONGEST = 20_000
+"""Characters of a text that are kept."""
+
+
+class SampleBook:
+    """Keeps the rollouts of some steps."""
+
+    def __init__(self, runtime: Runtime):
+        self.runtime = runtime
+        self.folder = Path(runtime.job.spec.checkpoint.directory) / FOLDER
+
+    def keep(self, stage: Stage, start_step: int, step: int, samples: StepSamples, *, anyway: bool = False) -> None:
+        """Writes a step's rollouts if it is due, or `anyway`. Process 0 alone does anything."""
+        settings, made = self.runtime.job.spec.samples, step - start_step
+        due = anyway or made <= FIRST_STEPS or made % settings.every_steps == 0
+        if self.runtime.process != 0 or not due or settings.count == 0:
+            return
+        decode = stage.programs.tokenizer.decode
+        lines = [
+            line_of(step, stage.spec.name, group, rollout, decode(rollout.response))
+            for group in samples.groups[: settings.count]
+            for rollout in best_and_worst(group)
+        ]
+        self._write(f"{step:08d}.jsonl", lines)
+
+    def _write(self, name: str, lines: Sequence[dict[str, Any]]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = self.folder / f".{name}.tmp"
+            temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+            os.replace(temporary, self.folder / name)
+            for old in sorted(self.folder.glob("*.jsonl"))[:-KEPT_FILES]:
+                old.unlink(missing_ok=True)
+        except (OSError, UnicodeError) as error:
+            log.warning("samples are not kept: %s: %s", self.folder / name, error)
+
+
+def best_and_worst(group: Group) -> list[Rollout]:
+    """The first rollout with the highest reward and the first with the lowest; one where all have the same."""
+    rewards = group.rewards
+    best, worst = rewards.index(max(rewards)), rewards.index(min(rewards))
+    return [group.rollouts[i] for i in dict.fromkeys((best, worst))]
+
+
+def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str) -> dict[str, Any]:
+    """What is said of a rollout, as plain JSON."""
+    i, outcome = next(i for i, r in enumerate(group.rollouts) if r is rollout), rollout.outcome
+    return {
+        "step": step,
+        "stage": stage,
+        "item": group.draw.item,
+        "draw": group.draw.ordinal,
+        "sample": rollout.sample,
+        "prompt": rollout.prompt.question[:LONGEST],
+        "response": response[:LONGEST],
+        "tokens": len(rollout.response),
+        "finish": rollout.finish,
+        "extracted": outcome.extracted,
+        "expected": rollout.prompt.answer[:LONGEST],
+        "accuracy": outcome.accuracy,
+        "score": outcome.score,
+        "status": outcome.status,
+        "reward": group.rewards[i],
+        "parts": {name: values[i] for name, values in group.parts.items()},
+        "disposition": group.disposition,
+        "edit": rollout.request.edit,
+    }
+
+
+def read(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
+    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: checkpoint directory."""
+    files = sorted((folder / FOLDER).glob("*.jsonl"))
+    wanted = [f for f in files if step is None or f.stem == f"{step:08d}"]
+    if not wanted:
+        return []
+    return [json.loads(line) for line in wanted[-1].read_text("utf-8").splitlines()]
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps whose rollouts are kept."""
+    return sorted(int(f.stem) for f in (folder / FOLDER).glob("*.jsonl"))
