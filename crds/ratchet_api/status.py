@@ -1,6 +1,6 @@
 """What the operator remembers and shows: `status`.
 
-Status is memory as well as display: attempt numbers, budgets, history and the stage word are written here before the
+Status is memory as well as display: attempt numbers, budgets, history and stages are written here before the
 act that they authorize. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
 """
 

@@ -47,7 +47,7 @@ def jobset_seen() -> Story:
 
 
 def all_pods_run() -> Story:
-    """Both pods run: the recovery clock stops here, the image's digest is pinned, the leader gets its word."""
+    """Both pods run: the recovery clock stops here, the image's digest is pinned, the leader gets its gate."""
     story = Story()
     story.settle()
     story.make_pods()
@@ -102,7 +102,7 @@ def old_pod_may_still_write() -> Story:
 
 
 def stage_ends() -> Story:
-    """The trainer reports the boundary at step 10. Status records it first; then the word lets the next stage begin."""
+    """The trainer reports the boundary at step 10. Status records it first; then the gate lets the next stage begin."""
     story = running()
     boundary = {"stage": 0, "step": 10, "rule": "steps"}
     return story.report(step=10, phase="boundary", stage=WARM_UP, boundary=boundary, checkpoint={"step": 10})
@@ -117,7 +117,7 @@ def last_stage_ends() -> Story:
 
 
 def completed() -> Story:
-    """Both pods exited with 0 after the word to finish. The JobSet stays, so that logs can be read."""
+    """Both pods exited with 0 after the gate said to finish. The JobSet stays, so that logs can be read."""
     story = last_stage_ends()
     story.settle()
     story.later(1)

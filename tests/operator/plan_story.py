@@ -91,7 +91,7 @@ class Story:
             and p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == str(index)
         )
 
-    def word(self) -> dict[str, Any]:
+    def gate(self) -> dict[str, Any]:
         return json.loads(self.pod(0)["metadata"]["annotations"]["ratchet.dev/word"])
 
     def snapshot(self) -> Snapshot:

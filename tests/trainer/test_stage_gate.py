@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet_api.canonical import stage_hash
-from ratchet_api.protocol import WORD_LIMIT
+from ratchet_api.protocol import STAGE_GATE_LIMIT
 from ratchet_trainer.process.stage_gate import Word, WordFile, merged
 
 
@@ -53,7 +53,7 @@ def test_what_the_operator_says_is_believed(tmp_path: Path) -> None:
         json.dumps(said(v=2)),
         json.dumps(said(stages=[entry(1, stage("b")) | {"specHash": "00"}])),
         json.dumps(said(specHash="00")),
-        json.dumps(said(padding="x" * WORD_LIMIT)),
+        json.dumps(said(padding="x" * STAGE_GATE_LIMIT)),
         json.dumps({"v": 1, "jobUID": "uid", "attempt": 2}),
     ],
     ids=["empty", "torn", "no object", "job", "attempt", "newer", "stage hash", "hash", "too long", "keys missing"],

@@ -26,7 +26,7 @@ STEP_MAX = 2**53 - 1
 ATTEMPT_MAX = 1_000_000
 """A claim of a higher attempt is not believed: the next number would be one more, and numbers only grow."""
 LEARNING_MESSAGE_MAX = 1000
-RULE_MAX = 1024
+LINE_MAX = 1024
 
 
 def one_line(text: Any, most: int = LEARNING_MESSAGE_MAX) -> Any:
@@ -62,7 +62,7 @@ Version = Annotated[int, Field(ge=V - 1, le=V)]
 Count = Annotated[int, Field(ge=0, le=STEP_MAX)]
 Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
 Text = Annotated[str, AfterValidator(_is_text)]
-Line = Annotated[str, Field(max_length=1024), AfterValidator(_printable)]
+Line = Annotated[str, Field(max_length=LINE_MAX), AfterValidator(_printable)]
 
 
 class Document(BaseModel):
@@ -105,7 +105,7 @@ class JobFile(Document):
     spec: dict[str, Any]
     """The job's spec as admitted, defaults applied."""
     may_enter: Count
-    """Index of the last stage that may be entered without a further word."""
+    """Index of the last stage that may be entered before the gate says more."""
 
 
 class GateStage(Document):
@@ -233,10 +233,13 @@ def progress_answer(document: dict[str, Any]) -> bytes:
     """The answer as JSON within PROGRESS_LIMIT. What may be absent and is malformed (a reward that is no number) is
     left out, so that the rest is still heard. Raises ValidationError when identity, revision or phase are malformed.
     """
-    fields = {**document, "boundary": _short_rule(document.get("boundary"))}
+    fields = {
+        **document,
+        "boundary": _shortened(document.get("boundary"), "rule"),
+        "exactSince": _shortened(document.get("exactSince"), "reason"),
+    }
     data = _compact(read_leniently(ProgressDocument, fields).plain())
-    if len(data) > PROGRESS_LIMIT:  # every part is bounded, so this is for a limit that is lowered one day
-        data = _compact(read_leniently(ProgressDocument, {**fields, "learning": None, "parts": None}).plain())
+    assert len(data) <= PROGRESS_LIMIT, "every part is bounded"
     return data
 
 
@@ -275,9 +278,9 @@ def termination_message(
 ) -> bytes:
     """The message as bytes that fit; `text` is cut in the middle if it must be (its start and its end say the most)."""
     shown = text.encode(errors="replace").decode()  # half a surrogate is no text
+    fields = {"reason": reason, "step": step, "boundary": _shortened(boundary, "rule"), "owner": owner}
     while True:
-        fields = {"reason": reason, "message": shown, "step": step, "boundary": _short_rule(boundary), "owner": owner}
-        said = read_leniently(TerminationMessage, fields)
+        said = read_leniently(TerminationMessage, {**fields, "message": shown})
         encoded = _compact(said.model_dump(mode="json", by_alias=True, exclude_none=True))
         if len(encoded) <= TERMINATION_MESSAGE_LIMIT or not shown:
             return encoded
@@ -290,10 +293,9 @@ def _is_version(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and V - 1 <= value <= V
 
 
-def _short_rule(boundary: dict[str, Any] | None) -> dict[str, Any] | None:
-    if boundary is None or not isinstance(boundary.get("rule"), str):
-        return boundary
-    return {**boundary, "rule": one_line(boundary["rule"], RULE_MAX)}
+def _shortened(part: dict[str, Any] | None, text: str) -> dict[str, Any] | None:
+    """The part with that text made fit: a long rule is no reason to leave out the end of a stage."""
+    return None if part is None else {**part, text: one_line(part.get(text), LINE_MAX)}
 
 
 def _compact(data: dict[str, Any]) -> bytes:

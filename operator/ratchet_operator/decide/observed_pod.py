@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-from ratchet_api.protocol import ANNOTATION_WORD, LABEL_JOB_UID, LABEL_JOBSET_UID
+from ratchet_api.protocol import ANNOTATION_STAGE_GATE, LABEL_JOB_UID, LABEL_JOBSET_UID
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.protocol.documents import StageGate, TerminationMessage, read_termination_message
 from ratchet_operator.decide import stamps
@@ -173,7 +173,7 @@ class Pod:
     @property
     def stage_gate(self) -> str | None:
         """The stage gate that was last written onto it."""
-        return self.annotations.get(ANNOTATION_WORD)
+        return self.annotations.get(ANNOTATION_STAGE_GATE)
 
     @property
     def gate_opens_up_to(self) -> int:

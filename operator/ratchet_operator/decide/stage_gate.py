@@ -7,7 +7,7 @@ restarted from an earlier checkpoint passes through without waiting.
 from __future__ import annotations
 
 from ratchet_api.job import Spec
-from ratchet_api.protocol import ANNOTATION_WORD, WORD_LIMIT
+from ratchet_api.protocol import ANNOTATION_STAGE_GATE, STAGE_GATE_LIMIT
 from ratchet_api.status import AttemptStatus
 from ratchet_operator.build.stage_gate import stage_gate
 from ratchet_operator.decide import stage_end
@@ -28,13 +28,13 @@ def write(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     added = [r.index for r in status.stages if r.index and (r.start_time or "") >= (attempt.start_time or "")]
     finish = stage_end.last_stage_over(status)
     text = stage_gate(builder.observed.uid, attempt.number, spec, status.stage.index, finish, added)
-    if len(text.encode()) > WORD_LIMIT:
+    if len(text.encode()) > STAGE_GATE_LIMIT:
         # The trainer leaves with 75 after a minute at the gate, and the next attempt's ConfigMap holds everything.
         if status.stage != builder.observed.status.stage:
             message = f"stage {status.stage.name} begins with another attempt: its stage gate is too long to be written"
             builder.event("Normal", "StageGateTooLong", message)
         return
     if leader.stage_gate != text:
-        body: Raw = {"metadata": {"annotations": {ANNOTATION_WORD: text}}}
+        body: Raw = {"metadata": {"annotations": {ANNOTATION_STAGE_GATE: text}}}
         patch = Patch("v1", "Pod", leader.namespace, leader.name, leader.uid, leader.resource_version, body)
         builder.patch.append(patch)

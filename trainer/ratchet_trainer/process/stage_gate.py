@@ -1,4 +1,4 @@
-"""The word: what the operator allows while the trainer runs.
+"""The stage gate: what the operator allows while the trainer runs.
 
 Decides how the file is read and when it is believed. Process 0 alone reads it, at boundaries, and broadcasts it: hosts
 that read for themselves would disagree and deadlock. `mayEnter` is a ceiling; stages edited or appended since the
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ratchet_api.canonical import stage_hash
-from ratchet_api.protocol import WORD_LIMIT, V
+from ratchet_api.protocol import STAGE_GATE_LIMIT
+from ratchet_api.protocol.documents import StageGate
 
 log = logging.getLogger(__name__)
 
@@ -70,37 +71,29 @@ class WordFile:
     def _believed(self, data: bytes, stages: list[dict[str, Any]]) -> Word:
         if not data.strip():
             return self.word  # the annotation is not set yet
-        if len(data) > WORD_LIMIT:
-            raise ValueError(f"{len(data)} bytes, at most {WORD_LIMIT} are allowed")
-        body = json.loads(data)
-        if body["v"] > V:
-            raise ValueError(f"format {body['v']}, known are up to {V}")
-        if (body["jobUID"], body["attempt"]) != (self.uid, self.attempt):
-            raise ValueError(f"it is for attempt {body['attempt']} of job {body['jobUID']}")
+        if len(data) > STAGE_GATE_LIMIT:
+            raise ValueError(f"{len(data)} bytes, at most {STAGE_GATE_LIMIT} are allowed")
+        gate = StageGate.model_validate(json.loads(data))
+        if (gate.job_uid, gate.attempt) != (self.uid, self.attempt):
+            raise ValueError(f"it is for attempt {gate.attempt} of job {gate.job_uid}")
         added = {}
-        for entry in body.get("stages", []):
-            if stage_hash(entry["spec"]) != entry["specHash"]:
-                raise ValueError(f"stage {entry['index']} does not have the hash that is given for it")
-            needed = {part["dataset"] for part in (entry["spec"].get("sft"), entry["spec"].get("rl")) if part}
+        for entry in gate.stages:
+            if stage_hash(entry.spec) != entry.spec_hash:
+                raise ValueError(f"stage {entry.index} does not have the hash that is given for it")
+            needed = {part["dataset"] for part in (entry.spec.get("sft"), entry.spec.get("rl")) if part}
             unknown = needed - set(self.datasets)
             if unknown:
                 raise ValueError(
-                    f"stage {entry['index']} needs data set {', '.join(sorted(unknown))}, which came after this "
+                    f"stage {entry.index} needs data set {', '.join(sorted(unknown))}, which came after this "
                     "attempt began; the next one has it"
                 )
-            added[int(entry["index"])] = entry["spec"]
-        may_enter = int(body["mayEnter"])
+            added[entry.index] = entry.spec
         known = dict(enumerate(stages)) | added
-        if body.get("specHash") and may_enter in known and stage_hash(known[may_enter]) != body["specHash"]:
-            raise ValueError(f"stage {may_enter} is not the one that is known here")
-        # `mayEnter` is a ceiling and only rises; a word that was written before the attempt's ConfigMap must not
+        if gate.spec_hash and gate.may_enter in known and stage_hash(known[gate.may_enter]) != gate.spec_hash:
+            raise ValueError(f"stage {gate.may_enter} is not the one that is known here")
+        # `mayEnter` is a ceiling and only rises; a gate that was written before the attempt's ConfigMap must not
         # lower it.
-        return Word(
-            max(may_enter, self.word.may_enter),
-            bool(body.get("finish", False)),
-            added,
-            int(body.get("checkpointRequest", 0)),
-        )
+        return Word(max(gate.may_enter, self.word.may_enter), gate.finish, added, gate.checkpoint_request)
 
 
 def merged(stages: list[dict[str, Any]], word: Word, begun: int) -> list[dict[str, Any]]:

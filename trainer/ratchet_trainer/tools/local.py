@@ -196,7 +196,7 @@ class Gang:
                 protocol.ENV_GRACE_SECONDS: os.environ.get(protocol.ENV_GRACE_SECONDS) or str(GRACE_SECONDS),
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
-                protocol.ENV_WORD_FILE: str(folder.local / "word"),
+                protocol.ENV_STAGE_GATE_FILE: str(folder.local / "word"),
                 environment.ENV_COMPILATION_CACHE: str(folder.cache),
                 environment.ENV_UNTIL_STEP: str(until_step or ""),
                 environment.ENV_PARENT: str(os.getpid()),
