@@ -203,8 +203,7 @@ def text(data: Any, comment: str) -> str:
 
 
 def seen_by_the_user(snapshot: Snapshot, plan: Plan) -> str:
-    """What `kubectl get` and `kubectl describe` show once the plan is applied: the columns, conditions that changed, and
-    new events."""
+    """What `kubectl get` and `kubectl describe` show once the plan is applied: columns, changed conditions, events."""
     before = snapshot.job.get("status") or {}
     after = plan.status or before
     columns = (

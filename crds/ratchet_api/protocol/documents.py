@@ -181,7 +181,7 @@ LEARNING_REASONS: dict[str, tuple[LearningStatus, str]] = {
     "NotYetKnown": ("Unknown", "there are too few steps to tell"),
     "NotApplicable": ("Unknown", "the stage has no rewards to learn from"),
 }
-"""Reason of the condition Learning -> its status, and what it means. Finite; the documentation is made from it."""
+"""Reason of the condition Learning -> its status, and what it means. Finite; docs/conditions.md is made from it."""
 
 
 class Learning(Document):

@@ -66,7 +66,7 @@ REASONS: dict[str, dict[str, str]] = {
         "CheckpointUnreadable": "no checkpoint can be read (exit code 77)",
     },
 }
-"""Type -> reason -> meaning. Finite; the documentation is made from it."""
+"""Type -> reason -> meaning. Finite; docs/conditions.md is made from it."""
 
 Said = tuple[str, str, str]  # status, reason, message
 
