@@ -1,7 +1,7 @@
 """Who this process is: what the pod's environment and files tell it.
 
 Decides how the variables and the job file are read. Everything here is fixed for the life of the process; what may
-change while it runs comes through the word (`word.py`).
+change while it runs comes through the stage gate (`stage_gate.py`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Environment:
     coordinator: str | None  # host:port, None for one process
     address: str  # what the servers of this process listen on
     job_file: Path
-    word_file: Path
+    stage_gate_file: Path
     termination_log: Path
     compilation_cache: Path | None
     until_step: int | None = None
@@ -99,7 +99,7 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
         coordinator=coordinator if processes > 1 else None,
         address=env.get(protocol.ENV_POD_IP) or "127.0.0.1",
         job_file=Path(env.get(protocol.ENV_JOB_FILE, protocol.JOB_FILE)),
-        word_file=Path(env.get(protocol.ENV_STAGE_GATE_FILE, protocol.STAGE_GATE_FILE)),
+        stage_gate_file=Path(env.get(protocol.ENV_STAGE_GATE_FILE, protocol.STAGE_GATE_FILE)),
         termination_log=Path(env.get(ENV_TERMINATION_LOG, "/dev/termination-log")),
         compilation_cache=Path(cache) if cache else None,
         until_step=_number(env, ENV_UNTIL_STEP, 0) or None,
