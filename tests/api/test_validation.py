@@ -81,7 +81,7 @@ WRONG = [
     ("spec.stages[1].rl.promptsPerStep", 7, "spec.stages[1].rl.promptsPerStep", "use a multiple of 2"),
     ("spec.stages[0].advance.minSteps", 21, "spec.stages[0].advance", "no rule could ever hold"),
     ("spec.stages[0].advance.when[0].metric", "accuracy", "spec.stages[0]", "sft stage emits"),
-    ("spec.stages[0].advance.when[0].atLeast", "1", "spec.stages[0].advance.when[0]", "exactly one bound"),
+    ("spec.stages[0].advance.when[0].atLeast", "1", "spec.stages[0].advance.when[0]", "exactly one of atLeast"),
     ("spec.stages[0].sft.batchSize", 9, "spec.stages[0].sft.batchSize", "for example 10"),
     ("spec.placements[0].topology", "3x5", "spec.placements[0].topology", "4x4"),
     ("spec.placements[0].chipsPerNode", KeyError, "spec.placements[0].chipsPerNode", "8 (1 host) or 4 (2 hosts)"),

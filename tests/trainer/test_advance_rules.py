@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from ratchet_api.stages import Advance
-from ratchet_trainer.errors import StageFailed
+from ratchet_api.stages import Stage
+from ratchet_trainer.errors import GuardTripped, StageFailed
 from ratchet_trainer.step.advance import ended_by, observed
 from ratchet_trainer.step.state import StageState
 
 NAN = float("nan")
 
 
-def steps_until_end(advance: dict, metrics: list[float], start: int = 10) -> tuple[int, str] | None:
+def steps_until_end(
+    advance: dict, metrics: list[float], start: int = 10, guards: tuple[dict, ...] = ()
+) -> tuple[int, str] | None:
     """Feeds one accuracy a step; the step at which the stage ended and by which rule."""
-    rules = Advance.model_validate(advance)
+    spec = Stage.model_validate({"name": "s", "rl": {"dataset": "d"}, "advance": advance, "guards": list(guards)})
     stage = StageState(0, "s", "", start, 0)
     for step, value in enumerate(metrics, start + 1):
-        stage = observed(stage, rules, {"train/accuracy": value, "train/loss": 1 - value})
-        if (rule := ended_by(stage, rules, step)) is not None:
+        stage = observed(stage, spec, {"train/accuracy": value, "train/loss": 1 - value})
+        if (rule := ended_by(stage, spec, step)) is not None:
             return step, rule
     return None
 
@@ -78,3 +80,37 @@ def test_a_limit_fails_where_the_manifest_says_so() -> None:
     with pytest.raises(StageFailed, match=r"stage s made its 2 steps.*train/accuracy >= 0.9 over 1"):
         steps_until_end(advance, [0, 0])
     assert steps_until_end(advance, [0, 1]) == (12, "train/accuracy >= 0.9 over 1")
+
+
+@pytest.mark.parametrize(
+    ("when", "metrics", "step"),
+    [
+        ({"plateau": {"patience": 3}}, [0.1, 0.2, 0.3, 0.3, 0.2, 0.3], 16),
+        ({"plateau": {"patience": 3, "minDelta": "0.15"}}, [0.1, 0.2, 0.2, 0.2], 14),
+        ({"plateau": {"patience": 2}, "window": 2}, [0.0, 0.4, 0.2, 0.2, 0.2], 15),
+        ({"plateau": {"patience": 3}}, [0.3, NAN, 0.3, 0.3, 0.3], None),
+        ({"stall": {"patience": 3}}, [0.5, 0.2, 0.2, 0.2], 14),
+        ({"stall": {"patience": 3, "minDelta": "0.3"}}, [0.5, 0.2, 0.4], 13),
+        ({"stall": {"patience": 3}}, [0.2, 0.2], None),
+    ],
+)
+def test_a_metric_that_no_longer_moves_ends_a_stage(when: dict, metrics: list[float], step: int | None) -> None:
+    ended = steps_until_end({"steps": 99, "when": [{"metric": "accuracy", **when}]}, metrics)
+    assert (ended[0] if ended else None) == step
+
+
+def test_a_guard_fails_the_stage_ends_it_or_asks_for_approval() -> None:
+    guard = {"metric": "accuracy", "atMost": "0.1", "window": 2}
+    with pytest.raises(GuardTripped, match=r"step 13: guard train/accuracy <= 0.1 over 2 tripped"):
+        steps_until_end({"steps": 9}, [1, 0, 0], guards=(guard,))
+    for action, words in (("Advance", ""), ("Approval", " (needs approval)")):
+        ended = steps_until_end({"steps": 9}, [1, 0, 0], guards=({**guard, "action": action},))
+        assert ended == (13, f"guard train/accuracy <= 0.1 over 2{words}")
+
+
+def test_what_waits_for_an_approval_says_so() -> None:
+    rule = {"metric": "accuracy", "atLeast": "0.9"}
+    limit = {"steps": 2, "when": [rule], "atLimit": "Approval"}
+    assert steps_until_end(limit, [0, 0]) == (12, "steps 2 (needs approval)")
+    assert steps_until_end(limit, [1]) == (11, "train/accuracy >= 0.9 over 1")
+    assert steps_until_end({"steps": 1, "approval": "Manual"}, [0]) == (11, "steps 1 (needs approval)")

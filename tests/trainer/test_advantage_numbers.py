@@ -112,12 +112,12 @@ def test_drift_comes_off_the_reward_of_real_tokens_only() -> None:
 
 def groups() -> list[Group]:
     """Two groups of two responses of 3, 1, 2 and 2 tokens; the first was right once, the second never."""
-    found = []
+    found, prompt = [], Prompt((1,), "")
     for g, (rewards, lengths) in enumerate([((1.0, 0.0), (3, 1)), ((0.0, 0.0), (2, 2))]):
         draw = Draw(g, g)
         request = Request(draw, Purpose.TRAIN, 2)
         rollouts = tuple(
-            Rollout(request, Prompt((1,), ""), i, (5,) * n, np.zeros(n), np.zeros(n), 0, "end", Outcome(r, r))
+            Rollout(request, prompt, prompt, i, (5,) * n, np.zeros(n), np.zeros(n), 0, "end", Outcome(r, r))
             for i, (r, n) in enumerate(zip(rewards, lengths, strict=True))
         )
         found.append(Group(draw, rollouts, rewards))

@@ -189,7 +189,7 @@ def test_a_critic_starts_as_the_policy_and_learns(after_warm_up: Any) -> None:
     runtime = after_warm_up(CRITIC)
     start = part(runtime, "params/")
     run(runtime)
-    trunk, head = part(runtime, "critic/params/trunk/"), part(runtime, "advantage/params/head")[""]
+    trunk, head = part(runtime, "critic/params/trunk/"), part(runtime, "critic/params/head")[""]
     assert trunk.keys() == start.keys()
     assert np.abs(head).max() > 0
     assert int(part(runtime, "critic/optimizer/count")[""]) == 4, "one update of each mini-batch"

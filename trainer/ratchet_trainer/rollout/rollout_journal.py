@@ -52,7 +52,7 @@ class Kept:
 
 
 class RolloutJournal:
-    """The calls of one step. `gather` is the team's: all processes use a call, or none does."""
+    """The calls of one step. `gather` is the group's: all processes use a call, or none does."""
 
     def __init__(
         self,

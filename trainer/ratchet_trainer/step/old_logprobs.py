@@ -53,7 +53,7 @@ def model_outputs(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tu
     for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update):
         if parts:
             jax.block_until_ready((parts[-1].old, parts[-1].reference))  # who leaves would wait for all that is queued
-            stage.team.safe_point()
+            stage.group.safe_point()
         old, reference = (
             learner.log_probs(params, layout, part.rows, temperature) if params is not None else None
             for params in (state.params if stage.needs_old_logprobs else None, state.whole_reference)
@@ -69,7 +69,7 @@ def model_outputs(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tu
     if state.critic is not None:
         values = []
         for part in parts:
-            stage.team.safe_point()
+            stage.group.safe_point()
             values.append(stage.programs.critic.values(state.critic, layout, part.rows))
         outputs = ModelOutputs(outputs.old, outputs.reference, np.concatenate(values))
     return parts, outputs

@@ -76,7 +76,7 @@ def written(pending: Pending, stage: Stage) -> MidStep:
             arrays[name] = np.concatenate(rows).astype(said[0].dtype)
     asked = {(r.request, r.prompt, r.trained_prompt): None for r in rollouts}
     index = {key: i for i, key in enumerate(asked)}
-    for name, slot in {"selection": pending.selection.plain, "expansion": pending.expansion}.items():
+    for name, slot in {"selection": pending.selection, "expansion": pending.expansion}.items():
         arrays |= {f"{name}/{key}": value for key, value in slot.arrays.items()}
     return MidStep(
         arrays,

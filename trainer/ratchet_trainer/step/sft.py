@@ -44,7 +44,7 @@ def cross_entropy(
 
 
 def batch(
-    team: ProcessGroup,
+    group: ProcessGroup,
     source: Source | None,
     tokenizer: Tokenizer,
     facts: DataFacts,
@@ -56,12 +56,12 @@ def batch(
     position after them. Raises ConfigurationInvalid for an item that is too long."""
     items, epoch, at = visits(seed, facts.digest, facts.size, position["epoch"], position["position"], sft.batch_size)
     record = None
-    if team.process == 0:
+    if group.process == 0:
         assert source is not None
         record = []
         for item in items:
             prompt = prompt_of(source, tokenizer, item, sft.max_prompt_tokens)
             answer = answer_tokens(source, tokenizer, item, prompt.answer, sft.max_response_tokens)
             record.append([prompt.tokens, answer])
-    rows = [Row(tuple(prompt), tuple(answer)) for prompt, answer in team.broadcast(record)]
+    rows = [Row(tuple(prompt), tuple(answer)) for prompt, answer in group.broadcast(record)]
     return {"epoch": epoch, "position": at}, rows

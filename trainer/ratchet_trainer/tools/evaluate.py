@@ -33,7 +33,7 @@ PROMPTS = 64
 
 
 class Alone:
-    """A team of one process, which nobody interrupts."""
+    """A group of one process, which nobody interrupts."""
 
     process = 0
     processes = 1
