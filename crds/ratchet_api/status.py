@@ -56,7 +56,7 @@ class Condition(ApiModel):
     last_transition_time: str = Field(
         max_length=40, json_schema_extra={"format": "date-time"}, description="When `status` last changed."
     )
-    observed_generation: Count | None = _maybe_count("Generation of the spec that this was judged on.")
+    observed_generation: Count | None = _maybe_count("Generation of the spec that this was evaluated on.")
 
 
 class StagePosition(ApiModel):
