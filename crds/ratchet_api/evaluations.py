@@ -6,7 +6,7 @@ Decides what a manifest may say. When an evaluation is due and what it reports i
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -56,7 +56,7 @@ class Evaluation(ApiModel):
     )
 
 
-EVALUATIONS = Field(
+EVALUATIONS: Any = Field(
     default=[],
     max_length=16,
     json_schema_extra=LIST_MAP,

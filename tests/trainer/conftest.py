@@ -29,7 +29,7 @@ from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.process import distributed
 from ratchet_trainer.process.runtime import Saved
-from ratchet_trainer.process.stage_gate import Word
+from ratchet_trainer.process.stage_gate import Gate
 from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
@@ -145,9 +145,9 @@ class MemoryRuntime:
     def step_done(self, step: int, target: int, stage: dict, record: dict, timing: dict) -> None:
         self.steps.append((step, record, timing))
 
-    def boundary(self, index: int, step: int, rule: str) -> Word:
+    def boundary(self, index: int, step: int, rule: str) -> Gate:
         self.boundaries.append((index, step, rule))
-        return Word(self.job.may_enter, finish=index == len(self.job.spec.stages) - 1)
+        return Gate(self.job.may_enter, finish=index == len(self.job.spec.stages) - 1)
 
     @property
     def stream(self) -> bytes:

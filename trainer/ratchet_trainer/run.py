@@ -49,7 +49,7 @@ Timing = dict[str, Any]
 
 
 def run(runtime: Runtime) -> None:
-    """Trains the job from its newest checkpoint until the word says that it is finished.
+    """Trains the job from its newest checkpoint until the gate says that it is finished.
 
     Raises Drain once what stands is committed, and the errors of `errors`.
     """
@@ -80,8 +80,8 @@ class Run:
                 self.train_stage()
                 self.export()
                 stage = self.state.stage
-                word = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
-                if word.ends(stage.index):
+                gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
+                if gate.ends(stage.index):
                     return
                 self.state = self.enter_stage(stage.index + 1)
         except Drain:
