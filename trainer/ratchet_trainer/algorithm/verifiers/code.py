@@ -56,7 +56,9 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         try:
             tests = read_tests(case.item.get(field))
         except BadTests as error:
-            raise NoOutcome(f"field {field} of the item: {error}") from error
+            raise ConfigurationInvalid(
+                f"its field {field}: {error}; mend the item, or name the field with its tests in code.tests"
+            ) from error
         left, passed, late = float(spec.settings["timeoutSeconds"]), 0, False
         for test in tests:
             report = ask(
