@@ -65,7 +65,7 @@ def pod_template(
                     "resources": {kind: amounts for kind, amounts in resources.items() if amounts},
                     "volumeMounts": [
                         {"name": "job", "mountPath": _folder(protocol.JOB_FILE), "readOnly": True},
-                        {"name": "word", "mountPath": _folder(protocol.WORD_FILE), "readOnly": True},
+                        {"name": "word", "mountPath": _folder(protocol.STAGE_GATE_FILE), "readOnly": True},
                         *({"name": name, "mountPath": place} | read for name, _, place, read in _claims(spec)),
                         *(mount for _, mount in further),
                     ],
@@ -81,8 +81,8 @@ def pod_template(
                     "downwardAPI": {
                         "items": [
                             {
-                                "path": protocol.WORD_FILE.rsplit("/", 1)[-1],
-                                "fieldRef": {"fieldPath": f"metadata.annotations['{protocol.ANNOTATION_WORD}']"},
+                                "path": protocol.STAGE_GATE_FILE.rsplit("/", 1)[-1],
+                                "fieldRef": {"fieldPath": f"metadata.annotations['{protocol.ANNOTATION_STAGE_GATE}']"},
                             }
                         ]
                     },

@@ -104,7 +104,8 @@ def load_task(task: str) -> tuple[type, type]:
             raise ConfigurationInvalid(f"reasoning-gym has no task {task!r}{hint}")
         _import_alone(modules[task])
         factory = sys.modules["reasoning_gym.factory"]
-    return factory.DATASETS[task]
+    found: tuple[type, type] = factory.DATASETS[task]
+    return found
 
 
 @lru_cache(1)

@@ -1,7 +1,7 @@
 """Rollouts that are kept to be read by people: `samples/STEP.jsonl` in the checkpoint directory, one line a rollout.
 
-Decides which steps and which rollouts are kept, and what is said of each. Nothing depends on these files: a step that is
-made again writes the same, one that cannot be written is said in the log and costs nothing else.
+Decides which steps and which rollouts are kept, and what is said of each. Nothing depends on these files: a step that
+is made again writes the same, one that cannot be written is said in the log and costs nothing else.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str
 
 
 def read(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
-    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: checkpoint directory."""
+    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: of checkpoints."""
     files = sorted((folder / FOLDER).glob("*.jsonl"))
     wanted = [f for f in files if step is None or f.stem == f"{step:08d}"]
     if not wanted:
