@@ -35,6 +35,7 @@ from ratchet_trainer.step.old_logprobs import model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
+from ratchet_trainer.step.stage_data import check_later_stages
 from ratchet_trainer.step.state import StageState, State, chain, metric_line, params_of
 from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
 from ratchet_trainer.step.updates import Pace, learn
@@ -332,6 +333,7 @@ class Run:
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
         self.programs = self.built()
         if saved is None:
+            check_later_stages(runtime, self.programs, runtime.job.spec)
             self.open(0)
             runtime.enter("compile")
             params, moments = self.programs.start(runtime.job.spec.seed)
