@@ -1,7 +1,7 @@
 """Rollouts that are kept to be read by people: `samples/STEP.jsonl` in the checkpoint directory, one line a rollout.
 
-Decides which steps and which rollouts are kept, and what is said of each. Nothing depends on these files: a step that is
-made again writes the same, one that cannot be written is said in the log and costs nothing else.
+Decides which steps and which rollouts are kept, and what is said of each. Nothing depends on these files: a step that
+is made again writes the same, one that cannot be written is said in the log and costs nothing else.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
-
 if TYPE_CHECKING:
+    from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
     from ratchet_trainer.process.runtime import Runtime
     from ratchet_trainer.step.stage import Stage
 
@@ -95,14 +94,12 @@ def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str
 
 
 def read(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
-    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: checkpoint directory."""
-    files = sorted((folder / FOLDER).glob("*.jsonl"))
-    wanted = [f for f in files if step is None or f.stem == f"{step:08d}"]
-    if not wanted:
-        return []
-    return [json.loads(line) for line in wanted[-1].read_text("utf-8").splitlines()]
+    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: of the checkpoints."""
+    wanted = steps(folder)[-1:] if step is None else [step]
+    files = [f for number in wanted if (f := folder / FOLDER / f"{number:08d}.jsonl").exists()]
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").split("\n") if line]
 
 
 def steps(folder: Path) -> list[int]:
     """Steps whose rollouts are kept."""
-    return sorted(int(f.stem) for f in (folder / FOLDER).glob("*.jsonl"))
+    return sorted(int(f.stem) for f in (folder / FOLDER).glob("*.jsonl") if f.stem.isdigit())
