@@ -26,7 +26,7 @@ from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
 from ratchet_trainer.rollout.rollout_journal import context_of
-from ratchet_trainer.step import advance, nonfinite, sft
+from ratchet_trainer.step import advance, nonfinite, preflight, sft
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
@@ -67,6 +67,7 @@ class Run:
         self.evaluations = Evaluations(runtime)
         self.samples = SampleBook(runtime)
         self.latest: StepSamples | None = None  # what the step just made sampled
+        self.doubts = ""  # what the preflight said of the stage's expected answers
         self.stage: Stage
         self.state: State
 
@@ -297,7 +298,7 @@ class Run:
             self.runtime.tell(learning=NOT_APPLICABLE.plain())
             return
         decode = self.stage.programs.tokenizer.decode
-        found = learning(self.state.stage.windows, self.latest, decode)
+        found = learning(self.state.stage.windows, self.latest, decode, self.doubts)
         self.runtime.tell(learning=found.plain())
         if found.status == "False" and self.latest is not None:
             self.samples.keep(self.stage, self.state.stage.start_step, self.state.step, self.latest, anyway=True)
@@ -325,7 +326,7 @@ class Run:
         state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
         state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
-            self.open(state.stage.index)
+            self.open(state.stage.index, begins=False)
             if self.stage.hash != state.stage.spec_hash:
                 raise ConfigurationInvalid(
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
@@ -394,10 +395,13 @@ class Run:
         version = None if reference is None else state.step
         return replace(state, critic=critic, reference=reference, reference_version=version)
 
-    def open(self, index: int) -> None:
-        """Makes stage `index` ready: reads its data, compiles its programs."""
+    def open(self, index: int, *, begins: bool = True) -> None:
+        """Makes stage `index` ready: reads its data, compiles its programs. `begins`: before its first step, when it
+        can still be mended, its expected answers are tried."""
         self.runtime.enter("compile")
         self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
+        trying = begins and self.stage.spec.rl is not None and self.runtime.process == 0
+        self.doubts = preflight.of_stage(self.stage) if trying else ""
         self.pace = Pace()
         self.stage.prepare()
         host_memory.trim()
