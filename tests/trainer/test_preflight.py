@@ -125,10 +125,11 @@ def test_in_a_mixture_every_data_set_has_its_own_verifier(tmp_path, memory_runti
     spec["stages"][0]["rl"]["datasets"] = [{"name": "words"}, {"name": "numbers"}]
     with pytest.raises(ConfigurationInvalid, match=r"data set numbers: all of the first 1 .*Verifier number"):
         run(memory_runtime(spec))
-    numbers.write_text('{"question": "1", "answer": "12"}\n')
+    numbers.write_text('{"question": "b", "answer": "12"}\n')
     run(memory_runtime(spec))
     sampled = read(tmp_path / "checkpoints")
     assert {line["expected"] for line in sampled} == {"ab", "12"}
     for line in sampled:
         whole = line["extracted"] == line["response"].strip()
         assert whole == (line["expected"] == "ab"), "exact takes all of a response, number the last number, if any"
+    assert {line["place"] for line in sampled} == {f"data set words, {words}:1", f"data set numbers, {numbers}:1"}

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet_trainer.data import items
+from ratchet_trainer.data.mixture import Mixture
+
 if TYPE_CHECKING:
     from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
     from ratchet_trainer.process.runtime import Runtime
@@ -43,7 +46,7 @@ class SampleBook:
             return
         decode = stage.programs.tokenizer.decode
         lines = [
-            line_of(step, stage.spec.name, group, rollout, decode(rollout.response))
+            line_of(step, stage.spec.name, group, rollout, decode(rollout.response), place_of(stage.source, group))
             for group in samples.groups[: settings.count]
             for rollout in best_and_worst(group)
         ]
@@ -68,13 +71,20 @@ def best_and_worst(group: Group) -> list[Rollout]:
     return [group.rollouts[i] for i in dict.fromkeys((best, worst))]
 
 
-def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str) -> dict[str, Any]:
-    """What is said of a rollout, as plain JSON."""
+def place_of(source: Any, group: Group) -> str:
+    """Data set and place of a group's item, for people."""
+    item = group.draw.item
+    return str(source.place(item)) if isinstance(source, Mixture) else items.place_of(source, item)
+
+
+def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str, place: str) -> dict[str, Any]:
+    """What is said of a rollout, as plain JSON. `place`: of its item, for people."""
     i, outcome = next(i for i, r in enumerate(group.rollouts) if r is rollout), rollout.outcome
     return {
         "step": step,
         "stage": stage,
         "item": group.draw.item,
+        "place": place,
         "draw": group.draw.ordinal,
         "sample": rollout.sample,
         "prompt": rollout.prompt.question[:LONGEST],
