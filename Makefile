@@ -40,6 +40,7 @@ generate: .venv/ready ## renew what follows from the API types
 	@$(BIN)/ratchet crd > crds/rltrainingjobs.ratchet.dev.yaml
 	@cp crds/rltrainingjobs.ratchet.dev.yaml helm/ratchet/files/
 	@$(BIN)/ratchet crd --format markdown > docs/api.md
+	@$(BIN)/python -m ratchet_operator.decide.reference_page > docs/conditions.md
 
 clean: ## remove the virtual environment and local runs (the built control plane stays in the user's cache)
 	@rm -rf .venv .ratchet

@@ -18,7 +18,7 @@ from ratchet_cluster.sandbox import Mount
 VARIABLE = "RATCHET_PATH_MAP"
 FILES = {  # what the trainer opens without being told
     protocol.ENV_JOB_FILE: protocol.JOB_FILE,
-    protocol.ENV_WORD_FILE: protocol.WORD_FILE,
+    protocol.ENV_STAGE_GATE_FILE: protocol.STAGE_GATE_FILE,
     "RATCHET_TERMINATION_LOG": "/dev/termination-log",
 }
 _END = r"(?=$|[/:,;=\s\"'])"

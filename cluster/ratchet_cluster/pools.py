@@ -1,7 +1,7 @@
 """Node pools: which machines the cluster pretends to have, and the Node object each of them registers.
 
 Decides names, labels, taints and capacity, after GKE's TPU nodes; a multi-host pool is one slice and lives and dies
-as one. What the nodes do: `node.py`. Which shapes exist: `ratchet_api.tpu`.
+as one. What the nodes do: `node.py`. Which shapes exist: `ratchet_api.tpu_topologies`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from ratchet_api.tpu import ImpossibleShape, shape
+from ratchet_api.tpu_topologies import ImpossibleShape, shape
 
 SYSTEM = "system"
 REGION = "us-central2"

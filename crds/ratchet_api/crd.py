@@ -23,6 +23,10 @@ PRINTER_COLUMNS = (
     ("Stage", "string", ".status.stage.name", 0, "Stage of the curriculum."),
     ("Step", "string", ".status.progress.text", 0, "Finished step / step at which the stage ends at the latest."),
     ("Reward", "string", ".status.progress.reward", 0, "Mean reward of the last step."),
+    (
+        "Learning", "string", '.status.conditions[?(@.type=="Learning")].status', 0,
+        "Whether the model learns; why not stands in the condition Learning.",
+    ),
     ("Accuracy", "string", ".status.progress.accuracy", 1, "Mean accuracy of the last step."),
     ("Attempt", "integer", ".status.attempt.number", 0, "Number of the attempt."),
     ("Preemptions", "integer", ".status.counters.preemptions", 0, "Attempts ended by capacity that was taken away."),
@@ -31,7 +35,7 @@ PRINTER_COLUMNS = (
     ("Checkpoint", "integer", ".status.checkpoint.step", 1, "Newest committed step."),
     ("Placement", "string", ".status.attempt.placement", 1, "Where it runs."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "Time since creation."),
-)
+)  # fmt: skip
 
 DROPPED = {"title", "additionalProperties", "propertyNames", "$defs"}
 KEPT = {

@@ -6,7 +6,7 @@ Decides what a manifest may say. When an evaluation is due and what it reports i
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -56,7 +56,7 @@ class Evaluation(ApiModel):
     )
 
 
-EVALUATIONS = Field(
+EVALUATIONS: Any = Field(
     default=[],
     max_length=16,
     json_schema_extra=LIST_MAP,
@@ -70,4 +70,33 @@ class Samples(ApiModel):
     every_steps: Whole = whole("Steps between two steps whose rollouts are kept.", ge=1, le=100_000_000, default=10)
     count: Whole = whole(
         "Prompts of such a step whose best and worst rollout are kept; 0 keeps none.", ge=0, le=256, default=8
+    )
+
+
+class Export(ApiModel):
+    """The weights as a folder that opens in other tools, written when a stage is over."""
+
+    rules: ClassVar = (
+        Rule(
+            "!self.directory.endsWith('/')",
+            "directory is a folder's path without a slash at its end",
+            lambda e: not e.directory.endswith("/"),
+            ".directory",
+        ),
+    )
+    directory: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Folder that is written, as the trainer's pods see it; with when: EachStage, one folder a stage in "
+        "it. A folder that holds something else is never overwritten.",
+    )
+    format: Literal["HuggingFace"] = Field(
+        default="HuggingFace",
+        description="HuggingFace: the layout of the folder that model.path names, which it needs.",
+    )
+    when: Literal["Completed", "EachStage"] = Field(
+        default="Completed", description="Completed: the weights of the last stage; EachStage: those of each."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+        default=None, description="Number format of the tensors. Absent: that of the folder that the model came from."
     )

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, as_whole, whole
 from ratchet_api.datasets import Dataset
-from ratchet_api.evaluations import EVALUATIONS, Evaluation, Samples
+from ratchet_api.evaluations import EVALUATIONS, Evaluation, Export, Samples
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.stages import STAGES, RowsPerPass, Stage
@@ -335,6 +335,12 @@ class Spec(ApiModel):
             lambda s: s.reproducibility.mode != "Exact" or s.parallelism.fsdp * s.parallelism.tensor == 1,
             ".parallelism",
         ),
+        Rule(
+            "!has(self.export) || has(self.model.path)",
+            "export writes the layout of the model's own folder; a preset has none: leave it out, or give model.path",
+            lambda s: s.export is None or s.model.path is not None,
+            ".export",
+        ),
         *(_immutable(name) for name in IMMUTABLE),
         Rule(
             "self.checkpoint.directory == oldSelf.checkpoint.directory && "
@@ -363,6 +369,9 @@ class Spec(ApiModel):
     )
     stages: list[Stage] = STAGES
     evaluations: list[Evaluation] = EVALUATIONS
+    export: Export | None = Field(
+        default=None, description="Where trained weights are written for other tools; absent: nowhere."
+    )
     samples: Samples = Field(default=Samples(), description="Rollouts that are kept to be read.")
     checkpoint: Checkpoint = Field(description="Where and how often the state is made durable.")
     placements: list[Placement] = PLACEMENTS

@@ -6,7 +6,7 @@ Decides names, bounds and which settings belong together. How each part is compu
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -97,7 +97,7 @@ class Reward(ApiModel):
     )
 
 
-REWARDS = Field(
+REWARDS: Any = Field(
     default=[],
     max_length=16,
     json_schema_extra=LIST_MAP,

@@ -1,6 +1,6 @@
 """What the operator remembers and shows: `status`.
 
-Status is memory as well as display: attempt numbers, budgets, history and the stage word are written here before the
+Status is memory as well as display: attempt numbers, budgets, history and stages are written here before the
 act that they authorize. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
 """
 
@@ -18,6 +18,7 @@ CONDITIONS = (
     "Placed",
     "Running",
     "Progressing",
+    "Learning",
     "Suspended",
     "AwaitingApproval",
     "Completed",
@@ -55,7 +56,7 @@ class Condition(ApiModel):
     last_transition_time: str = Field(
         max_length=40, json_schema_extra={"format": "date-time"}, description="When `status` last changed."
     )
-    observed_generation: Count | None = _maybe_count("Generation of the spec that this was judged on.")
+    observed_generation: Count | None = _maybe_count("Generation of the spec that this was evaluated on.")
 
 
 class StagePosition(ApiModel):

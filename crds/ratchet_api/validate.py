@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
-from ratchet_api.tpu import ImpossibleShape, Shape, shape
+from ratchet_api.tpu_topologies import ImpossibleShape, Shape, shape
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -188,7 +189,8 @@ async def run(config: Config) -> int:
     )  # fmt: skip
     renewing = asyncio.create_task(lease.keep())
     working = asyncio.create_task(_work(config, kube, queue, reconciler, watches))
-    await asyncio.wait({stopping, renewing, working, watches.ended}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {stopping, renewing, working, watches.ended}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
     if renewing.done():  # whoever holds the Lease now works: not one write more
         log.error("stopping: %s", renewing.result())

@@ -81,16 +81,16 @@ class Watches:
             return await connection(self._configuration)
 
         @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=registry)
-        async def job(namespace: str, name: str, meta: Any, **_: Any) -> None:
+        async def job(namespace: str | None, name: str, meta: Any, **_: Any) -> None:
             metrics.WATCH_LAST_EVENT.labels(api.PLURAL).set_to_current_time()
-            call(on_key, (namespace, name), (meta["uid"], meta["resourceVersion"]))
+            call(on_key, (namespace or "", name), (meta["uid"], meta["resourceVersion"]))
 
         @kopf.on.event("", "v1", "pods", registry=registry)
         @kopf.on.event("jobset.x-k8s.io", "v1alpha2", "jobsets", registry=registry)
-        async def child(namespace: str, labels: Any, meta: Any, resource: Any, **_: Any) -> None:
+        async def child(namespace: str | None, labels: Any, meta: Any, resource: Any, **_: Any) -> None:
             metrics.WATCH_LAST_EVENT.labels(resource.plural).set_to_current_time()
             if name := labels.get(LABEL_JOB):
-                call(on_key, (namespace, name), (meta["uid"], meta["resourceVersion"]))
+                call(on_key, (namespace or "", name), (meta["uid"], meta["resourceVersion"]))
 
         if on_node is not None:
 

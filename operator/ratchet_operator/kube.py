@@ -25,6 +25,7 @@ from ratchet_operator import metrics
 from ratchet_operator.clock import Clock
 
 Raw = dict[str, Any]
+Query = list[tuple[str, str]]
 
 TIMEOUT_SECONDS = 10.0
 CONNECT_SECONDS = 3.0
@@ -176,14 +177,14 @@ class Kube:
         return any(resource["name"] == plural for resource in found.get("resources", ()))
 
     def _path(self, kind: str, namespace: str | None, name: str | None = None) -> str:
-        return self._resources[kind].path(name=name, namespace=namespace)
+        return str(self._resources[kind].path(name=name, namespace=namespace))
 
     async def _request(
         self,
         method: str,
         path: str,
         *,
-        query: list[tuple[str, str]] | None = None,
+        query: Query | None = None,
         body: Raw | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
@@ -200,7 +201,7 @@ class Kube:
                 _request_timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
             )  # fmt: skip
             code = str(response.status)
-            answer = await response.json()
+            answer: Raw = await response.json()
             self.clock.hear(response.headers.get("Date"), sent, time.monotonic())
         except DynamicApiError as error:
             code = str(error.status)

@@ -98,6 +98,7 @@ class Jobs(Collector):
             "phase": status.get("phase") or "Pending",
             "stage": (status.get("stage") or {}).get("name", ""),
             "conditions": [(c["type"], c["status"]) for c in status.get("conditions", ())],
+            "learning": next((c["reason"] for c in status.get("conditions", ()) if c["type"] == "Learning"), None),
             "progress": status.get("progress") or {},
             "checkpoint": (status.get("checkpoint") or {}).get("time"),
             "attempt": (status.get("attempt") or {}).get("number", 0),
@@ -123,6 +124,9 @@ class Jobs(Collector):
         condition = GaugeMetricFamily(
             "ratchet_condition", "1 for the status that a condition has now.", labels=[*JOB, "type", "status"]
         )
+        learning = GaugeMetricFamily(
+            "ratchet_learning", "1 for the reason that the condition Learning has now.", labels=[*JOB, "reason"]
+        )
         gauges = {
             name: GaugeMetricFamily(name, text, labels=JOB)
             for name, text in (
@@ -144,6 +148,8 @@ class Jobs(Collector):
             info.add_metric([*key, job["phase"], job["stage"]], 1)
             for kind, status in job["conditions"]:
                 condition.add_metric([*key, kind, status], 1)
+            if job["learning"] is not None:
+                learning.add_metric([*key, job["learning"]], 1)
             values = {
                 "ratchet_step": job["progress"].get("step"),
                 "ratchet_target_steps": job["progress"].get("targetStep"),
@@ -158,7 +164,7 @@ class Jobs(Collector):
                     gauges[name].add_metric(key, float(value))
             for cause, (_, count) in job["restarts"].items():
                 restarts.add_metric([*key, cause], count)
-        yield from (info, condition, *gauges.values(), restarts)
+        yield from (info, condition, learning, *gauges.values(), restarts)
 
 
 def _restarts(status: Raw, before: Raw | None) -> dict[str, tuple[int, int]]:

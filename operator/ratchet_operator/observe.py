@@ -1,4 +1,4 @@
-"""Reads the world of one job into a Snapshot.
+"""Reads one job and all that belongs to it.
 
 Decides what is read live and what may come from memory. The job, its JobSets and its pods are always listed live:
 fencing rests on them, and a watch may be behind. Nodes come from the watch while their pods are well and are read live
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ratchet_api import job as api
 from ratchet_api.protocol import LABEL_JOB
@@ -21,11 +21,17 @@ Raw = dict[str, Any]
 NODE_LABEL = "cloud.google.com/gke-tpu-accelerator"
 """Nodes that are watched; any other node is read when a pod is bound to it."""
 
-World = tuple[Raw, list[Raw], list[Raw], dict[str, Raw | None]]
-"""Job, JobSets, pods, nodes."""
+
+class WatchedState(NamedTuple):
+    """What belongs to one job, as the API server has it."""
+
+    job: Raw
+    jobsets: list[Raw]
+    pods: list[Raw]
+    nodes: dict[str, Raw | None]
 
 
-async def observe(kube: Kube, nodes: Nodes, key: Key) -> World | None:
+async def observe(kube: Kube, nodes: Nodes, key: Key) -> WatchedState | None:
     """The job and all that belongs to it, by name and whatever the uid; None when there is no such job."""
     namespace, name = key
     selector = f"{LABEL_JOB}={name}"
@@ -37,7 +43,7 @@ async def observe(kube: Kube, nodes: Nodes, key: Key) -> World | None:
     if job is None:
         nodes.leave(key)
         return None
-    return job, jobsets, pods, await nodes.of(kube, key, pods)
+    return WatchedState(job, jobsets, pods, await nodes.of(kube, key, pods))
 
 
 class Nodes:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+from pydantic import ValidationError
 
-from ratchet_api.protocol import PORT, PROGRESS_LIMIT, PROGRESS_PHASES, V
+from ratchet_api.protocol import PORT, PROGRESS_LIMIT
+from ratchet_api.protocol.documents import ProgressDocument
 from ratchet_operator import metrics
 from ratchet_operator.clock import Clock
 from ratchet_operator.queue import Key
@@ -99,9 +100,9 @@ class Progress:
                 await asyncio.sleep(RETRY_MOST)
 
     async def _listen(self, key: Key, leader: Leader) -> None:
-        revision: str | None = None
+        revision: str | int | None = None
         urgency: tuple[Any, ...] | None = None
-        steps: list[Any] = []
+        steps: list[int | None] = []
         wait = RETRY_FIRST
         while True:
             held = self._held < HELD_MOST
@@ -123,24 +124,24 @@ class Progress:
             finally:
                 self._held -= held
             wait = RETRY_FIRST
-            news = answer["revision"] != revision
+            news = answer.revision != revision
             metrics.PROGRESS_ANSWERS.labels("new" if news else "same").inc()
             if news:
-                revision = answer["revision"]
-                self._answers[key] = {**answer, "receivedAt": self._clock.now()}
-                if answer["step"] not in steps and len(steps) < 3:
-                    steps.append(answer["step"])  # the first steps of an attempt end a recovery: told at once
+                revision = answer.revision
+                self._answers[key] = {**answer.plain(), "receivedAt": self._clock.now()}
+                if answer.step not in steps and len(steps) < 3:
+                    steps.append(answer.step)  # the first steps of an attempt end a recovery: told at once
                 before, urgency = urgency, (_urgency(answer), len(steps))
                 self._on_news(key, urgency != before)
-            elif (answer["lastSafePointAgeSeconds"] or 0) > SILENT_SECONDS:  # no news is news
-                self._answers[key] = {**answer, "receivedAt": self._clock.now()}
+            elif (answer.last_safe_point_age_seconds or 0) > SILENT_SECONDS:  # no news is news
+                self._answers[key] = {**answer.plain(), "receivedAt": self._clock.now()}
                 self._on_news(key, False)
             if not held:
                 await asyncio.sleep(max(10.0, len(self._tasks) / 50))
             else:
                 await asyncio.sleep(PACE_SECONDS)  # a fast trainer has news many times a second; asking costs it steps
 
-    async def _ask(self, leader: Leader, revision: str | None) -> Raw:
+    async def _ask(self, leader: Leader, revision: str | int | None) -> ProgressDocument:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
@@ -148,7 +149,7 @@ class Progress:
                 timeout=aiohttp.ClientTimeout(total=HOLD_SECONDS, sock_connect=CONNECT_SECONDS),
             )
         host = f"[{leader.address}]" if ":" in leader.address else leader.address
-        query = {} if revision is None else {"after": revision}
+        query = {} if revision is None else {"after": str(revision)}
         url = f"http://{host}:{PORT}/progress"
         async with self._session.get(url, params=query, allow_redirects=False) as response:
             if response.status != 200:
@@ -165,82 +166,29 @@ class Mismatch(Invalid):
     """A well-formed answer of another attempt, or of another job."""
 
 
-def parse(body: bytes, leader: Leader) -> Raw:
-    """The answer as plain data, a missing field as None. Raises Invalid, or Mismatch when it is not this leader's."""
+def parse(body: bytes, leader: Leader) -> ProgressDocument:
+    """The answer. Raises Invalid, or Mismatch when it is not this leader's."""
     try:
-        answer = json.loads(body, parse_constant=_no_constant)
+        answer = json.loads(body)
     except (ValueError, RecursionError) as problem:
         raise Invalid(f"no JSON: {problem}") from None
-    if not isinstance(answer, dict) or answer.get("v") not in (V, V - 1):
-        raise Invalid(f"no answer of version {V}")
+    if not isinstance(answer, dict):
+        raise Invalid("no JSON object")
     said = (answer.get("jobUID"), answer.get("attempt"), answer.get("jobSetUID"))
     if said != (leader.job_uid, leader.attempt, leader.jobset_uid):
         raise Mismatch(f"it says job {said[0]}, attempt {said[1]}, JobSet {said[2]}")
-    for field, (check, wanted) in FIELDS.items():
-        if not check(answer.get(field)):
-            raise Invalid(f"{field} is no {wanted}")
-    return {field: answer.get(field) for field in ("v", "jobUID", "attempt", "jobSetUID", *FIELDS)}
+    try:
+        return ProgressDocument.model_validate(answer)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Invalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-
-
-def _number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e300
-    )
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= 1024 and value.isprintable()
-
-
-def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or check(value)
-
-
-def _fields(**checks: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(check(value.get(name)) for name, check in checks.items())
-
-
-def _seconds(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) <= 32
-        and all(_text(k) and _or_none(_number)(v) for k, v in value.items())
-    )
-
-
-FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "revision": (lambda value: _text(value) or _count(value), "text"),
-    "phase": (lambda value: value in PROGRESS_PHASES, "known phase"),
-    "stage": (_or_none(_fields(name=_text, index=_count, startStep=_count)), "stage {name, index, startStep}"),
-    "startStep": (_or_none(_count), "whole number"),
-    "step": (_or_none(_count), "whole number"),
-    "targetStep": (_or_none(_count), "whole number"),
-    "reward": (_or_none(_number), "finite number"),
-    "accuracy": (_or_none(_number), "finite number"),
-    "tokensPerSecond": (_or_none(_number), "finite number"),
-    "checkpoint": (_or_none(_fields(step=_count, path=_text, time=_or_none(_text))), "checkpoint {step, path, time}"),
-    "boundary": (_or_none(_fields(stage=_count, step=_count, rule=_text)), "boundary {stage, step, rule}"),
-    "exactSince": (_or_none(_fields(step=_count, reason=_text)), "exactSince {step, reason}"),
-    "draining": (_or_none(lambda value: isinstance(value, bool)), "truth value"),
-    "parts": (_or_none(_seconds), "seconds by name"),
-    "lastSafePointAgeSeconds": (_or_none(_number), "finite number"),
-}
-
-
-def _urgency(answer: Raw) -> tuple[Any, ...]:
+def _urgency(said: ProgressDocument) -> tuple[Any, ...]:
     """What the operator must act on at once; all else can wait for the next flush of status."""
-    phase = answer["phase"] if answer["phase"] in ("boundary", "drain", "done") else None
     return (
-        phase,
-        bool(answer.get("draining")),
-        json.dumps(answer.get("boundary")),
-        (answer.get("stage") or {}).get("index"),
+        said.phase if said.phase in ("boundary", "drain", "done") else None,
+        bool(said.draining),
+        said.boundary,
+        said.stage.index if said.stage is not None else None,
     )

@@ -47,8 +47,10 @@ class Queue:
         work: Callable[[Key], Awaitable[Again]],
         is_news: Callable[[Key, Version], bool] = lambda key, version: True,
         workers: int = 16,
+        monotonic: Callable[[], float] = time.monotonic,
     ):
         self._work = work
+        self._monotonic = monotonic
         self._is_news = is_news
         self._workers = workers
         self._ready: dict[Key, None] = {}  # insertion order is the order of turns
@@ -61,7 +63,7 @@ class Queue:
         self._count = itertools.count()
         self._wake = asyncio.Event()
         self._closed = False
-        self.beat = time.monotonic()
+        self.beat = self._monotonic()
         """When the dispatching loop last came round with no pass stuck: the operator's heartbeat."""
 
     def add(self, key: Key, version: Version | None = None) -> None:
@@ -73,7 +75,7 @@ class Queue:
             self._dirty.setdefault(key, set()).add(version)
         elif version is not None and not self._is_news(key, version):
             return
-        elif key in self._failures and self._due.get(key, 0.0) > time.monotonic():
+        elif key in self._failures and self._due.get(key, 0.0) > self._monotonic():
             self.add_after(key, min(1.0, self._backoff(key)))
         elif key not in self._ready:
             self._ready[key] = None
@@ -81,7 +83,7 @@ class Queue:
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Asks for a pass after a while; the earliest wish counts."""
-        due = time.monotonic() + seconds
+        due = self._monotonic() + seconds
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
             heapq.heappush(self._heap, (due, next(self._count), key))
@@ -101,7 +103,7 @@ class Queue:
         """Dispatches until cancelled or closed."""
         async with asyncio.TaskGroup() as group:
             while not self._closed:
-                now = time.monotonic()
+                now = self._monotonic()
                 if not any(now - since > STUCK_SECONDS for since in self._running.values()):
                     self.beat = now
                 while self._heap and self._heap[0][0] <= now:
@@ -137,7 +139,7 @@ class Queue:
         await asyncio.gather(*late, return_exceptions=True)
 
     def _backoff(self, key: Key) -> float:
-        return min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures[key] - 1, 20))
+        return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(self._failures[key] - 1, 20))
 
     async def _turn(self, key: Key) -> None:
         try:

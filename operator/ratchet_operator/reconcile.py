@@ -17,7 +17,8 @@ from ratchet_operator import metrics
 from ratchet_operator.apply import Outdated, Pruned, apply
 from ratchet_operator.clock import Clock
 from ratchet_operator.decide import decide
-from ratchet_operator.decide.views import Pod
+from ratchet_operator.decide.observed_pod import Pod
+from ratchet_operator.decide.plan_builder import paced
 from ratchet_operator.events import Events
 from ratchet_operator.flush import Flush
 from ratchet_operator.kube import Fenced, Kube, Refused, Unreachable
@@ -95,11 +96,11 @@ class Reconciler:
             return "bug", Again(failed=True)
 
     async def _pass(self, key: Key) -> Again:
-        world = await observe(self._kube, self._nodes, key)
-        if world is None:
+        state = await observe(self._kube, self._nodes, key)
+        if state is None:
             self.forget(key)
             return Again()
-        job, jobsets, pods, nodes = world
+        job, jobsets, pods, nodes = state
         wait = self._flush.wait(key)
         snapshot = Snapshot(
             now=self._clock.now(), job=job, jobsets=jobsets, pods=pods, nodes=nodes,
@@ -112,7 +113,7 @@ class Reconciler:
         self._progress.follow(key, leader(job, pods))
         job, conflicts = await apply(self._kube, self._events, job, plan)
         metrics.JOBS.say(*key, job)
-        if (job.get("status") or {}).get("progress") != before.get("progress"):
+        if paced(job.get("status") or {}) != paced(before):
             self._flush.took(key)
         self._seen[key] = fingerprint(job, jobsets, pods)
         fresh_conflict = conflicts != self._conflicts.get(key, ())

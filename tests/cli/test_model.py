@@ -45,6 +45,7 @@ def test_what_was_trained_is_written_in_the_layout_it_came_in(tmp_path: Path, lo
         "datasets": [{"name": "d", "jsonl": {"path": str(tmp_path / "data.jsonl")}}],
         "stages": [{"name": "s", "sft": {"dataset": "d", "batchSize": 2}, "advance": {"steps": 2}}],
         "checkpoint": {"directory": "/checkpoints/x", "claimName": "c"},
+        "export": {"directory": str(tmp_path / "exported"), "when": "EachStage"},
         "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
     }
     manifest = {"apiVersion": "ratchet.dev/v1alpha1", "kind": "RLTrainingJob", "metadata": {"name": "x"}, "spec": spec}
@@ -55,6 +56,10 @@ def test_what_was_trained_is_written_in_the_layout_it_came_in(tmp_path: Path, lo
     done = ratchet(*export)
     assert done.stdout == f"step 2 in {tmp_path / 'out'}\n", done.stderr
     before, after = load_file(model / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    for name, tensor in load_file(tmp_path / "exported/s/model.safetensors").items():
+        np.testing.assert_array_equal(tensor, after[name], "what the run wrote at the end of the stage is the same")
+    note = json.loads((tmp_path / "exported/s/ratchet.json").read_text())
+    assert (note["stage"], note["step"]) == ("s", 2)
     assert {k: v.shape for k, v in before.items()} == {k: v.shape for k, v in after.items()}
     moved = [name for name in before if not np.array_equal(before[name], after[name])]
     if lora is None:

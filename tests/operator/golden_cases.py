@@ -15,6 +15,7 @@ import yaml
 from plan_story import Story
 
 from ratchet_operator.decide import decide
+from ratchet_operator.plan import Plan
 from ratchet_operator.snapshot import Snapshot
 
 CASES = Path(__file__).parent / "cases"
@@ -47,7 +48,7 @@ def jobset_seen() -> Story:
 
 
 def all_pods_run() -> Story:
-    """Both pods run: the recovery clock stops here, the image's digest is pinned, the leader gets its word."""
+    """Both pods run: the recovery clock stops here, the image's digest is pinned, the leader gets its gate."""
     story = Story()
     story.settle()
     story.make_pods()
@@ -102,7 +103,7 @@ def old_pod_may_still_write() -> Story:
 
 
 def stage_ends() -> Story:
-    """The trainer reports the boundary at step 10. Status records it first; then the word lets the next stage begin."""
+    """The trainer reports the boundary at step 10. Status records it first; then the gate lets the next stage begin."""
     story = running()
     boundary = {"stage": 0, "step": 10, "rule": "steps"}
     return story.report(step=10, phase="boundary", stage=WARM_UP, boundary=boundary, checkpoint={"step": 10})
@@ -117,7 +118,7 @@ def last_stage_ends() -> Story:
 
 
 def completed() -> Story:
-    """Both pods exited with 0 after the word to finish. The JobSet stays, so that logs can be read."""
+    """Both pods exited with 0 after the gate said to finish. The JobSet stays, so that logs can be read."""
     story = last_stage_ends()
     story.settle()
     story.later(1)
@@ -201,6 +202,32 @@ def text(data: Any, comment: str) -> str:
     return "\n".join(lines) + "\n" + yaml.dump(data, Dumper=Dumper, sort_keys=False, width=158, allow_unicode=True)
 
 
+def seen_by_the_user(snapshot: Snapshot, plan: Plan) -> str:
+    """What `kubectl get` and `kubectl describe` show once the plan is applied: columns, changed conditions, events."""
+    before = snapshot.job.get("status") or {}
+    after = plan.status or before
+    columns = (
+        ("phase", after.get("phase")),
+        ("stage", (after.get("stage") or {}).get("name")),
+        ("step", (after.get("progress") or {}).get("text")),
+        ("attempt", (after.get("attempt") or {}).get("number")),
+        ("preemptions", (after.get("counters") or {}).get("preemptions")),
+    )
+    lines = ["The user sees: " + ", ".join(f"{name} {value}" for name, value in columns if value is not None)]
+    known = {c["type"]: (c["status"], c["reason"]) for c in before.get("conditions", ())}
+    for c in after.get("conditions", ()):
+        if known.get(c["type"]) != (c["status"], c["reason"]) and (known or c["status"] == "True"):
+            words = f": {c['message']}" if c["message"] else ""
+            lines.append(f"- {c['type']}={c['status']} ({c['reason']}){words}")
+    lines += [f"- event {event.type} {event.reason}: {event.message}" for event in plan.events]
+    return "\n".join(lines)
+
+
+def plan_comment(case: str, snapshot: Snapshot) -> str:
+    """What stands above a recorded plan."""
+    return f"{(ALL[case].__doc__ or '').strip()}\n\n{seen_by_the_user(snapshot, decide(snapshot))}"
+
+
 def plain(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as its file has it: without what is empty."""
     data = {key: value for key, value in asdict(snapshot).items() if value not in (None, (), [], {})}
@@ -215,7 +242,8 @@ def main() -> None:
         folder = CASES / name
         folder.mkdir(parents=True)
         (folder / "snapshot.yaml").write_text(text(plain(snapshot), comment), encoding="utf-8")
-        (folder / "plan.yaml").write_text(text(decide(snapshot).to_dict(), comment), encoding="utf-8")
+        plan = text(decide(snapshot).to_dict(), plan_comment(name, snapshot))
+        (folder / "plan.yaml").write_text(plan, encoding="utf-8")
 
 
 if __name__ == "__main__":

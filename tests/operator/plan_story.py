@@ -91,7 +91,7 @@ class Story:
             and p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == str(index)
         )
 
-    def word(self) -> dict[str, Any]:
+    def gate(self) -> dict[str, Any]:
         return json.loads(self.pod(0)["metadata"]["annotations"]["ratchet.dev/word"])
 
     def snapshot(self) -> Snapshot:
@@ -255,6 +255,8 @@ class Story:
             "parts": {},
             "checkpoint": None,
         }
+        if answer.get("checkpoint"):
+            answer["checkpoint"] = {"path": f"steps/{answer['checkpoint']['step']}", **answer["checkpoint"]}
         self.progress = {**identity, **common, "revision": self._uid(), **answer, "receivedAt": self.now}
         return self
 

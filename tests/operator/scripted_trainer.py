@@ -1,4 +1,4 @@
-"""A trainer that trains nothing but speaks the whole protocol: progress, word, exit codes, termination messages.
+"""A trainer that trains nothing but speaks the whole protocol: progress, stage gate, exit codes, termination messages.
 
 One `Gang` is one attempt: the pods of one JobSet. What a checkpoint would hold lies in a `Storage` that outlives
 attempts.
@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ratchet_api.protocol import ANNOTATION_WORD, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_JOBSET_UID, PORT, Exit
+from ratchet_api.protocol import ANNOTATION_STAGE_GATE, LABEL_ATTEMPT, LABEL_JOB_UID, LABEL_JOBSET_UID, PORT, Exit
 
 Raw = dict[str, Any]
 
@@ -106,15 +106,15 @@ class Gang:
 
     def hear(self, pod: Raw) -> None:
         """The leader's annotations, as the downward API shows them."""
-        text = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_WORD)
+        text = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_STAGE_GATE)
         if not text:
             return
-        word = json.loads(text)
-        if (word["jobUID"], word["attempt"]) != (self.identity["jobUID"], self.identity["attempt"]):
+        gate = json.loads(text)
+        if (gate["jobUID"], gate["attempt"]) != (self.identity["jobUID"], self.identity["attempt"]):
             return
-        for stage in word.get("stages", ()):
+        for stage in gate.get("stages", ()):
             self.stages[stage["index"] :] = [stage["spec"]]
-        self.may_enter, self.finish = word["mayEnter"], word["finish"]
+        self.may_enter, self.finish = gate["mayEnter"], gate["finish"]
         self.changed.set()
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Gang:
             self.boundary = self.storage.boundary = {"stage": self.stage, "step": self.step, "rule": "steps"}
             self._told(phase="boundary")
             if not await self._allowed():
-                self.end(Exit.DRAINED, "no word", boundary=self.boundary)
+                self.end(Exit.DRAINED, "the stage gate stayed shut", boundary=self.boundary)
                 return
             if self.finish and self.may_enter <= self.stage:
                 self._told(phase="done")
@@ -149,7 +149,7 @@ class Gang:
             self._told(phase="generate")
 
     async def _allowed(self) -> bool:
-        """Waits for a word that lets the next stage begin, or the run end."""
+        """Waits for the stage gate to let the next stage begin, or the run end."""
         try:
             async with asyncio.timeout(self.pace.boundary_wait):
                 while self.may_enter <= self.stage and not self.finish:

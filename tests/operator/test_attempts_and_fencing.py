@@ -7,10 +7,10 @@ import json
 import pytest
 from plan_story import Story, job
 
-from ratchet_api.protocol import ANNOTATION_WORD, LABEL_ATTEMPT, LABEL_JOBSET_UID
+from ratchet_api.protocol import ANNOTATION_STAGE_GATE, LABEL_ATTEMPT, LABEL_JOBSET_UID
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.lifecycle import decide
-from ratchet_operator.decide.views import Pod
+from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.reconcile import leader
 
 
@@ -123,12 +123,12 @@ REASON = {"name": "reason", "index": 1, "startStep": 10}
 @pytest.mark.parametrize(
     ("restored", "may_enter", "believed"),
     [(0, 1, True), (11, 0, True), (0, 0, False)],
-    ids=["the word had let it enter", "it began there", "it was never let in"],
+    ids=["the stage gate had let it enter", "it began there", "it was never let in"],
 )
 def test_lost_status_takes_up_the_running_attempt(restored, may_enter, believed):
     story = Story().begin()
     first = next(pod for pod in story.pods if Pod(pod).is_leader)
-    first["metadata"]["annotations"] = {ANNOTATION_WORD: json.dumps({"mayEnter": may_enter})}
+    first["metadata"]["annotations"] = {ANNOTATION_STAGE_GATE: json.dumps(story.gate() | {"mayEnter": may_enter})}
     story.report(startStep=restored, step=12, stage=REASON, checkpoint={"step": 12})
     uid = story.attempt["jobSetUID"]
     del story.job["status"]

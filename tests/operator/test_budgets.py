@@ -26,7 +26,7 @@ def test_the_job_fails_when_the_limit_is_exceeded_and_the_verdict_is_final():
     again(story)
     fail(story)
     assert story.status["phase"] != "Failed"
-    assert story.condition("Placed")["reason"] == "JudgingFailure"
+    assert story.condition("Placed")["reason"] == "AwaitingEvidence"
     assert story.plans[-2].requeue_after == pytest.approx(120, abs=1)
     story.later(121).settle()
     failed = story.condition("Failed")

@@ -8,7 +8,7 @@ from plan_story import Story, job
 from ratchet_api.job import parse_spec
 from ratchet_api.status import CONDITIONS, PHASES
 from ratchet_operator.decide import acceptance, conditions
-from ratchet_operator.decide.world import read_status
+from ratchet_operator.decide.observed_job import read_status
 from ratchet_operator.snapshot import Values
 
 

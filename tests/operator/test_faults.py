@@ -23,7 +23,7 @@ REFUSALS = {
     "a creation is lost on the way": ("POST", "/(configmaps|jobsets)$", cut, 2),
     "a creation is done and its answer lost": ("POST", "/(configmaps|jobsets)$", done_but_cut(), 2),
     "a status is written and its answer lost": ("PUT", JOB_STATUS, done_but_cut(), 3),
-    "a word is written and its answer lost": ("PATCH", "/pods/", done_but_cut(), 1),
+    "the stage gate is written and its answer lost": ("PATCH", "/pods/", done_but_cut(), 1),
     "reads are cut": ("GET", "/(pods|jobsets|rltrainingjobs/sums)$", cut, 6),
     "events are refused": ("POST", "/events$", answer(500, "InternalError"), 1000),
 }

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from golden_cases import ALL, CASES, plain
+from golden_cases import ALL, CASES, plain, plan_comment, text
 
 from ratchet_operator.decide import decide
 from ratchet_operator.snapshot import Snapshot
@@ -23,6 +23,13 @@ def test_the_plan_is_the_recorded_one(case):
     assert json.loads(json.dumps(plan)) == load(CASES / case / "plan.yaml"), (
         "if the change is meant: python tests/operator/golden_cases.py, and read the difference"
     )
+
+
+@pytest.mark.parametrize("case", sorted(ALL))
+def test_what_the_user_sees_stands_above_the_plan(case):
+    snapshot = Snapshot.from_dict(load(CASES / case / "snapshot.yaml"))
+    recorded = (CASES / case / "plan.yaml").read_text(encoding="utf-8")
+    assert recorded.startswith(text({}, plan_comment(case, snapshot)).removesuffix("{}\n"))
 
 
 @pytest.mark.parametrize("case", sorted(ALL))

@@ -18,6 +18,7 @@ GOOD = {
     "checkpoint": {"step": 12, "path": "steps/12", "time": None},
     "boundary": None, "exactSince": None, "draining": False,
     "parts": {"start": 1.2, "compile": None}, "lastSafePointAgeSeconds": 0.1,
+    "learning": {"status": "True", "reason": "Learning", "message": ""},
 }  # fmt: skip
 
 
@@ -26,12 +27,12 @@ def of(**changes) -> bytes:
 
 
 def test_a_good_answer_is_kept_whole_without_unknown_keys():
-    assert parse(of(extra="ignored"), LEADER) == GOOD
+    assert parse(of(extra="ignored"), LEADER).plain() == GOOD
 
 
 def test_a_field_that_the_answer_lacks_is_none():
     said = {name: value for name, value in GOOD.items() if name not in ("step", "boundary")}
-    assert parse(json.dumps(said).encode(), LEADER) == {**GOOD, "step": None, "boundary": None}
+    assert parse(json.dumps(said).encode(), LEADER).plain() == {**GOOD, "step": None, "boundary": None}
 
 
 @pytest.mark.parametrize("changes", [{"jobUID": "other"}, {"attempt": 2}, {"jobSetUID": "old"}, {"attempt": "3"}])
@@ -61,6 +62,20 @@ def test_what_is_no_object_is_dropped(body):
         parse(body, LEADER)
 
 
+@pytest.mark.parametrize(
+    "learning", [{}, 5, {"status": "Maybe", "reason": "Learning"}, {"status": "True", "reason": "x y"}]
+)
+def test_malformed_advice_on_learning_costs_only_the_advice(learning):
+    assert parse(of(learning=learning), LEADER).plain() == {**GOOD, "learning": None}
+
+
+def test_the_words_on_learning_are_one_line_of_at_most_a_thousand_characters():
+    answer = parse(of(learning={"status": "False", "reason": "AllSolved", "message": "a\n\x1b[31mb " * 1000}), LEADER)
+    assert answer.learning is not None
+    assert answer.learning.message.startswith("a [31mb a [31mb")
+    assert len(answer.learning.message) == 1000
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -74,5 +89,5 @@ def test_no_answer_whatever_makes_it_fail_otherwise(changes):
         answer = parse(of(**changes), LEADER)
     except Invalid:
         return
-    assert set(answer) <= set(GOOD)
-    json.dumps(answer, allow_nan=False)
+    assert set(answer.plain()) == set(GOOD)
+    json.dumps(answer.plain(), allow_nan=False)

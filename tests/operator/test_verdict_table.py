@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from plan_story import Story, node
 
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.views import Pod
+from ratchet_operator.decide import verdict as verdicts
+from ratchet_operator.decide.observed_pod import Pod
+from ratchet_operator.decide.verdict import Verdict
 
 
 def _condition(pod, reason, kind="DisruptionTarget"):
@@ -262,6 +266,19 @@ TABLE = [
 ]
 
 
+ABOUT = {
+    "failure_whose_siblings_were_then_deleted": "pod sums-a1-s-0-0",
+    "spot_notice": "pod sums-a1-s-0-0",
+    "pod_force_deleted": "1 of 2 pods have vanished",
+    "jobset_deleted": "JobSet sums-a1 was deleted",
+    "jobset_being_deleted": "JobSet sums-a1 is being deleted",
+    "failed_jobset": "JobSet sums-a1 failed",
+    "says_that_it_drains": "the trainer reports",
+    "hangs_with_its_watchdog": "the trainer has shown no sign of life",
+}
+"""What the evidence names where it is not the second pod."""
+
+
 @pytest.mark.parametrize(("happening", "verdict", "charged", "notice"), TABLE, ids=[row[0].__name__ for row in TABLE])
 def test_verdict(happening, verdict, charged, notice):
     story = Story().begin()
@@ -271,12 +288,36 @@ def test_verdict(happening, verdict, charged, notice):
     assert (record["verdict"], record["chargedTo"], record["notice"]) == (verdict, charged, notice), record
     counted = {name: story.counters[name] for name in ("preemptions", "failures")}
     assert counted == {"preemptions": 0, "failures": 0} | ({charged: 1} if charged != "nothing" else {})
-    if (
-        verdict not in ("PeerLost", "Drained", "Deleted")
-        and "the trainer" not in record["evidence"]
-        and "JobSet" not in record["evidence"]
-    ):
-        assert "sums-a1-s-0-1" in record["evidence"] or "sums-a1-s-0-0" in record["evidence"]
+    assert ABOUT.get(happening.__name__, "pod sums-a1-s-0-1") in record["evidence"]
+
+
+def test_every_verdict_has_a_charge():
+    assert set(verdicts.TABLE) == set(Verdict)
+
+
+def test_every_verdict_but_the_reserved_ones_is_reached():
+    reached = {row[1] for row in TABLE} | {"Completed", "Unschedulable"}  # these two have tests of their own
+    assert {*reached, *verdicts.RESERVED} == set(Verdict)
+
+
+def test_verdicts_are_given_from_evidence_only():
+    """A Sign carries the verdict; it is made where evidence is read and nowhere else."""
+    folder = Path(verdicts.__file__).parent
+    making = {path.name for path in folder.glob("*.py") if re.search(r"\bSign\(", path.read_text(encoding="utf-8"))}
+    assert making == {"end_signs.py", "own_end.py"}
+
+
+def test_a_verdict_of_a_newer_operator_is_left_as_it_is():
+    """After a downgrade: what an unknown word stands for is not known here, so it is neither changed nor charged."""
+    story = Story().begin()
+    story.leave(story.pod(0), 69)
+    story.settle()
+    story.record(1)["verdict"] = story.attempt["verdict"] = "EatenByMoths"
+    story.nodes["pool-a-1"] = None
+    story.settle()
+    assert story.record(1)["verdict"] == "EatenByMoths"
+    assert story.counters["preemptions"] == 0
+    assert story.attempt["number"] == 2
 
 
 def test_signal_numbers_count_as_exit_codes():
@@ -344,7 +385,7 @@ def _said(text: str) -> dict:
     ended = {"exitCode": 75, "message": text}
     end = Pod({"status": {"containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}]}}).exit
     assert end is not None
-    return end.message
+    return {name: value for name, value in end.message.plain().items() if name != "v" and value is not None}
 
 
 @pytest.mark.parametrize("v", [1, 0])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections import Counter
 
 import pytest_asyncio
 
-from ratchet_operator.queue import Again, Queue
+from ratchet_operator.queue import STUCK_SECONDS, Again, Queue
 
 A, B, C = ("ns", "a"), ("ns", "b"), ("ns", "c")
 
@@ -38,6 +37,15 @@ class Work:
     async def next(self):
         async with asyncio.timeout(10):
             return await self.started.get()
+
+
+class Clock:
+    """A monotonic clock that stands still until a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest_asyncio.fixture
@@ -87,19 +95,21 @@ async def test_a_busy_job_does_not_starve_the_others(work):
         assert [await work.next() for _ in range(3)] == [B, C, A]
 
 
-async def test_a_failing_job_backs_off_and_others_go_on(work):
+async def test_a_failing_job_waits_twice_as_long_each_time_and_others_go_on(work):
     work.answers[A] = [Again(failed=True)] * 4
-    async with running(work) as queue:
-        loop = asyncio.get_running_loop()
+    clock = Clock()
+    async with running(work, monotonic=clock) as queue:
         queue.add(A)
-        times = []
-        for _ in range(5):
-            await work.next()
-            times.append(loop.time())
+        assert await work.next() == A
+        for wait in (0.1, 0.2, 0.4, 0.8):
+            await settled(queue)
+            clock.now += wait - 0.01
             queue.add(B)
-            assert await work.next() == B, "nobody waits for it"
-        for failures, (before, after) in enumerate(itertools.pairwise(times)):
-            assert after - before >= 0.1 * 2**failures, "no sooner than twice the wait before"
+            assert await work.next() == B, "nobody waits for it, and it is not its turn yet"
+            await settled(queue)
+            clock.now += 0.02
+            queue.add(B)  # wakes the loop
+            assert [await work.next(), await work.next()] == [B, A]
 
 
 async def test_an_event_wakes_a_job_that_backs_off(work):
@@ -149,13 +159,13 @@ async def test_a_forgotten_job_is_not_looked_at_again(work):
     assert work.passes[A] == 0
 
 
-async def test_the_heart_stops_when_a_pass_hangs(work, monkeypatch):
-    monkeypatch.setattr("ratchet_operator.queue.STUCK_SECONDS", 0.05)
-    async with running(work) as queue:
+async def test_the_heart_stops_when_a_pass_hangs(work):
+    clock = Clock()
+    async with running(work, monotonic=clock) as queue:
         work.go.clear()
         queue.add(A)
         await work.next()
-        await asyncio.sleep(0.06)
+        clock.now += STUCK_SECONDS + 1
         stopped = queue.beat
         queue.add(B)  # wakes the loop
         await work.next()

@@ -29,7 +29,7 @@ from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.process import distributed
 from ratchet_trainer.process.runtime import Saved
-from ratchet_trainer.process.stage_gate import Word
+from ratchet_trainer.process.stage_gate import Gate
 from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
@@ -97,6 +97,16 @@ class MemoryRuntime:
     def alive(self) -> None:
         """Nobody waits."""
 
+    def ended_stages(self) -> list[dict[str, Any]]:
+        return [boundary for *_, boundary in self.commits if boundary]
+
+    def pin(self, steps: set[int]) -> None:
+        self.pinned = steps
+
+    def weights(self, step: int, shardings: Callable[..., Any]) -> dict[str, Any]:
+        arrays = next(a for s, a, c, *_ in self.commits if s == step and "pending" not in c)
+        return {k: jax.device_put(v, shardings(k, v.shape)) for k, v in arrays.items() if k.startswith("params/")}
+
     def tell(self, **shown: Any) -> None:
         self.told |= shown
 
@@ -135,9 +145,9 @@ class MemoryRuntime:
     def step_done(self, step: int, target: int, stage: dict, record: dict, timing: dict) -> None:
         self.steps.append((step, record, timing))
 
-    def boundary(self, index: int, step: int, rule: str) -> Word:
+    def boundary(self, index: int, step: int, rule: str) -> Gate:
         self.boundaries.append((index, step, rule))
-        return Word(self.job.may_enter, finish=index == len(self.job.spec.stages) - 1)
+        return Gate(self.job.may_enter, finish=index == len(self.job.spec.stages) - 1)
 
     @property
     def stream(self) -> bytes:

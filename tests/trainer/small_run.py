@@ -4,7 +4,7 @@ Started by the tests as a program. What it does besides is said by the file `sma
 `hold: "PHASE:STEP"` process 0 stands still there until the file `release` exists, and says so in the file `held`;
 `raise: "NAME:STEP"` raises that error there, on every process;
 `largest: "BYTES:STEP"` from that step on no file may grow beyond so many bytes, like a full disk;
-`word: S` waits so many seconds for a word; `patience: S` calls it a hang after so many without a sign of life.
+`word: S` waits so many seconds for a gate; `patience: S` calls it a hang after so many without a sign of life.
 At its end each process says in `compiled-N.json` how often it asked the compilation cache and found what it wanted.
 """
 
@@ -111,8 +111,8 @@ def run(runtime) -> None:
                 shown = {"name": stage["name"], "index": stage["index"], "startStep": stage["start_step"]}
                 record = {"train/reward": 0.5, "train/accuracy": step / 100}
                 runtime.step_done(step, end, shown, record, {"tokensPerSecond": 100.0})
-            word = runtime.boundary(stage["index"], step, f"steps {end}")
-            if word.finish:
+            gate = runtime.boundary(stage["index"], step, f"steps {end}")
+            if gate.finish:
                 compiled = {name: events.count(f"/jax/compilation_cache/{name}") for name in COUNTED}
                 (LOCAL / f"compiled-{runtime.process}.json").write_text(json.dumps(compiled))
                 return

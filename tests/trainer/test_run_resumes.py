@@ -189,6 +189,6 @@ def test_an_item_that_is_too_long_is_found_before_the_first_step(tmp_path, memor
     file = tmp_path / "sums.jsonl"
     file.write_text('{"question": "1+1=", "answer": "2"}\n' * 20 + '{"question": "9+9=", "answer": "eighteen"}\n')
     runtime = memory_runtime(job(datasets=[{"name": "sums", "jsonl": {"path": str(file)}}]))
-    with pytest.raises(ConfigurationInvalid, match="sums.jsonl:21: the answer has 9 tokens"):
+    with pytest.raises(ConfigurationInvalid, match=r"sums.jsonl:21: the answer has 9 tokens"):
         run(runtime)
     assert runtime.steps == []

@@ -80,7 +80,7 @@ class PeerLost(TrainerError):
 
 
 class Drain(Exception):
-    """Every process leaves at this safe point, or no word came at a boundary."""
+    """Every process leaves at this safe point, or the stage gate stayed shut at a boundary."""
 
     def __init__(self, text: str = "told to go", boundary: dict[str, Any] | None = None):
         super().__init__(text)

@@ -26,7 +26,7 @@ from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
 from ratchet_trainer.rollout.rollout_journal import context_of
-from ratchet_trainer.step import advance, nonfinite, preflight, sft
+from ratchet_trainer.step import advance, artifacts, best_weights, nonfinite, preflight, sft
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
@@ -35,7 +35,7 @@ from ratchet_trainer.step.old_logprobs import model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
-from ratchet_trainer.step.state import StageState, State, chain, metric_line
+from ratchet_trainer.step.state import StageState, State, chain, metric_line, params_of
 from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
 from ratchet_trainer.step.updates import Pace, learn
 
@@ -49,7 +49,7 @@ Timing = dict[str, Any]
 
 
 def run(runtime: Runtime) -> None:
-    """Trains the job from its newest checkpoint until the word says that it is finished.
+    """Trains the job from its newest checkpoint until the gate says that it is finished.
 
     Raises Drain once what stands is committed, and the errors of `errors`.
     """
@@ -66,6 +66,7 @@ class Run:
         self.pace = Pace()
         self.evaluations = Evaluations(runtime)
         self.samples = SampleBook(runtime)
+        self.exported: dict[int, dict[str, Any]] = {}  # by stage
         self.latest: StepSamples | None = None  # what the step just made sampled
         self.doubts = ""  # what the preflight said of the stage's expected answers
         self.stage: Stage
@@ -78,9 +79,10 @@ class Run:
         try:
             while True:
                 self.train_stage()
+                self.export()
                 stage = self.state.stage
-                word = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
-                if word.ends(stage.index):
+                gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
+                if gate.ends(stage.index):
                     return
                 self.state = self.enter_stage(stage.index + 1)
         except Drain:
@@ -103,6 +105,15 @@ class Run:
             self.state = self.commits.step_made(self.state, target, metrics, timing)
             if self.leaving is not None:
                 raise self.leaving
+
+    def export(self) -> None:
+        """Writes the weights of the stage that is over, where the job wants them."""
+        if self.runtime.job.spec.export is None or self.state.stage.index in self.exported:
+            return
+        self.runtime.enter("save")
+        if (artifact := artifacts.export(self.runtime, self.programs, self.state)) is not None:
+            self.exported[self.state.stage.index] = artifact
+            self.runtime.tell(artifacts=list(self.exported.values()))
 
     # A step
 
@@ -307,6 +318,10 @@ class Run:
         """The state with the advance rule applied: process 0 judges, all follow."""
         spec = self.stage.spec
         stage = advance.observed(state.stage, spec, metrics)
+        stage = best_weights.compared(stage, self.runtime.job.spec, metrics, state.step)
+        best = stage.best if best_weights.kept(self.runtime.job.spec, stage) else None
+        self.runtime.pin({best[0]} if best is not None else set())
+        self.runtime.commit_requested |= best is not None and best[0] == state.step
         rule = advance.ended_by(stage, spec, state.step)
         return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
 
@@ -353,7 +368,14 @@ class Run:
     def enter_stage(self, index: int) -> State:
         """The state at the start of stage `index`: the weights as they are, the optimizer as the stage says."""
         self.open(index)
-        state = self.state
+        state, before, spec = self.state, self.state.stage, self.runtime.job.spec
+        if spec.stages[index].start.weights != best_weights.PREVIOUS:
+            step = best_weights.start_step(spec, index, before, self.runtime.ended_stages())
+            if step is not None and step != state.step:
+                arrays = self.runtime.weights(step, partial(of_parameter, self.runtime.mesh))
+                params = params_of(arrays, trained(self.programs.template[0]))
+                state = replace(state, params=self.programs.whole(params, spec.seed))
+                log.info("stage %s starts from the weights of step %d", self.stage.spec.name, step)
         if self.stage.spec.start.optimizer == "reset":
             state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
         return self.at_start_of(self.stage, state)

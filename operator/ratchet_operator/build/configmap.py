@@ -6,23 +6,23 @@ import json
 from typing import Any
 
 from ratchet_api.job import Spec
-from ratchet_api.protocol import JOB_FILE, V
+from ratchet_api.protocol import JOB_FILE
+from ratchet_api.protocol.documents import JobFile
 from ratchet_operator.build.names import config_map_name, labels, owner
 
 KEY = JOB_FILE.rsplit("/", 1)[-1]
 
 
 def config_map(job: dict[str, Any], spec: Spec, number: int, may_enter: int) -> dict[str, Any]:
-    """ConfigMap NAME-aN-job with `{v, namespace, name, jobUID, spec, mayEnter}`; it belongs to the job."""
+    """ConfigMap NAME-aN-job with the document `JobFile`; it belongs to the job."""
     meta = job["metadata"]
-    content = {
-        "v": V,
-        "namespace": meta["namespace"],
-        "name": meta["name"],
-        "jobUID": meta["uid"],
-        "spec": spec.manifest(),
-        "mayEnter": may_enter,
-    }
+    content = JobFile(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        job_uid=meta["uid"],
+        spec=spec.manifest(),
+        may_enter=may_enter,
+    )
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -33,5 +33,5 @@ def config_map(job: dict[str, Any], spec: Spec, number: int, may_enter: int) -> 
             "ownerReferences": [owner(job)],
         },
         "immutable": True,
-        "data": {KEY: json.dumps(content, ensure_ascii=False, sort_keys=True)},
+        "data": {KEY: json.dumps(content.plain(), ensure_ascii=False, sort_keys=True)},
     }

@@ -15,6 +15,7 @@ from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
 from ratchet_operator.build.names import config_map_name, coordinator, labels
+from ratchet_operator.build.verifiers import verifier_secrets, verifier_volumes
 
 GRACE_SECONDS = 30
 NODE_LOSS_SECONDS = 30
@@ -37,7 +38,7 @@ def pod_template(
     if shape.chips_per_node:
         for kind in ("requests", "limits"):
             resources.setdefault(kind, {})["google.com/tpu"] = str(shape.chips_per_node)
-    fast = _fast_tier(job, spec, node_folder)
+    further = [*_fast_tier(job, spec, node_folder), *verifier_volumes(spec)]
     account = {"serviceAccountName": template.service_account_name} if template.service_account_name else {}
     return {
         "metadata": {
@@ -64,9 +65,9 @@ def pod_template(
                     "resources": {kind: amounts for kind, amounts in resources.items() if amounts},
                     "volumeMounts": [
                         {"name": "job", "mountPath": _folder(protocol.JOB_FILE), "readOnly": True},
-                        {"name": "word", "mountPath": _folder(protocol.WORD_FILE), "readOnly": True},
+                        {"name": "word", "mountPath": _folder(protocol.STAGE_GATE_FILE), "readOnly": True},
                         *({"name": name, "mountPath": place} | read for name, _, place, read in _claims(spec)),
-                        *(mount for _, mount in fast),
+                        *(mount for _, mount in further),
                     ],
                     "terminationMessagePath": "/dev/termination-log",
                     "terminationMessagePolicy": "File",
@@ -80,14 +81,14 @@ def pod_template(
                     "downwardAPI": {
                         "items": [
                             {
-                                "path": protocol.WORD_FILE.rsplit("/", 1)[-1],
-                                "fieldRef": {"fieldPath": f"metadata.annotations['{protocol.ANNOTATION_WORD}']"},
+                                "path": protocol.STAGE_GATE_FILE.rsplit("/", 1)[-1],
+                                "fieldRef": {"fieldPath": f"metadata.annotations['{protocol.ANNOTATION_STAGE_GATE}']"},
                             }
                         ]
                     },
                 },
                 *({"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim, _, _ in _claims(spec)),
-                *(volume for volume, _ in fast),
+                *(volume for volume, _ in further),
             ],
         },
     }
@@ -120,6 +121,7 @@ def environment(
     return [
         *({"name": name, "value": value} for name, value in fixed.items()),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_pod.items()),
+        *verifier_secrets(spec),
         *({"name": variable.name, "value": variable.value} for variable in spec.pod_template.env),
     ]
 

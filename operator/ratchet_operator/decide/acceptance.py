@@ -1,6 +1,6 @@
 """Whether a job can be run as it stands: what neither the types nor the API server can refuse.
 
-Judges shapes and divisibility (`ratchet_api.validate`), what the operator's own values allow, and what would collide
+Looks at shapes and divisibility (`ratchet_api.validate`), what the operator's own values allow, and what would collide
 inside the pod. Each problem has its path and a way out; no object is made while there is one.
 """
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from ratchet_api.protocol.documents import LEARNING_REASONS
 from ratchet_api.status import CONDITIONS, Condition, Status
 from ratchet_api.validate import Problem
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.budget import STALLED_AFTER
-from ratchet_operator.decide.draft import Draft, revised
+from ratchet_operator.decide.plan_builder import PlanBuilder, revised
+from ratchet_operator.decide.verdict import Verdict
 from ratchet_operator.plan import Event
 
 REASONS: dict[str, dict[str, str]] = {
@@ -29,7 +30,7 @@ REASONS: dict[str, dict[str, str]] = {
         "WaitingForOldPods": "pods of an earlier attempt may still write",
         "NameConflict": "an object of another owner has a name that the attempt needs",
         "BackingOff": "the next attempt waits, because the ones before it made no step",
-        "JudgingFailure": "the failure budget is spent; late evidence may still change the last verdict",
+        "AwaitingEvidence": "the failure budget is spent; late evidence may still change the last verdict",
         "Ending": "the attempt is ending",
         "NotAccepted": "no attempt is started while Accepted is False",
         "Suspended": "the job is suspended",
@@ -48,6 +49,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Stalled": "several attempts in a row ended without a new step",
         "NotRunning": "the job has no attempt, or is over",
     },
+    "Learning": {reason: meaning for reason, (_, meaning) in LEARNING_REASONS.items()},
     "Suspended": {
         "NotSuspended": "spec.suspend is false",
         "Suspending": "the attempt is given time to commit its last step",
@@ -64,9 +66,12 @@ REASONS: dict[str, dict[str, str]] = {
         "CheckpointUnreadable": "no checkpoint can be read (exit code 77)",
     },
 }
-"""Type -> reason -> meaning. Finite; the documentation is made from it."""
+"""Type -> reason -> meaning. Finite; docs/conditions.md is made from it."""
 
 Said = tuple[str, str, str]  # status, reason, message
+
+STALLED_AFTER = 3
+"""Disturbances in a row without a new step, after which attempts wait longer and longer."""
 
 
 def finished(status: Status) -> bool:
@@ -82,42 +87,43 @@ TOLD: dict[tuple[str, str], tuple[Literal["Normal", "Warning"], str]] = {
 """Changes of conditions that are worth an event: (type, new status) -> (type of event, reason)."""
 
 
-def judge(draft: Draft, problems: Sequence[Problem], *, suspend: bool) -> None:
+def evaluate(builder: PlanBuilder, problems: Sequence[Problem], *, suspend: bool) -> None:
     """Writes all conditions and the phase."""
     said: dict[str, Said] = {
-        "Accepted": _accepted(draft, problems),
-        "Placed": _placed(draft),
-        "Running": _running(draft),
-        "Progressing": _progressing(draft),
-        "Suspended": _suspended(draft, suspend),
+        "Accepted": _accepted(builder, problems),
+        "Placed": _placed(builder),
+        "Running": _running(builder),
+        "Progressing": _progressing(builder),
+        "Learning": _learning(builder),
+        "Suspended": _suspended(builder, suspend),
         "AwaitingApproval": ("False", "NotRequired", ""),
     }
     for kind in ("Completed", "Failed"):
-        there = next((c for c in draft.status.conditions if c.type == kind), None)
+        there = next((c for c in builder.status.conditions if c.type == kind), None)
         over = there is not None and there.status == "True"
         said[kind] = ("True", there.reason, there.message) if over and there else ("False", f"Not{kind}", "")
-    write(draft, said)
+    write(builder, said)
 
 
-def refuse(draft: Draft, problems: Sequence[Problem]) -> None:
+def refuse(builder: PlanBuilder, problems: Sequence[Problem]) -> None:
     """Says that the spec cannot be read; what else is known of the job stays as it is."""
-    if not draft.status.conditions:
-        judge(draft, problems, suspend=False)
-    write(draft, {"Accepted": _accepted(draft, problems)})
+    if not builder.status.conditions:
+        evaluate(builder, problems, suspend=False)
+    write(builder, {"Accepted": _accepted(builder, problems)})
 
 
-def finish(draft: Draft, kind: str, reason: str, message: str) -> None:
+def finish(builder: PlanBuilder, kind: str, reason: str, message: str) -> None:
     """Ends the job: Completed or Failed."""
-    draft.revise(finished_time=stamps.whole(draft.world.now))
-    write(draft, {kind: ("True", reason, message)})
-    draft.event("Normal" if kind == "Completed" else "Warning", kind, message)
+    builder.revise(finished_time=stamps.whole(builder.observed.now))
+    write(builder, {kind: ("True", reason, message)})
+    builder.event("Normal" if kind == "Completed" else "Warning", kind, message)
 
 
-def write(draft: Draft, said: dict[str, Said]) -> None:
-    """Puts conditions into the draft; lastTransitionTime moves only with the status."""
+def write(builder: PlanBuilder, said: dict[str, Said]) -> None:
+    """Puts conditions into the builder; lastTransitionTime moves only with the status."""
     assert all(reason in REASONS[kind] for kind, (_, reason, _) in said.items())
-    before = {c.type: c for c in draft.status.conditions}
-    now, generation = stamps.whole(draft.world.now), draft.world.generation
+    before = {c.type: c for c in builder.status.conditions}
+    now, generation = stamps.whole(builder.observed.now), builder.observed.generation
     for kind, (value, reason, message) in said.items():
         old = before.get(kind)
         since = old.last_transition_time if old is not None and old.status == value else now
@@ -125,48 +131,66 @@ def write(draft: Draft, said: dict[str, Said]) -> None:
             {"type": kind, "status": value, "reason": reason, "message": message[:4096], "lastTransitionTime": since}
         )
         before[kind] = revised(fresh, observed_generation=generation)
-        told = TOLD.get((kind, value))
-        if told is not None and told[1] in (reason, f"Not{kind}") and (old is None or old.status != value):
-            draft.events.append(Event(told[0], told[1], message[:1000]))
-    draft.revise(conditions=[before[kind] for kind in CONDITIONS if kind in before], observed_generation=generation)
-    draft.revise(phase=phase(draft))
+        if (event := _event(old, fresh)) is not None:
+            builder.events.append(event)
+    builder.revise(conditions=[before[kind] for kind in CONDITIONS if kind in before], observed_generation=generation)
+    builder.revise(phase=phase(builder))
 
 
-def phase(draft: Draft) -> str:
+def _event(old: Condition | None, new: Condition) -> Event | None:
+    """The event that a change of a condition is worth; None for most."""
+    if new.type == "Learning":
+        return _learning_event(old, new)
+    told = TOLD.get((new.type, new.status))
+    if told is None or told[1] not in (new.reason, f"Not{new.type}") or (old is not None and old.status == new.status):
+        return None
+    return Event(told[0], told[1], new.message[:1000])
+
+
+def _learning_event(old: Condition | None, new: Condition) -> Event | None:
+    """A warning for each new reason why nothing is learned, and a word when it is over."""
+    if new.status == "False" and (old is None or old.reason != new.reason):
+        return Event("Warning", new.reason, new.message)
+    if new.status == "True" and old is not None and old.status == "False":
+        return Event("Normal", new.reason, new.message or "the model learns again")
+    return None
+
+
+def phase(builder: PlanBuilder) -> str:
     """One word for the column."""
-    true = {c.type for c in draft.status.conditions if c.status == "True"}
+    true = {c.type for c in builder.status.conditions if c.status == "True"}
     for kind in ("Completed", "Failed", "Suspended", "AwaitingApproval", "Running"):
         if kind in true:
             return kind
-    if draft.attempt is None:
+    if builder.attempt is None:
         return "Pending"
-    before = draft.status.attempts[-1:]
+    before = builder.status.attempts[-1:]
     return "Recovering" if before and before[0].recovery is not None else "Placing"
 
 
-def _accepted(draft: Draft, problems: Sequence[Problem]) -> Said:
+def _accepted(builder: PlanBuilder, problems: Sequence[Problem]) -> Said:
     if problems:
         return "False", "Invalid", "; ".join(str(problem) for problem in problems)
-    stage, spec = draft.status.stage, draft.world.spec
+    stage, spec = builder.status.stage, builder.observed.spec
     if stage is not None and spec is not None and stage.index + 1 < len(spec.stages):
-        from_here = draft.status.stages[-1]
+        from_here = builder.status.stages[-1]
         if from_here.end_step is not None:
             late = spec.stages[stage.index + 1].name
             return "True", "Accepted", f"stage {late} came after the last stage had ended and is left out"
     return "True", "Accepted", ""
 
 
-def _placed(draft: Draft) -> Said:
-    attempt = draft.attempt
-    if finished(draft.status):
+def _placed(builder: PlanBuilder) -> Said:
+    attempt = builder.attempt
+    if finished(builder.status):
         return "False", "Finished", ""
-    if draft.waiting is not None:
-        return "False", *draft.waiting
+    if builder.waiting is not None:
+        return "False", *builder.waiting
     if attempt is None:
         return "False", "NotStarted", ""
     if attempt.ended_time is not None:
         return "False", "Ending", f"attempt {attempt.number} is ending"
-    pods = draft.world.own_pods(attempt.number)
+    pods = builder.observed.own_pods(attempt.number)
     if not pods:
         return "False", "Creating", f"attempt {attempt.number} is being created"
     bound = sum(pod.node is not None for pod in pods)
@@ -182,27 +206,27 @@ def _placed(draft: Draft) -> Said:
     )
 
 
-def _running(draft: Draft) -> Said:
-    attempt = draft.attempt
-    if attempt is None or finished(draft.status):
+def _running(builder: PlanBuilder) -> Said:
+    attempt = builder.attempt
+    if attempt is None or finished(builder.status):
         return "False", "NotPlaced", ""
-    record = draft.record(attempt.number)
-    if record is not None and record.verdict == "Completed":
+    record = builder.record(attempt.number)
+    if record is not None and record.verdict == Verdict.COMPLETED:
         return "True", "Finishing", ""
     if attempt.ended_time is not None:
         return "False", "Ending", f"attempt {attempt.number} is ending"
     if attempt.running_time is not None:
         return "True", "AllPodsRunning", f"attempt {attempt.number}, {attempt.pods_total} pods"
-    started = any(pod.node is not None for pod in draft.world.own_pods(attempt.number))
+    started = any(pod.node is not None for pod in builder.observed.own_pods(attempt.number))
     return "False", "Starting" if started else "NotPlaced", ""
 
 
-def _progressing(draft: Draft) -> Said:
-    attempt, count = draft.attempt, draft.counters.disturbances_without_progress
-    if attempt is None or finished(draft.status) or (draft.waiting or ("",))[0] == "Suspended":
+def _progressing(builder: PlanBuilder) -> Said:
+    attempt, count = builder.attempt, builder.counters.disturbances_without_progress
+    if attempt is None or finished(builder.status) or (builder.waiting or ("",))[0] == "Suspended":
         return "False", "NotRunning", ""
     if count >= STALLED_AFTER:
-        last = draft.status.attempts[-1] if draft.status.attempts else None
+        last = builder.status.attempts[-1] if builder.status.attempts else None
         why = f"; the last one: {last.verdict}, {last.evidence}" if last else ""
         return (
             "False",
@@ -214,12 +238,22 @@ def _progressing(draft: Draft) -> Said:
         )
     if attempt.running_time is not None and attempt.ended_time is None:
         return "True", "Training", ""
-    return "True", "Recovering" if draft.status.attempts else "Training", ""
+    return "True", "Recovering" if builder.status.attempts else "Training", ""
 
 
-def _suspended(draft: Draft, suspend: bool) -> Said:
+def _learning(builder: PlanBuilder) -> Said:
+    """What the trainer says of it. Without news the last word stands, over restarts and after the end."""
+    report = builder.observed.report_of(builder.attempt) if builder.attempt is not None else None
+    told = report.said.learning if report is not None else None
+    if told is not None and told.reason in LEARNING_REASONS:
+        return LEARNING_REASONS[told.reason][0], told.reason, told.message
+    before = next((c for c in builder.status.conditions if c.type == "Learning"), None)
+    return (before.status, before.reason, before.message) if before is not None else ("Unknown", "NotYetKnown", "")
+
+
+def _suspended(builder: PlanBuilder, suspend: bool) -> Said:
     if not suspend:
         return "False", "NotSuspended", ""
-    if (draft.waiting or ("",))[0] == "Suspended":
+    if (builder.waiting or ("",))[0] == "Suspended":
         return "True", "Suspended", "set spec.suspend to false to go on"
     return "False", "Suspending", "the attempt is given time to commit its last step"

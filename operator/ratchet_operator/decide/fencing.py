@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ratchet_operator.decide.budget import FAILURES, TERMINAL
-from ratchet_operator.decide.draft import Draft
-from ratchet_operator.decide.views import JobSet, Node, Pod
-from ratchet_operator.decide.world import World
+from ratchet_api.status import AttemptStatus
+from ratchet_operator.decide.observed_job import ObservedJob
+from ratchet_operator.decide.observed_jobset import JobSet
+from ratchet_operator.decide.observed_node import Node
+from ratchet_operator.decide.observed_pod import Pod
+from ratchet_operator.decide.plan_builder import PlanBuilder
+from ratchet_operator.decide.verdict import ended_by_own_fault
 from ratchet_operator.plan import Delete
 
 LOSS_GRACE_SECONDS = 2
@@ -27,68 +30,64 @@ def harmless(pod: Pod, node: Node | None) -> bool:
     return node.absent or node.out_of_service
 
 
-def older_pods(world: World, number: int) -> Iterator[Pod]:
+def older_pods(observed: ObservedJob, number: int) -> Iterator[Pod]:
     """Pods under this job's name that are not of its attempt `number`."""
-    for pod in world.pods:
-        if pod.attempt is not None and (pod.attempt, pod.job_uid) != (number, world.uid):
+    for pod in observed.pods:
+        if pod.attempt is not None and (pod.attempt, pod.job_uid) != (number, observed.uid):
             yield pod
 
 
-def older_jobsets(world: World, number: int) -> Iterator[JobSet]:
-    for jobset in world.jobsets:
-        if jobset.attempt is not None and not (jobset.attempt == number and jobset.owned_by(world.uid)):
+def older_jobsets(observed: ObservedJob, number: int) -> Iterator[JobSet]:
+    for jobset in observed.jobsets:
+        if jobset.attempt is not None and not (jobset.attempt == number and jobset.owned_by(observed.uid)):
             yield jobset
 
 
-def blockers(world: World, number: int) -> list[str]:
+def blockers(observed: ObservedJob, number: int) -> list[str]:
     """What attempt `number` still waits for, in words; empty when it may be created."""
     found = []
-    for pod in older_pods(world, number):
-        node = world.node_of(pod)
+    for pod in older_pods(observed, number):
+        node = observed.node_of(pod)
         if not harmless(pod, node):
             found.append(f"pod {pod.name}" + (f" on node {node.name} (Ready={node.ready})" if node else ""))
-    for jobset in older_jobsets(world, number):
+    for jobset in older_jobsets(observed, number):
         if not (jobset.finished or jobset.deleting):
             found.append(f"JobSet {jobset.name}")
     return found
 
 
-def sweep(draft: Draft) -> None:
+def sweep(builder: PlanBuilder) -> None:
     """Asks for the end of what is left of earlier attempts. A pod that no Job made is waited for, not deleted."""
-    world, attempt = draft.world, draft.attempt
+    observed, attempt = builder.observed, builder.attempt
     if attempt is None:
         return
-    for pod in older_pods(world, attempt.number):
+    for pod in older_pods(observed, attempt.number):
         if not pod.ended and pod.deletion is None and pod.made_by_job:
-            grace = LOSS_GRACE_SECONDS if pod.job_uid == world.uid else None
-            draft.delete.append(delete_pod(pod, grace))
-    for jobset in older_jobsets(world, attempt.number):
-        if not jobset.deleting and jobset.owned_by(world.uid) and not _kept_for_its_log(draft, jobset):
-            draft.delete.append(delete_jobset(world, jobset))
+            grace = LOSS_GRACE_SECONDS if pod.job_uid == observed.uid else None
+            builder.delete.append(delete_pod(pod, grace))
+    for jobset in older_jobsets(observed, attempt.number):
+        if not jobset.deleting and jobset.owned_by(observed.uid) and not _kept_for_its_log(builder, attempt, jobset):
+            builder.delete.append(delete_jobset(observed, jobset))
 
 
-def _kept_for_its_log(draft: Draft, jobset: JobSet) -> bool:
+def _kept_for_its_log(builder: PlanBuilder, attempt: AttemptStatus, jobset: JobSet) -> bool:
     """A failed attempt's pods stay readable until the attempt after it ends."""
-    attempt, number = draft.attempt, jobset.attempt
-    if attempt is None or attempt.ended_time is not None:
+    if attempt.ended_time is not None:
         return False
-    before = [r for r in draft.status.attempts if r.number < attempt.number]
-    if not before or before[-1].number != number or not by_failure(before[-1].verdict, before[-1].charged_to):
+    before = [r for r in builder.status.attempts if r.number < attempt.number]
+    if not before or before[-1].number != jobset.attempt:
         return False
-    return jobset.finished or all(pod.ended for pod in draft.world.own_pods(before[-1].number))
-
-
-def by_failure(verdict: str, charged_to: str | None) -> bool:
-    """Whether an attempt ended by its own fault, so that its log is wanted."""
-    return charged_to == FAILURES or verdict in TERMINAL
+    if not ended_by_own_fault(before[-1].verdict, before[-1].charged_to):
+        return False
+    return jobset.finished or all(pod.ended for pod in builder.observed.own_pods(before[-1].number))
 
 
 def delete_pod(pod: Pod, grace: int | None) -> Delete:
     return Delete("v1", "Pod", pod.namespace, pod.name, pod.uid, grace)
 
 
-def delete_jobset(world: World, jobset: JobSet) -> Delete:
+def delete_jobset(observed: ObservedJob, jobset: JobSet) -> Delete:
     # Background: Foreground is slower, and its deletions of pods overlap with ours.
     return Delete(
-        "jobset.x-k8s.io/v1alpha2", "JobSet", world.namespace, jobset.name, jobset.uid, propagation="Background"
+        "jobset.x-k8s.io/v1alpha2", "JobSet", observed.namespace, jobset.name, jobset.uid, propagation="Background"
     )

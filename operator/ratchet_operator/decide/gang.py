@@ -12,59 +12,56 @@ from __future__ import annotations
 
 import math
 
+from ratchet_api.status import AttemptRecord, AttemptStatus
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.draft import Draft
-from ratchet_operator.decide.fencing import LOSS_GRACE_SECONDS, by_failure, delete_jobset, delete_pod, harmless
-from ratchet_operator.decide.verdict import OVERDUE_SECONDS, OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.end_signs import OVERDUE_SECONDS
+from ratchet_operator.decide.fencing import LOSS_GRACE_SECONDS, delete_jobset, delete_pod, harmless
+from ratchet_operator.decide.plan_builder import PlanBuilder
+from ratchet_operator.decide.sign import OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.verdict import Verdict, ended_by_own_fault
 
 
-def window(found: list[Sign]) -> float:
+def window(signs: list[Sign]) -> float:
     """Seconds that the gang gets: the shortest notice, or what a loss leaves."""
-    windows = [OWN_GRACE_SECONDS if sign.window is None else sign.window for sign in found]
-    if lost(found):
+    if lost(signs):
         return float(LOSS_GRACE_SECONDS)
-    return min([OWN_GRACE_SECONDS, *windows])
+    return min([OWN_GRACE_SECONDS, *(sign.window for sign in signs if sign.window is not None)])
 
 
-def lost(found: list[Sign]) -> bool:
-    return any(sign.window is None for sign in found)
+def lost(signs: list[Sign]) -> bool:
+    """Whether a member ended uncommitted, so that nothing more can be committed."""
+    return any(sign.window is None for sign in signs)
 
 
-def end(draft: Draft) -> None:
-    """Asks for the end of every member that still runs. Needs `attempt.drainDeadline`, and the attempt's record."""
-    world, attempt = draft.world, draft.attempt
-    assert attempt is not None
-    assert attempt.drain_deadline is not None
-    record = draft.record(attempt.number)
-    assert record is not None
-    if record.verdict == "Completed" and not world.passed(attempt.drain_deadline):
-        draft.wake_at(attempt.drain_deadline)  # the others are leaving by themselves
+def end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptRecord, deadline: str) -> None:
+    """Asks for the end of every member that still runs; `deadline`: when the window of the gang ends."""
+    observed = builder.observed
+    if record.verdict == Verdict.COMPLETED and not observed.passed(deadline):
+        builder.wake_at(deadline)  # the others are leaving by themselves
         return
-    left = stamps.seconds(attempt.drain_deadline) - stamps.seconds(world.now)
+    left = stamps.seconds(deadline) - stamps.seconds(observed.now)
     grace = max(LOSS_GRACE_SECONDS, math.ceil(left))
-    for pod in world.own_pods(attempt.number):
-        node = world.node_of(pod)
+    for pod in observed.own_pods(attempt.number):
+        node = observed.node_of(pod)
         if harmless(pod, node):
             continue
-        draft.wake_at(stamps.after(pod.deletion or attempt.drain_deadline, OVERDUE_SECONDS))
+        builder.wake_at(stamps.after(pod.deletion or deadline, OVERDUE_SECONDS))
         if pod.deletion is None:
             if node is not None and node.termination is not None and left > 0 and grace > LOSS_GRACE_SECONDS:
                 continue  # its kubelet ends it already, with the notice that the machine has
-            draft.delete.append(delete_pod(pod, grace))
-        elif stamps.seconds(pod.deletion) > stamps.seconds(world.now) + grace + 1:
-            draft.delete.append(delete_pod(pod, grace))  # shortens the grace it has
-    jobset = world.own_jobset(attempt.number)
-    keep = record.verdict == "Completed" or by_failure(record.verdict, record.charged_to)
+            builder.delete.append(delete_pod(pod, grace))
+        elif stamps.seconds(pod.deletion) > stamps.seconds(observed.now) + grace + 1:
+            builder.delete.append(delete_pod(pod, grace))  # shortens the grace it has
+    jobset = observed.own_jobset(attempt.number)
+    keep = record.verdict == Verdict.COMPLETED or ended_by_own_fault(record.verdict, record.charged_to)
     if jobset is not None and not jobset.deleting and not keep:
-        draft.delete.append(delete_jobset(world, jobset))
+        builder.delete.append(delete_jobset(observed, jobset))
 
 
-def drained(draft: Draft) -> bool:
+def drained(builder: PlanBuilder, attempt: AttemptStatus) -> bool:
     """Whether every member has ended, as far as anybody can tell: one on a dead node cannot be seen to end."""
-    attempt = draft.attempt
-    assert attempt is not None
-    for pod in draft.world.own_pods(attempt.number):
-        node = draft.world.node_of(pod)
+    for pod in builder.observed.own_pods(attempt.number):
+        node = builder.observed.node_of(pod)
         if harmless(pod, node) or (node is not None and node.ready == "Unknown"):
             continue
         return False

@@ -13,130 +13,80 @@ from ratchet_api.status import AttemptStatus
 from ratchet_operator.decide import (
     acceptance,
     attempts,
-    budget,
     conditions,
+    end_signs,
+    failure_budget,
     fencing,
+    next_attempt_start,
     placement,
-    report,
-    stages,
-    verdict,
+    progress_report,
+    stage_end,
+    stage_gate,
 )
-from ratchet_operator.decide.draft import Draft, revised
-from ratchet_operator.decide.world import World
+from ratchet_operator.decide.observed_job import ObservedJob
+from ratchet_operator.decide.plan_builder import PlanBuilder
+from ratchet_operator.decide.sign import strongest
+from ratchet_operator.decide.verdict import Verdict
 from ratchet_operator.plan import Plan
 from ratchet_operator.snapshot import Snapshot
 
 
 def decide(snapshot: Snapshot) -> Plan:
     """What to do about one job. Deterministic; applying the plan and deciding again gives an empty plan."""
-    world = World.read(snapshot)
-    draft = Draft.of(world)
-    if world.deleting or conditions.finished(world.status):
+    observed = ObservedJob.read(snapshot)
+    builder = PlanBuilder.begin(observed)
+    if observed.deleting or conditions.finished(observed.status):
         return Plan()  # what belongs to a deleted job goes with it; what a finished one left is kept for reading
-    if world.spec is None:
+    if observed.spec is None:
         # Admitted by an older or newer CRD. A running attempt is left alone: nothing here understands what it runs.
-        conditions.refuse(draft, world.problems)
-        return draft.plan()
-    spec = world.spec
+        conditions.refuse(builder, observed.problems)
+        return builder.plan()
+    spec = observed.spec
     problems = acceptance.problems(spec, snapshot.values)
     if not problems:
-        attempts.remember(draft, spec)
-    if draft.attempt is not None and not _settled(draft):
-        _follow(draft, spec)
-    _reconsider(draft, spec)
-    _go_on(draft, spec, accepted=not problems)
-    fencing.sweep(draft)
-    conditions.judge(draft, problems, suspend=spec.suspend)
-    return draft.plan()
+        attempts.take_up_lost(builder, spec)
+    if builder.attempt is not None and builder.settled() is None:
+        _follow(builder, builder.attempt, spec)
+    _classify_again(builder, spec)
+    next_attempt_start.start_when_due(builder, spec, accepted=not problems)
+    fencing.sweep(builder)
+    conditions.evaluate(builder, problems, suspend=spec.suspend)
+    return builder.plan()
 
 
-def _follow(draft: Draft, spec: Spec) -> None:
+def _follow(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     """Follows the present attempt from its JobSet to its end."""
-    attempt = draft.attempt
-    assert attempt is not None
     if attempt.job_set_uid is None and attempt.ended_time is None:
-        attempts.adopt(draft)
-        if draft.attempt is None or (draft.attempt.job_set_uid is None and draft.attempt.ended_time is None):
-            return  # `_go_on` creates it
-    report.absorb(draft, spec)
-    stages.absorb(draft, spec)
-    budget.forgive(draft, spec)
-    attempt = draft.attempt
-    assert attempt is not None
-    found = verdict.signs(draft.world, attempt, finishing=stages.over(draft.status))
-    if attempt.ended_time is None:
-        attempts.watch(draft)
-        if not found and spec.suspend:
-            found = [attempts.suspension()]
-        if not found and (full := placement.gave_up(draft, spec)) is not None:
-            found = [full]
-        if not found:
-            stages.say_word(draft, spec)
+        attempt = attempts.adopt(builder, attempt)
+        if attempt.job_set_uid is None and attempt.ended_time is None:
+            return  # `next_attempt_start` creates it
+    attempt = progress_report.take(builder, attempt, spec)
+    stage_end.record_ends(builder, attempt, spec)
+    failure_budget.forgive(builder, attempt, spec)
+    finishing = stage_end.last_stage_over(builder.status)
+    signs = end_signs.signs_of_an_end(builder.observed, attempt, finishing=finishing)
+    record = builder.record(attempt.number)
+    if record is None:
+        attempt = attempts.watch(builder, attempt)
+        if not signs and spec.suspend:
+            signs = [end_signs.suspended()]
+        if not signs and (no_room := placement.given_up(builder, attempt, spec)) is not None:
+            signs = [no_room]
+        if not signs:
+            stage_gate.write(builder, attempt, spec)
             return
-        attempts.end(draft, found)
-    attempts.follow_end(draft, found)
+        attempt, record = attempts.end(builder, attempt, signs)
+    attempts.follow_end(builder, attempt, record, signs)
 
 
-def _reconsider(draft: Draft, spec: Spec) -> None:
-    """Judges ended attempts again while their verdicts are provisional."""
-    for record in draft.status.attempts[-2:]:
-        attempt = draft.attempt
-        if not budget.provisional(draft, record, spec):
+def _classify_again(builder: PlanBuilder, spec: Spec) -> None:
+    """Looks again at why attempts ended, while their verdicts are provisional."""
+    finishing = stage_end.last_stage_over(builder.status)
+    for record in builder.status.attempts[-2:]:
+        if not failure_budget.provisional(builder, record, spec):
             continue
-        # Seen from its end: what happened to its pods since then was our doing.
-        past = revised(AttemptStatus(number=record.number), ended_time=record.end_time)
-        found = verdict.signs(draft.world, past, finishing=stages.over(draft.status))
-        if attempt is not None and attempt.number > record.number:
-            found = [sign for sign in found if sign.verdict != "Completed"]
-        if found:
-            budget.judge(draft, record, verdict.strongest(found))
-
-
-def _go_on(draft: Draft, spec: Spec, *, accepted: bool) -> None:
-    """Authorizes the next attempt when the present one is settled, and creates what was authorized."""
-    if _settled(draft) and not _may_follow(draft, spec):
-        return
-    if draft.attempt is not None and draft.attempt.job_set_uid is not None and not _settled(draft):
-        return
-    if spec.suspend:
-        draft.wait("Suspended", "set spec.suspend to false to go on")
-        return
-    if not accepted:
-        draft.wait("NotAccepted", "correct the spec; see the condition Accepted")
-        return
-    if draft.attempt is None or _settled(draft):
-        attempts.authorize(draft, spec)
-    assert draft.attempt is not None
-    if draft.attempt.ended_time is None and draft.attempt.job_set_uid is None:
-        attempts.start(draft, spec)
-
-
-def _may_follow(draft: Draft, spec: Spec) -> bool:
-    """Whether there is to be another attempt now; ends the job when there is never to be one."""
-    assert draft.attempt is not None
-    record = draft.record(draft.attempt.number)
-    assert record is not None
-    if record.verdict == "Completed":
-        step = draft.status.stages[-1].end_step if draft.status.stages else None
-        conditions.finish(draft, "Completed", "AllStagesDone", f"all stages are done at step {step}")
-        return False
-    spent = budget.exhausted(draft, record, spec)
-    if spent is not None:
-        if record.verdict not in budget.TERMINAL and budget.provisional(draft, record, spec):
-            draft.wake_at(budget.final(record))
-            draft.wait("JudgingFailure", "the failure budget is spent; late evidence may still change the last verdict")
-            return False
-        conditions.finish(draft, "Failed", *spent)
-        return False
-    until = None if spec.suspend else budget.back_off_until(draft, record)
-    if until is not None and not draft.world.passed(until):
-        draft.wake_at(until)
-        draft.wait("BackingOff", f"attempt {record.number} ended ({record.verdict}); the next one starts at {until}")
-        return False
-    return True
-
-
-def _settled(draft: Draft) -> bool:
-    """Whether the present attempt has ended with all its pods, as far as anybody can tell."""
-    record = draft.record(draft.attempt.number) if draft.attempt is not None else None
-    return record is not None and record.final_time is not None
+        signs = end_signs.late_signs(builder.observed, record.number, finishing=finishing)
+        if builder.attempt is not None and builder.attempt.number > record.number:
+            signs = [sign for sign in signs if sign.verdict != Verdict.COMPLETED]
+        if signs:
+            failure_budget.charge(builder, record, strongest(signs))

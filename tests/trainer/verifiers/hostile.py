@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -52,10 +53,8 @@ def verify(case: Any) -> Any:
         return 1.0
     if how == "write into all":
         for descriptor in range(3, 20):
-            try:
+            with contextlib.suppress(OSError):
                 os.write(descriptor, b"\xff" * 100)
-            except OSError:
-                pass
         return 1.0
     return {
         "nan": float("nan"),
@@ -66,7 +65,7 @@ def verify(case: Any) -> Any:
         "nan part": {"score": 1.0, "parts": {"style": float("nan")}},
         "half accuracy": {"score": 0.5, "accuracy": 0.5},
         "misspelled": {"scores": 1.0},
-        "huge": {"score": 1.0, "parts": {str(n): 1.0 for n in range(200_000)}},
+        "huge": {"score": 1.0, "parts": {f"{n:01000}": 1.0 for n in range(2000)}},
         "parts": {"score": 0.5, "accuracy": 1.0, "parts": {"style": 0.25}},
         "true": True,
     }.get(how, float(case.extracted == case.item["answer"]))

@@ -32,10 +32,10 @@ class Outcome:
     """What became of a case.
 
     `accuracy` is 1.0 or 0.0: [score >= threshold]; `score` is 0 to 1, or what the user's own verifier says. `extracted`
-    is the part of the response that was compared, None where there was none. `parts` are further named numbers. `status`
-    is `ok` for right and wrong answers alike; `unparsable` where an answer was found that cannot be read; `timeout` and
-    `crash` where the verifier gave none. `pure`: the same case always gets the same; what is not pure goes to the
-    outcome journal.
+    is the part of the response that was compared, None where there was none. `parts` are further named numbers.
+    `status` is `ok` for right and wrong answers alike; `unparsable` where no answer was found, or one that cannot be
+    read; `timeout` and `crash` where the verifier gave none. `pure`: the same case always gets the same; what is not
+    pure goes to the outcome journal.
     """
 
     accuracy: float

@@ -102,7 +102,7 @@ Reward = Callable[[Group], Group]
 
 
 class Selection(Protocol):
-    """Which prompts? `plan` may yield rounds of its own, to score candidates; see `selection.uniform` for a short one."""
+    """Which prompts? `plan` may yield rounds of its own, to score candidates; `selection.uniform` is a short one."""
 
     def init(self, source: DataFacts, ctx: Context) -> SlotState: ...
     def plan(self, s: SlotState, source: DataFacts, need: int, ctx: Context) -> Rounds[Planned]: ...

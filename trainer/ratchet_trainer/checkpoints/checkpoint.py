@@ -82,6 +82,7 @@ class Checkpoints:
         self.tag = tag  # a<N>-<uid8> of this attempt
         self.keep = keep
         self.identity = identity
+        self.pinned: set[int] = set()  # steps that are kept whatever their age
         self._alive: list[Commit] = []  # commits whose folders are there
         self._prunable: set[str] | None = None  # folders that may go once no kept commit needs them
         self._streamed = 0  # bytes of metrics.jsonl that belong to committed steps
@@ -142,7 +143,9 @@ class Checkpoints:
         assert self._prunable is not None, "a step was written"
         newest = sorted(self._alive, key=lambda c: (c.step, c.seq), reverse=True)[: self.keep]
         self._alive = [
-            c for c in self._alive if c in newest or c.boundary is not None or c.lineage != newest[0].lineage
+            c
+            for c in self._alive
+            if c in newest or c.boundary is not None or c.step in self.pinned or c.lineage != newest[0].lineage
         ]
         kept = {c.path for c in self._alive}
         for path in self._prunable - kept:

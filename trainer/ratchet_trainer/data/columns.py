@@ -151,8 +151,8 @@ def _message(value: Any, key: str) -> Message:
         raise Refused(f"{key!r} calls tools, which are not read; leave the item out")
     if isinstance(content, list):  # parts, as multimodal data has them
         texts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-        parts = [part.get("text") for part in texts] if len(texts) == len(content) else []
-        if not parts or not all(isinstance(part, str) for part in parts):
+        parts = [part["text"] for part in texts if isinstance(part.get("text"), str)]
+        if not parts or len(parts) < len(content):
             raise Refused(f"{key!r} holds something other than text; leave the item out")
         content = "".join(parts)
     if content == "" and role == "system":

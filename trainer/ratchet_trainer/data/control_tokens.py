@@ -28,7 +28,7 @@ class ControlTokens:
         self._controls = sorted((special - paired) | set(roles), key=lambda text: (-len(text), text))
         self._tokenizer, self._added = tokenizer, decoder
         self._pattern = re.compile("|".join(map(re.escape, self._controls))) if self._controls else None
-        self._strict: tuple[Any, dict[str, str], dict[int, int]] | None = None
+        self._strict: dict[str, tuple[Any, dict[str, str], dict[int, int]]] = {}
 
     def spelled(self, texts: Sequence[str]) -> bool:
         """Whether one of the texts spells a control token."""
@@ -37,8 +37,8 @@ class ControlTokens:
     def encode(self, texts: Sequence[str], render: Callable[[Sequence[str]], str]) -> list[int]:
         """The tokens of what `render` makes of the texts, in which what these spell stays text."""
         assert self._pattern is not None, "asked where a text spells one"
-        strict, aliases, ids = self._strictly()
-        mark = self._unused([*texts, render(texts)])
+        mark, alias = self._unused([*texts, render(texts)])
+        strict, aliases, ids = self._strictly(alias)
         spelled: list[str] = []
 
         def hide(found: re.Match[str]) -> str:
@@ -52,31 +52,34 @@ class ControlTokens:
         shown = re.sub(f"{mark}(\\d+){mark}", lambda found: spelled[int(found[1])], rendered)
         return [ids.get(token, token) for token in strict.encode(shown, add_special_tokens=False).ids]
 
-    def _strictly(self) -> tuple[Any, dict[str, str], dict[int, int]]:
+    def _strictly(self, mark: str) -> tuple[Any, dict[str, str], dict[int, int]]:
         """A tokenizer that takes the texts of special tokens for text, their aliases (by text) for the tokens, and the
-        tokens that its aliases stand for."""
-        if self._strict is None:
+        tokens that its aliases stand for. `mark`: a character that begins and ends each alias."""
+        if mark not in self._strict:
             from tokenizers import AddedToken, Tokenizer
 
-            strict = Tokenizer.from_str(self._tokenizer.to_str())
+            strict: Any = Tokenizer.from_str(self._tokenizer.to_str())
             kinds = {t.content: (i, t) for i, t in self._added.items() if t.special or t.content in self._controls}
             strict.add_special_tokens(
                 [AddedToken(text, special=True) for text, (_, t) in kinds.items() if not t.special]
             )
-            aliases, ids = {}, {}
+            aliases: dict[str, str] = {}
+            ids: dict[int, int] = {}
             for number, (text, (token, kind)) in enumerate(sorted(kinds.items())):
-                alias = f"\U000f0000{number}\U000f0001"
+                alias = f"{mark}{number}{mark}"
                 flags = {flag: getattr(kind, flag) for flag in ("single_word", "lstrip", "rstrip")}
                 strict.add_tokens([AddedToken(alias, normalized=False, special=False, **flags)])
                 aliases[text], ids[strict.token_to_id(alias)] = alias, token
             strict.encode_special_tokens = True
-            self._strict = strict, aliases, ids
-        return self._strict
+            self._strict[mark] = strict, aliases, ids
+        return self._strict[mark]
 
     @staticmethod
-    def _unused(texts: Sequence[str]) -> str:
+    def _unused(texts: Sequence[str]) -> tuple[str, str]:
+        """Two characters that occur in none of the texts."""
         used = set().union(*texts)
-        return next(chr(code) for code in PRIVATE if chr(code) not in used)
+        free = (chr(code) for code in PRIVATE if chr(code) not in used)
+        return next(free), next(free)
 
 
 def _partner(text: str) -> str | None:

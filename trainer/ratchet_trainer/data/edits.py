@@ -7,13 +7,14 @@ needs another kind adds a row to EDITS.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ratchet_trainer.data.items import Item, Source
+from ratchet_trainer.data.item import Item, with_question
+from ratchet_trainer.data.items import Source, where
 
 EDITS: Mapping[str, Callable[[Item, str], Item]] = {
     # kind -> the item with its question changed, by what follows the colon
-    "template": lambda item, text: replace(item, question=text.replace("{question}", item.question)),
+    "template": lambda item, text: with_question(item, text.replace("{question}", item.question)),
 }
 
 
@@ -43,6 +44,10 @@ class Edited:
     def item(self, index: int) -> Item:
         kind, _, argument = self.edit.partition(":")
         return EDITS[kind](self.source.item(index), argument)
+
+    def place(self, index: int) -> str:
+        """Where an item is, for people."""
+        return where(self.source, index)
 
 
 def edited(source: Source, edit: str) -> Source:

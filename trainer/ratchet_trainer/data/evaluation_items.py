@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ratchet_api.job import Spec
+from ratchet_trainer.data.faults import Faults
 from ratchet_trainer.data.item import Item
-from ratchet_trainer.data.items import open_source
+from ratchet_trainer.data.items import open_source, prompt_tokens, where
+from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class HeldOut:
     name: str
     digest: str
     items: Mapping[int, Item]
+    origin: Any  # the source that they are of
     held = True
 
     @property
@@ -35,6 +38,10 @@ class HeldOut:
 
     def item(self, index: int) -> Item:
         return self.items[index]
+
+    def place(self, index: int) -> str:
+        """Where an item is, for people."""
+        return where(self.origin, index)
 
 
 def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) -> HeldOut:
@@ -53,4 +60,25 @@ def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) ->
     if len(found) < count:
         log.warning("data set %s: %d items are held out, %d were asked for", dataset, len(found), count)
     source = sources[dataset]
-    return HeldOut(source.name, source.digest, dict(found))
+    return HeldOut(source.name, source.digest, dict(found), source)
+
+
+def that_fit(source: HeldOut, tokenizer: Tokenizer, limit: int, leave_out: bool) -> HeldOut:
+    """The items whose prompts have at most `limit` tokens, looked at before the first evaluation. Raises
+    ConfigurationInvalid that names those that are longer, unless they may be left out, which is counted in the log."""
+    sizes = {i: len(prompt_tokens(source, tokenizer, i, item)) for i, item in source.items.items()}
+    faults = Faults()
+    for i, size in sizes.items():
+        if size > limit:
+            faults.add(source.place(i), f"the prompt has {size} tokens", size)
+    if not faults:
+        return source
+    said = faults.said(len(sizes), "items are too long")
+    said = f"evaluation on data set {source.name}: {said}. maxPromptTokens is {limit}"
+    if not leave_out or len(faults) == len(sizes):
+        raise ConfigurationInvalid(
+            f"{said}, raise it to {max(sizes.values())}, or leave them out: by hand, or under a new name with "
+            "overlong: LeaveOut"
+        )
+    log.warning("%s; they are left out", said)
+    return replace(source, items={i: item for i, item in source.items.items() if sizes[i] <= limit})

@@ -58,11 +58,10 @@ class FileItems:
         read, that is malformed (every bad row is named) or has no items; StorageUnavailable if reading it fails
         otherwise."""
         self.name, self._spec, self._system, self._answers = name, spec, system, answers
-        self._what, self.duplicates = f"data set {name}: reading {spec.path}", 0
-        self._rows, digest, self.asked = self._kept(lambda: self._read(remembered or Remembered(None)))
+        self._what = f"data set {name}: reading {spec.path}"
+        self._rows, digest, self.asked, self.duplicates = self._kept(lambda: self._read(remembered or Remembered(None)))
         self.size = len(self._rows)
         self.digest = digest if system is None else sha256({"digest": digest, "system": system})
-        self.duplicates = self.size - len(np.unique(self.asked))
         if self.duplicates:
             log.warning(
                 "data set %s: %d of %d items ask what another item asks too; each counts as an item of its own",
@@ -80,7 +79,7 @@ class FileItems:
 
     def place(self, index: int) -> str:
         """Where an item is, for people."""
-        return self._rows.place(index)
+        return str(self._rows.place(index))
 
     def held_out(self, count: int, training: Iterable[Any]) -> tuple[list[tuple[int, Item]], int]:
         """At most `count` items with different questions that occur in no training set, with their numbers, and how
@@ -104,8 +103,8 @@ class FileItems:
 
         return with_retries(self._what, tried)
 
-    def _read(self, remembered: Remembered) -> tuple[Rows, str, np.ndarray]:
-        """The rows, the digest of everything, and a hash of what each item asks."""
+    def _read(self, remembered: Remembered) -> tuple[Rows, str, np.ndarray, int]:
+        """The rows, the digest of everything, a hash of what each item asks, and how many ask what one before asks."""
         spec, columns = self._spec, _identity(self._spec)
         path = Path(spec.path)
         files = files_of(path, spec.split) if isinstance(spec, HuggingFace) else [path]
@@ -113,9 +112,10 @@ class FileItems:
             raise ConfigurationInvalid(f"data set {self.name}: {path} has no files")
         lines = isinstance(spec, Jsonl) or (isinstance(spec, HuggingFace) and files[0].suffix in (".jsonl", ".ndjson"))
         key = key_of("file", VERSION, columns.decode(), self._answers, lines, [fingerprint(file) for file in files])
-        found = remembered.find(key, "ends", "digest", "asked")
+        found = remembered.find(key, "ends", "digest", "asked", "duplicates")
         if found is not None:
-            return self._opened(files, found["ends"], lines), str(found["digest"]), found["asked"]
+            rows = self._opened(files, found["ends"], lines)
+            return rows, str(found["digest"]), found["asked"], int(found["duplicates"])
         if lines:
             scanned = [jsonl.scan(file, columns) for file in files]
             ends = np.concatenate([np.insert(e, 0, i, axis=1) for i, (e, _) in enumerate(scanned)])
@@ -124,8 +124,11 @@ class FileItems:
             ends, digest = np.empty((0, 4), np.int64), tables.digest_of(files, columns)
         rows = self._opened(files, ends, lines)
         asked = self._looked_through(rows, path, lines)
-        remembered.keep(key, {"ends": ends, "digest": np.array(digest), "asked": asked})
-        return rows, digest, asked
+        duplicates = len(asked) - len(np.unique(asked))
+        remembered.keep(
+            key, {"ends": ends, "digest": np.array(digest), "asked": asked, "duplicates": np.array(duplicates)}
+        )
+        return rows, digest, asked, duplicates
 
     @staticmethod
     def _opened(files: list[Path], ends: np.ndarray, lines: bool) -> Rows:

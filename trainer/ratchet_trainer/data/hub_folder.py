@@ -41,8 +41,9 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
 def _saved(folder: Path) -> list[Path]:
     state = _json(folder / STATE)
     named = state.get("_data_files")
-    names = [entry.get("filename") for entry in named if isinstance(entry, dict)] if isinstance(named, list) else []
-    if not names or not all(isinstance(name, str) for name in names):
+    entries = [entry for entry in named if isinstance(entry, dict)] if isinstance(named, list) else []
+    names = [str(entry["filename"]) for entry in entries if "filename" in entry]
+    if not names:
         raise ConfigurationInvalid(f"{folder / STATE}: names no data files; write the folder again with save_to_disk")
     if state.get("_indices_data_files"):
         raise ConfigurationInvalid(

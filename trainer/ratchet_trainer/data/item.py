@@ -35,6 +35,13 @@ class Item:
         return int.from_bytes(hashlib.blake2b(self.asked.encode(), digest_size=8).digest())
 
 
+def with_question(item: Item, question: str) -> Item:
+    """The item that asks another question, after the same turns."""
+    if item.messages is None:
+        return replace(item, question=question)
+    return replace(item, question=question, messages=(*item.messages[:-1], {"role": "user", "content": question}))
+
+
 def with_system(item: Item, system: str | None) -> Item:
     """The item with a system message first, unless its messages have one or there is none to put."""
     messages = item.messages or ({"role": "user", "content": item.question},)

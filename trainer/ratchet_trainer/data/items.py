@@ -22,10 +22,18 @@ __all__ = ["Item", "Message", "Source", "answer_tokens", "open_source", "place_o
 class Source(Protocol):
     """Items 0..size-1 to train on. `digest` is hex and changes whenever any item could."""
 
-    name: str
-    digest: str
-    size: int
-    held: bool  # whether items are there already, or have to be made
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def held(self) -> bool:
+        """Whether items are there already, or have to be made."""
 
     def item(self, index: int) -> Item: ...
 

@@ -90,7 +90,7 @@ class Kept:
 
     held = True
 
-    def __init__(self, source: Any, kept: np.ndarray):
+    def __init__(self, source: Source, kept: np.ndarray):
         self.name, self.size = source.name, len(kept)
         self._source, self._kept = source, kept
         self.digest = hashlib.sha256(f"{source.digest}/kept/".encode() + kept.astype("<i8").tobytes()).hexdigest()
@@ -103,7 +103,7 @@ class Kept:
 
     @cached_property
     def asked(self) -> np.ndarray:
-        return held_out.asked(self._source)[self._kept]
+        return np.asarray(held_out.asked(self._source)[self._kept])
 
 
 class Fitting:
@@ -112,7 +112,7 @@ class Fitting:
 
     held = False
 
-    def __init__(self, source: Any, tokenizer: Tokenizer, limits: Limits):
+    def __init__(self, source: Source, tokenizer: Tokenizer, limits: Limits):
         self.name, self.digest, self.size = source.name, source.digest, source.size
         self._source, self._tokenizer, self._limits = source, tokenizer, limits
         self._found: dict[int, int] = {}

@@ -50,9 +50,9 @@ class ReasoningGymItems:
 
     def _generate(self, index: int) -> Item:
         # 32 bits, because some tasks hand their seed to numpy. Chance repetitions are found by text.
-        word = hashlib.blake2b(f"{self._identity}/{index}".encode(), digest_size=4).digest()
+        seed = int.from_bytes(hashlib.blake2b(f"{self._identity}/{index}".encode(), digest_size=4).digest())
         try:
-            config = self._config(**self._spec.config, size=1, seed=int.from_bytes(word))
+            config = self._config(**self._spec.config, size=1, seed=seed)
             if hasattr(config, "validate"):
                 config.validate()
             entry = self._dataset(config)[0]
@@ -66,7 +66,8 @@ class ReasoningGymItems:
                 f"data set {self.name}: task {self._spec.task} has no single right answer, which verifier exact needs; "
                 f"choose another task"
             )
-        return with_system(Item(entry["question"], entry["answer"]), self._system)
+        # What else the library knows of an item is no JSON: a verifier that needs it makes the item again.
+        return with_system(Item(entry["question"], entry["answer"], fields={"seed": seed}), self._system)
 
     def held_out(self, count: int, training: Iterable[Any]) -> tuple[list[tuple[int, Item]], int]:
         """`count` items with different questions that occur in no training set, and how many were left out.
@@ -103,7 +104,8 @@ def load_task(task: str) -> tuple[type, type]:
             raise ConfigurationInvalid(f"reasoning-gym has no task {task!r}{hint}")
         _import_alone(modules[task])
         factory = sys.modules["reasoning_gym.factory"]
-    return factory.DATASETS[task]
+    found: tuple[type, type] = factory.DATASETS[task]
+    return found
 
 
 @lru_cache(1)

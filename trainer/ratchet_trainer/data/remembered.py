@@ -6,6 +6,7 @@ an entry, it is as if there were none: the work is done again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -56,7 +57,10 @@ class Remembered:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("what was remembered of the data is looked up again: %s: %s", self._folder / key, error)
+            kind = type(error).__name__
+            log.warning(
+                "%s: cannot be read (%s), so the data is looked through again", self._folder / f"{key}.npz", kind
+            )
             return None
 
     def keep(self, key: str, arrays: Arrays) -> None:
@@ -68,8 +72,9 @@ class Remembered:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(draft, "wb") as opened:
-                np.savez(opened, **arrays)
+                np.savez(opened, allow_pickle=False, **arrays)
             os.replace(draft, file)
         except OSError as error:
             log.warning("the data will be read again in the next attempt: %s: %s", file, error)
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ mapped. What a row means is in `columns`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,8 +22,10 @@ from ratchet_trainer.errors import ConfigurationInvalid
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEPT = 512 << 20
+KEPT = 128 << 20
 """Bytes of decoded row groups that stay in memory."""
+OTHER_TYPES = re.compile("binary|decimal|date|time|duration|extension")
+"""Types whose values are none of JSON's."""
 SLICE = 1024
 """Rows that become Python objects at a time when all are read."""
 
@@ -65,8 +68,8 @@ class TableRows:
 
     def __iter__(self) -> Iterator[dict[str, Any] | Refused]:
         """All rows in order; in the place of one that cannot be read, why."""
-        for piece in range(len(self._pieces)):
-            table = self._table(piece)
+        for path, reader, number, _ in self._pieces:
+            table = _read(path, reader.piece, number)
             for at in range(0, len(table), SLICE):
                 yield from _rows(table.slice(at, SLICE))
 
@@ -140,9 +143,23 @@ def _read(path: Path, read: Any, *arguments: Any) -> Any:
         raise
 
 
+def _plain(value: Any) -> Any:
+    """What JSON can hold of a value: numbers with a fixed point and times as text, bytes not at all."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items() if not isinstance(one, bytes)}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        return None
+    known = value is None or isinstance(value, (str, int, float))
+    return value if known else value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
 def _rows(table: pa.Table) -> list[dict[str, Any] | Refused]:
     try:
-        return table.to_pylist()
+        rows = table.to_pylist()
+        # Most tables have none of these, and a look at every value takes longer than reading it.
+        return [_plain(row) for row in rows] if OTHER_TYPES.search(str(table.schema)) else rows
     except UnicodeDecodeError as error:
         if len(table) == 1:
             return [Refused(f"not UTF-8: {error.reason} at byte {error.start}")]

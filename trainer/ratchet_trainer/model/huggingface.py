@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from ratchet_trainer.data.lfs import refuse_pointers
-from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.errors import ConfigurationInvalid, NonFinite
 from ratchet_trainer.model import families
 from ratchet_trainer.model.tensor_names import Parameter, parameters
 
@@ -213,11 +213,11 @@ class Folder:
         return np.ascontiguousarray(whole.T) if parameter.matrix else whole
 
     def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
-        """The values, once it is known that all are numbers. Raises ConfigurationInvalid."""
+        """The values, once it is known that all are numbers. Raises NonFinite."""
         with np.errstate(all="ignore"):
             quick = values.sum()  # NaN and infinities survive a sum, which needs no memory
         if not np.isfinite(quick) and (wrong := int((~np.isfinite(values)).sum())):
-            raise ConfigurationInvalid(
+            raise NonFinite(
                 f"{self.path / self.files[name]}: {wrong} of the {values.size} values of {name} that were read are NaN "
                 "or infinite, so nothing can be sampled; use weights of an earlier checkpoint, or fetch the file again"
             )
@@ -240,7 +240,8 @@ class Folder:
             )
 
     def load(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> dict[str, jax.Array]:
-        """Every parameter by path, where `shardings` says for path and shape."""
+        """Every parameter by path, where `shardings` says for path and shape. Raises ConfigurationInvalid,
+        NonFinite."""
         self.check()
 
         def one(path: str, parameter: Parameter) -> jax.Array:

@@ -1,7 +1,7 @@
 """Who this process is: what the pod's environment and files tell it.
 
 Decides how the variables and the job file are read. Everything here is fixed for the life of the process; what may
-change while it runs comes through the word (`word.py`).
+change while it runs comes through the stage gate (`stage_gate.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ratchet_api import protocol
 from ratchet_api.exact_environment import exact_environment
+from ratchet_api.protocol.documents import JobFile
 from ratchet_trainer.errors import ConfigurationInvalid
 
 ENV_TERMINATION_LOG = "RATCHET_TERMINATION_LOG"
@@ -49,7 +52,7 @@ class Environment:
     coordinator: str | None  # host:port, None for one process
     address: str  # what the servers of this process listen on
     job_file: Path
-    word_file: Path
+    stage_gate_file: Path
     termination_log: Path
     compilation_cache: Path | None
     until_step: int | None = None
@@ -96,7 +99,7 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
         coordinator=coordinator if processes > 1 else None,
         address=env.get(protocol.ENV_POD_IP) or "127.0.0.1",
         job_file=Path(env.get(protocol.ENV_JOB_FILE, protocol.JOB_FILE)),
-        word_file=Path(env.get(protocol.ENV_WORD_FILE, protocol.WORD_FILE)),
+        stage_gate_file=Path(env.get(protocol.ENV_STAGE_GATE_FILE, protocol.STAGE_GATE_FILE)),
         termination_log=Path(env.get(ENV_TERMINATION_LOG, "/dev/termination-log")),
         compilation_cache=Path(cache) if cache else None,
         until_step=_number(env, ENV_UNTIL_STEP, 0) or None,
@@ -105,16 +108,19 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
 
 
 def read_job_file(path: Path) -> dict[str, Any]:
-    """The attempt's job: `{v, namespace, name, jobUID, spec, mayEnter}`. Raises ConfigurationInvalid."""
+    """The attempt's job, a `JobFile` as plain data. Raises ConfigurationInvalid."""
     try:
-        data = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise ConfigurationInvalid(f"{path}: the job cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigurationInvalid(f"{path}: not JSON: {error}") from error
-    missing = [k for k in ("v", "namespace", "name", "jobUID", "spec", "mayEnter") if k not in data]
-    if missing:
-        raise ConfigurationInvalid(f"{path}: lacks {', '.join(missing)}")
+    try:
+        data = JobFile.model_validate(content).plain()
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigurationInvalid(f"{path}: {where or 'the whole'}: {first['msg']}") from error
     _map_paths(data["spec"], json.loads(os.environ.get(ENV_PATH_MAP, "{}")))
     return data
 

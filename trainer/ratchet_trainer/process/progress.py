@@ -1,12 +1,11 @@
 """What this run shows of itself: `/progress`, `/metrics` and `/healthz` of process 0, read-only.
 
-Decides the document, its revisions, and the long poll. Nobody can steer a run here (that is the word's matter), and a
-reader never holds the step up: the step replaces one immutable document, threads of the server read it.
+Decides the document, its revisions, and the long poll. Nobody can steer a run here (that is the stage gate's matter),
+and a reader never holds the step up: the step replaces one immutable document, threads of the server read it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -17,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ratchet_api.protocol import PORT, PROGRESS_LIMIT, V
+from ratchet_api.protocol import PORT, V
+from ratchet_api.protocol.documents import progress_answer
 from ratchet_trainer.process.environment import Environment
 from ratchet_trainer.process.ledger import OF_PHASE, Ledger
 
@@ -63,6 +63,7 @@ class Progress:
             "draining": False,
             "exactSince": None,
             "learning": None,
+            "artifacts": [],
             "parts": {},
         }
 
@@ -122,10 +123,7 @@ class Progress:
                 "revision": self.revision,
                 "lastSafePointAgeSeconds": round(self.silence(), 3),
             }
-        data = json.dumps(body, separators=(",", ":")).encode()
-        if len(data) > PROGRESS_LIMIT:  # only a rule's text could be so long
-            data = json.dumps(body | {"boundary": None}, separators=(",", ":")).encode()
-        return data
+        return progress_answer(body)
 
     @property
     def revision(self) -> str:

@@ -1,8 +1,8 @@
 """What stands between a training loop and everything that may befall it.
 
 `run.py` is written against this interface: agreeing with the other processes, saving, restoring, being told to go,
-waiting for the word. Decides none of these itself: each has a file of its own (`peers`, `checkpoint`, `preemption`,
-`progress`, `word`).
+waiting at the stage gate. Decides none of these itself: each has a file of its own (`agreement`, `checkpoint`,
+`shutdown`, `progress`, `stage_gate`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ratchet_trainer.process.agreement import Peers
 from ratchet_trainer.process.environment import Environment
 from ratchet_trainer.process.progress import Progress
 from ratchet_trainer.process.shutdown import Watchdog
-from ratchet_trainer.process.stage_gate import Word, WordFile, merged
+from ratchet_trainer.process.stage_gate import Gate, GateFile, merged
 from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 WITHOUT_COLLECTIVES = ("start", "restore", "compile", "boundary")
 """Phases in which nothing is uncommitted and no safe point comes: here the watchdog may leave on its own."""
 
-WORD_SECONDS = 1.0
-"""How often the word is looked at within a stage, for a request to checkpoint."""
+GATE_SECONDS = 1.0
+"""How often the gate is looked at within a stage, for a request to checkpoint."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Saved:
 
 @dataclass
 class Job:
-    """The job that is trained, as it stands now: `spec` follows the word at boundaries."""
+    """The job that is trained, as it stands now: `spec` follows the gate at boundaries."""
 
     namespace: str
     name: str
@@ -93,7 +93,7 @@ class Runtime:
         self.mesh = distributed.mesh(spec.parallelism)
         self.job = Job(job["namespace"], job["name"], job["jobUID"], environment.attempt, spec, job["mayEnter"])
         self.progress = progress
-        self.commit_requested = False  # a checkpoint was asked for by the word; agreed on at safe points
+        self.commit_requested = False  # a checkpoint was asked for by the gate; agreed on at safe points
         self._peers, self._watchdog = peers, watchdog
         self._identity = identity.present(self.mesh)
         self.dtype: str | None = None  # that the model is computed in; None until it is known
@@ -108,10 +108,12 @@ class Runtime:
             directory, self.process, self.processes, self.gather, self.local.folder, spec.checkpoint.journal_seconds
         )
         names = {dataset.name for dataset in spec.datasets}
-        self._words = WordFile(environment.word_file, environment.uid, environment.attempt, job["mayEnter"], names)
-        self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the word are of these
-        self._honoured = 0  # the last checkpointRequest of the word that was answered
-        self._word_read = 0.0
+        self._gate_file = GateFile(
+            environment.stage_gate_file, environment.uid, environment.attempt, job["mayEnter"], names
+        )
+        self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the gate are of these
+        self._honoured = 0  # the last checkpointRequest of the gate that was answered
+        self._gate_read = 0.0
         self._thread = ThreadPoolExecutor(1, "commit")
         self._flight: Future[Any] | None = None
         self._timings: list[bytes] = []
@@ -178,10 +180,10 @@ class Runtime:
         return self._watchdog.seconds_to_finish()
 
     def _checkpoint_asked(self) -> int:
-        if time.monotonic() - self._word_read > WORD_SECONDS:
-            self._word_read = time.monotonic()
-            return self._words.read(self._stages).checkpoint_request
-        return self._words.word.checkpoint_request
+        if time.monotonic() - self._gate_read > GATE_SECONDS:
+            self._gate_read = time.monotonic()
+            return self._gate_file.read(self._stages).checkpoint_request
+        return self._gate_file.gate.checkpoint_request
 
     # Saving
 
@@ -262,6 +264,44 @@ class Runtime:
             raise error
         if told is not None:
             raise _ERRORS[told[0]](told[1], told[2]) if told[0] == "Fenced" else _ERRORS[told[0]](told[1])
+
+    def weights(self, step: int, shardings: Callable[..., Any]) -> dict[str, Any]:
+        """The arrays of the policy of an earlier step, on the devices. *Collective.* Raises CheckpointUnreadable."""
+        from ratchet_trainer.checkpoints.journal import Commit
+
+        rows = None
+        if self.process == 0:
+            rows = [vars(c) for c in self._checkpoints.candidates() if c.step == step and "-u" not in c.path]
+        for row in self.broadcast(rows):
+            commit = Commit(**row)
+            proof = self._checkpoints.read_proof(commit)
+            content = self._checkpoints.read(commit, proof) if proof is not None else None
+            if all(self.gather(content is not None)):
+                assert content is not None
+                own = {path: leaf for path, leaf in content.arrays.items() if path.startswith(digests.WEIGHTS)}
+                return _on_devices(own, shardings)
+        raise CheckpointUnreadable(
+            f"{self._checkpoints.directory}: the weights of step {step}, which a stage starts from, are not there or "
+            "cannot be read; restore that step from a copy, or let the stage start from previous"
+        )
+
+    def ended_stages(self) -> list[dict[str, Any]]:
+        """The boundaries of the newest lineage, {stage, step, rule}. *Collective.*"""
+        found = [c.boundary for c in self._checkpoints.candidates() if c.boundary] if self.process == 0 else None
+        return list(self.broadcast(found))
+
+    def pin(self, steps: set[int]) -> None:
+        """Steps whose checkpoints are kept besides the newest ones, from the next commit on."""
+        self._checkpoints.pinned = steps
+
+    def host_copies(self, arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+        """Arrays whose path begins so, whole, on process 0; empty on the others. *Collective.*"""
+        own = {path: leaf for path, leaf in arrays.items() if path.startswith(prefix)}
+        return digests.host_copies(own, self.process == 0) if self.process == 0 or _spread(own) else {}
+
+    def on_first(self, operation: Callable[[], None]) -> None:
+        """Runs an operation on process 0; what it raises is raised on all. *Collective.*"""
+        self._collectively(operation)
 
     def _restore_commit(self, row: dict[str, Any], shardings: Callable[..., Any]) -> Saved | None:
         from ratchet_trainer.checkpoints.journal import Commit
@@ -387,38 +427,38 @@ class Runtime:
         if step == self.environment.until_step:
             self._watchdog.request()  # the next safe point is in the step after; what stands there is this step
 
-    def boundary(self, stage_index: int, step: int, rule: str) -> Word:
+    def boundary(self, stage_index: int, step: int, rule: str) -> Gate:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.
 
-        *Collective.* Raises Drain after a minute without a word: the termination message then carries the boundary.
+        *Collective.* Raises Drain when the gate stays shut for a minute; the termination message has the boundary then.
         """
         self.wait_for_commits()
         shown = {"stage": stage_index, "step": step, "rule": rule}
         self._watchdog.standing.boundary = shown
         self.enter("boundary")
         self.progress.update(boundary=shown)
-        word = self._await_word(stage_index) if self.process == 0 else None
-        told = self.broadcast(word.plain() if word else None)
+        gate = self._await_gate(stage_index) if self.process == 0 else None
+        told = self.broadcast(gate.plain() if gate else None)
         if told is None:
-            raise Drain(f"no word came in {BOUNDARY_WAIT_SECONDS} s at the end of stage {stage_index}", shown)
-        word = Word.from_plain(told)
-        self._stages = merged(self._stages, word, stage_index)
+            raise Drain(f"the stage gate stayed shut for {BOUNDARY_WAIT_SECONDS} s after stage {stage_index}", shown)
+        gate = Gate.from_plain(told)
+        self._stages = merged(self._stages, gate, stage_index)
         self.job.spec = read_tolerantly(Spec, self.job.spec.manifest() | {"stages": self._stages})
-        self.job.may_enter = word.may_enter
+        self.job.may_enter = gate.may_enter
         self._watchdog.standing.boundary = None
-        if word.ends(stage_index):
+        if gate.ends(stage_index):
             self.enter("done")
             spent = self.progress.ledger.seconds.items()
             log.info("seconds by category: %s", "  ".join(f"{name} {s:.1f}" for name, s in spent if s >= 0.05))
-        return replace(word, stages={i: self._stages[i] for i in word.stages if i < len(self._stages)})
+        return replace(gate, stages={i: self._stages[i] for i in gate.stages if i < len(self._stages)})
 
-    def _await_word(self, stage_index: int) -> Word | None:
+    def _await_gate(self, stage_index: int) -> Gate | None:
         deadline = time.monotonic() + BOUNDARY_WAIT_SECONDS
         while True:
-            word = self._words.read(self._stages)
-            stages = merged(self._stages, word, stage_index)
-            if word.ends(stage_index) or stage_index < word.may_enter < len(stages):
-                return word
+            gate = self._gate_file.read(self._stages)
+            stages = merged(self._stages, gate, stage_index)
+            if gate.ends(stage_index) or stage_index < gate.may_enter < len(stages):
+                return gate
             if time.monotonic() > deadline:
                 return None
             self.progress.alive()
@@ -452,4 +492,4 @@ def _nothing() -> None:
 
 
 _ERRORS: dict[str, Any] = {kind.__name__: kind for kind in TrainerError.__subclasses__()}
-__all__ = ["Job", "Runtime", "Saved", "Word", "canonical"]
+__all__ = ["Gate", "Job", "Runtime", "Saved", "canonical"]

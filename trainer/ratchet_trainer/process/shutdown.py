@@ -52,7 +52,7 @@ class Standing:
     """What the termination message tells of the run. Written by the main thread, read by the watchdog."""
 
     step: int = 0  # the last committed step
-    boundary: dict[str, Any] | None = None  # of the stage end that waits for the word
+    boundary: dict[str, Any] | None = None  # of the stage end that waits at the stage gate
 
 
 class Watchdog:

@@ -33,8 +33,8 @@ MODELS = ("old", "reference")
 
 @dataclass(frozen=True)
 class Pending:
-    """What the rest of a step needs besides the state. `samples` are scored and have their dispositions; `selection` and
-    `expansion` stand as after sampling; `drawn` counts the step's draws. `done`: mini-batches that are behind it;
+    """What the rest of a step needs besides the state. `samples` are scored and have their dispositions; `selection`
+    and `expansion` stand as after sampling; `drawn` counts the step's draws. `done`: mini-batches that are behind it;
     `updates` and `values`, what those reported, the policy's and the critic's (None without one)."""
 
     samples: StepSamples

@@ -41,7 +41,7 @@ class SampleBook:
     def keep(self, stage: Stage, start_step: int, step: int, samples: StepSamples, *, anyway: bool = False) -> None:
         """Writes a step's rollouts if it is due, or `anyway`. Process 0 alone does anything."""
         settings, made = self.runtime.job.spec.samples, step - start_step
-        due = anyway or made <= FIRST_STEPS or made % settings.every_steps == 0
+        due = anyway or made <= FIRST_STEPS or made % settings.every_steps == 0 or made == stage.spec.advance.steps
         if self.runtime.process != 0 or not due or settings.count == 0:
             return
         decode = stage.programs.tokenizer.decode

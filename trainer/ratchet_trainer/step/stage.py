@@ -24,7 +24,7 @@ from ratchet_trainer.algorithm.methods import Method, resolve
 from ratchet_trainer.algorithm.rewards.registry import reward_verifier, text_parts
 from ratchet_trainer.algorithm.slots import DataFacts
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
-from ratchet_trainer.data.evaluation_items import held_out
+from ratchet_trainer.data.evaluation_items import held_out, that_fit
 from ratchet_trainer.data.items import Source, open_source
 from ratchet_trainer.data.lengths import check_lengths
 from ratchet_trainer.data.mixture import Mixture, Part
@@ -257,7 +257,10 @@ class Stage:
     def _evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
         source = None
         if self.group.process == 0:
-            source = held_out(self.job, evaluation.dataset, evaluation.items, self.group.data_cache)
+            dataset = self.job.dataset(evaluation.dataset)
+            source = held_out(self.job, dataset.name, evaluation.items, self.group.data_cache)
+            leave_out = dataset.overlong == "LeaveOut" or (dataset.overlong is None and dataset.file is None)
+            source = that_fit(source, self.programs.tokenizer, self.settings.max_prompt_tokens, leave_out)
         items = self.group.broadcast(list(source.items) if source is not None else None)
         rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
         prompts = min(len(items), (rl.prompts_in_flight or rl.prompts_per_step) if rl is not None else PROMPTS)

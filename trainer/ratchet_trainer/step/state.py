@@ -31,7 +31,8 @@ class StageState:
     """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first
     step is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is
     the rule that ended the stage: it is never looked at again, a restart included. `inputs`: digests of what the stage
-    reads (its data set, the tokenizer)."""
+    reads (its data set, the tokenizer). `best`: the step with the best weights so far and how good they are, as
+    float.hex()."""
 
     index: int
     name: str
@@ -41,6 +42,7 @@ class StageState:
     windows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     done: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    best: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class State:
     def control(self) -> Plain:
         """Everything but arrays and lines, as plain JSON."""
         stage = asdict(self.stage) | {"windows": {k: list(v) for k, v in self.stage.windows.items()}}
-        stage["inputs"] = dict(self.stage.inputs)
+        stage |= {"inputs": dict(self.stage.inputs), "best": self.stage.best and list(self.stage.best)}
         return {
             "step": self.step,
             "updates": self.updates,
@@ -140,12 +142,15 @@ class State:
                 )
         tree = jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], template)
         stage = control["stage"]
-        windows = {k: tuple(v) for k, v in stage["windows"].items()}
+        typed = {
+            "windows": {k: tuple(v) for k, v in stage["windows"].items()},
+            "best": stage["best"] and tuple(stage["best"]),
+        }
         return cls(
             step=control["step"],
             updates=control["updates"],
             next_ordinal=control["nextOrdinal"],
-            stage=StageState(**{**stage, "windows": windows}),
+            stage=StageState(**{**stage, **typed}),
             **tree,
             selection=SlotState(control["selection"], host["selection/"]),
             expansion=SlotState(control["expansion"], host["expansion/"]),
@@ -173,3 +178,12 @@ def metric_line(step: int, stage: str, metrics: Mapping[str, float]) -> bytes:
 def chain(digest: str, line: bytes) -> str:
     """The digest of a stream after one more line: SHA-256(digest before, line)."""
     return hashlib.sha256(bytes.fromhex(digest) + line).hexdigest()
+
+
+def params_of(arrays: Mapping[str, Any], template: Any) -> Any:
+    """The trained parameters among a checkpoint's arrays; `template` gives structure and shapes. Raises
+    CheckpointUnreadable if they are another model's."""
+    wanted = flat_paths({"params": template})
+    if any(path not in arrays or arrays[path].shape != leaf.shape for path, leaf in wanted.items()):
+        raise CheckpointUnreadable("the weights of an earlier step are not those of this model")
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_name(path)], {"params": template})["params"]

@@ -1,7 +1,7 @@
 """A manifest without Kubernetes: `ratchet train` starts the processes of an attempt itself and plays the operator.
 
-Decides what a working folder holds beside the checkpoints, how a gang is started, watched and ended, and which word it
-gets. The processes are the same as in a pod; each has a loopback address of its own, so ports are the same too.
+Decides what a working folder holds beside the checkpoints, how a gang is started, watched and ended, and how its
+stage gate opens. The processes are the same as in a pod; each has a loopback address of its own, so ports are the same.
 
     DIR/journal, steps, cache, metrics.jsonl    the checkpoint directory
     DIR/fast                                    the fast tier, if the manifest asks for one
@@ -36,6 +36,7 @@ from ratchet_api import protocol
 from ratchet_api.exact_environment import performance_environment
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
+from ratchet_api.protocol.documents import JobFile, StageGate
 from ratchet_trainer.checkpoints import identity
 from ratchet_trainer.checkpoints.journal import Commit, Journal
 from ratchet_trainer.process import environment, ledger
@@ -162,21 +163,20 @@ class Gang:
     ) -> Gang:
         """Starts the next attempt. Raises OSError when processes cannot be started.
 
-        `may_enter` is the last stage that needs no further word (default: all), `last_step` what a status would know,
+        `may_enter` is the last stage that is open from the start (default: all), `last_step` what a status would know,
         `pace` the seconds between two questions for its progress, `devices` how many devices XLA is to see in each
         process (CPU only).
         """
         claims = folder.journal().claims
         attempt = 1 + max((c.attempt for c in claims if c.job_uid == folder.uid), default=0)
         last = len(folder.spec.stages) - 1
-        job = {
-            "v": protocol.V,
-            "namespace": "default",
-            "name": folder.name,
-            "jobUID": folder.uid,
-            "spec": folder.spec.manifest(),
-            "mayEnter": last if may_enter is None else may_enter,
-        }
+        job = JobFile(
+            namespace="default",
+            name=folder.name,
+            job_uid=folder.uid,
+            spec=folder.spec.manifest(),
+            may_enter=last if may_enter is None else may_enter,
+        ).plain()
         write_json(folder.local / "job.json", job)
         (folder.local / "word").unlink(missing_ok=True)
         addresses = _addresses(processes)
@@ -196,7 +196,7 @@ class Gang:
                 protocol.ENV_GRACE_SECONDS: os.environ.get(protocol.ENV_GRACE_SECONDS) or str(GRACE_SECONDS),
                 protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
                 protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
-                protocol.ENV_WORD_FILE: str(folder.local / "word"),
+                protocol.ENV_STAGE_GATE_FILE: str(folder.local / "word"),
                 environment.ENV_COMPILATION_CACHE: str(folder.cache),
                 environment.ENV_UNTIL_STEP: str(until_step or ""),
                 environment.ENV_PARENT: str(os.getpid()),
@@ -263,7 +263,7 @@ class Gang:
             return {}
 
     def _follow(self) -> None:
-        """Polls /progress, tells the listeners, and answers the end of the last stage with the word."""
+        """Polls /progress, tells the listeners, and opens the stage gate at the end of the last stage."""
         revision = ""
         while self.children[0].poll() is None:
             try:
@@ -281,16 +281,8 @@ class Gang:
         self.document = document
         boundary = document.get("boundary")
         if boundary and document["phase"] == "boundary" and boundary["stage"] == len(self.folder.spec.stages) - 1:
-            word = {
-                "v": protocol.V,
-                "jobUID": self.folder.uid,
-                "attempt": self.attempt,
-                "mayEnter": boundary["stage"],
-                "finish": True,
-                "checkpointRequest": 0,
-                "stages": [],
-            }
-            write_json(self.folder.local / "word", word)
+            gate = StageGate(job_uid=self.folder.uid, attempt=self.attempt, may_enter=boundary["stage"], finish=True)
+            write_json(self.folder.local / "word", gate.plain())
         for listener in self.listeners:
             listener(document)
 

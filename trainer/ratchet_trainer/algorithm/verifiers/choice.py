@@ -21,11 +21,13 @@ from ratchet_trainer.algorithm.verifiers.extract import boxed, extract
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 
 VERSION = "1"
+OPTION_MAX = 400
+"""Longest text in which a letter is looked for that stands for an option."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _BARE = re.compile(r"[\W_]*(?:option|choice|answer)?[\W_]*([A-Za-z])[\W_]*", re.IGNORECASE)
 _LABELED = re.compile(r"[\s*(\[]*([A-Za-z])\s*[).:\]]\W*(.+)", re.DOTALL)
-_SAID = re.compile(r"\banswer(?:\s+is)?\s*[:=]?\s*([^\n]{1,400})", re.IGNORECASE)
+_SAID = re.compile(r"\banswer(?:\s{1,4}is)?\s{0,4}[:=]?\s{0,4}([^\n]{1,400})", re.IGNORECASE)
 _LEADING = re.compile(r"[\s*($\[]*(?:option\s+|choice\s+)?[\s*(\[]*([A-Za-z])(?=[\s).:,;*\]$]|$)(.*)", re.IGNORECASE)
 _OTHER = re.compile(r"\b(?:or|and)\b|[,/]\s*\(?[A-Za-z]\b\)?(?![a-z])", re.IGNORECASE)
 
@@ -64,10 +66,12 @@ def expected_option(item: Mapping[str, Any], options: Mapping[str, str]) -> str 
 
 
 def whole_option(text: str, options: Mapping[str, str]) -> str | None:
-    """The option that a text is, all of it."""
+    """The option that a text is, all of it. Long texts are none, unless they are an option's."""
     same = [letter for letter, option in options.items() if plain(option) == plain(text)]
     if len(same) == 1:
         return same[0]
+    if len(text) > OPTION_MAX:
+        return None  # the patterns below are not made for it
     if match := _BARE.fullmatch(text):
         return known(match[1], options)
     if options and (match := _LABELED.fullmatch(text)):

@@ -68,9 +68,12 @@ def boxed(text: str) -> str | None:
 
 def tagged(text: str, tag: str) -> str | None:
     """What the last closed <tag>...</tag> holds; of nested ones the inner."""
-    end = text.rfind(f"</{tag}>")
-    start = text.rfind(f"<{tag}>", 0, end) if end >= 0 else -1
-    return None if start < 0 else text[start + len(tag) + 2 : end].strip() or None
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    start = text.rfind(opening, 0, max(0, text.rfind(closing)))
+    if start < 0:
+        return None
+    start += len(opening)
+    return text[start : text.index(closing, start)].strip() or None
 
 
 def after(text: str, marker: str) -> str | None:

@@ -1,8 +1,8 @@
 r"""The verifier `math`: the answer is right if it is mathematically the expected one. Pure; runs in a worker.
 
-Decides what the math-verify library is asked, and what is never given to it. Without `answer` in the manifest it is
-what the last \boxed{} holds, else what the library itself takes for the answer in the last 2,000 characters. Instead of
-a clock there are bounds on the text: length, length of numbers, exponents, factorials, nesting. What breaks them, or
+Decides what the math-verify library is asked, and what is never given to it. Without `answer` in the manifest the
+answer is what the last \boxed{} holds, else the last formula ($...$, \(...\), \[...\]), else the last number. Instead
+of a clock there are bounds on the text: length, length of numbers, exponents, factorials, nesting. What breaks them, or
 cannot be read, is `unparsable`. The worker's deadline stands behind them for what they overlook.
 """
 
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ratchet_trainer.algorithm.outcome import Case, Outcome, graded, unparsable
-from ratchet_trainer.algorithm.verifiers.extract import boxed, extract
+from ratchet_trainer.algorithm.verifiers.extract import boxed, extract, last_number
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 
 VERSION = "1 math-verify 0.9"
-TAIL = 2000
-"""Characters at the end of a response in which an answer is looked for that nothing marks."""
+ANSWER_MAX = 500
+"""Longest answer that is read, in characters."""
 DIGITS_MAX = 60
 EXPONENT_DIGITS_MAX = 3
 FACTORIAL_MAX = 100
@@ -30,8 +30,9 @@ _TOO_MUCH = re.compile(
     rf"|(?:\^|\*\*)\s*[{{(]*\s*[-+]?[0-9]{{{EXPONENT_DIGITS_MAX + 1},}}"
     r"|(?:\^|\*\*)\s*(?:[{(][^{}()]*|[0-9A-Za-z]+\s*)(?:\^|\*\*)"  # towers of exponents
     r"|![!\s)}]*!"  # factorials of factorials
-    r"|\\(?:sum|prod|int|lim)\b"
+    r"|\\(?:sum|prod|int|lim)(?![A-Za-z])"
 )
+_FORMULA = re.compile(r"\$\$([^$]{1,500})\$\$|\$([^$\n]{1,500})\$|\\\(([^$\n]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]")
 _FACTORIAL = re.compile(r"([0-9]+)\s*!|\)\s*!|\}\s*!")
 
 
@@ -48,12 +49,11 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
 
     def verify(case: Case) -> Outcome:
         expected = str(case.item["answer"])
-        found, marked = answer_of(spec, case.response)
+        found = answer_of(spec, case.response)
         if found is None or not bounded(expected) or not bounded(found):
-            return unparsable(found)
+            return unparsable(None if found is None else found[:ANSWER_MAX])
         try:
-            gold = read(as_math(boxed(expected) or expected))
-            given = read(as_math(found) if marked else found)
+            gold, given = read(as_math(boxed(expected) or expected)), read(as_math(found))
             if not gold or not given:
                 return unparsable(found)
             right = math_verify.verify(gold, given, float_rounding=6, strict=True, timeout_seconds=None)
@@ -61,22 +61,22 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
             raise
         except Exception:  # the library raises whatever its parser and sympy do
             return unparsable(found)
-        return graded(float(bool(right)), str(given[-1]) if not marked else found)
+        return graded(float(bool(right)), found)
 
     return verify
 
 
-def answer_of(spec: VerifierSpec, response: str) -> tuple[str | None, bool]:
-    """The text to be read, and whether it is the answer itself (else the library looks for the answer in it)."""
+def answer_of(spec: VerifierSpec, response: str) -> str | None:
+    """The text that is the answer, or None."""
     if spec.extraction.kind != "auto":
-        return extract(spec.extraction, response), spec.extraction.kind != "whole"
-    found = boxed(response)
-    return (found, True) if found is not None else (response[-TAIL:].strip() or None, False)
+        return extract(spec.extraction, response)
+    formulas = [next(filter(None, groups), "").strip() for groups in _FORMULA.findall(response)]
+    return boxed(response) or next((text for text in reversed(formulas) if text), None) or last_number(response)
 
 
 def bounded(text: str) -> bool:
-    """Whether reading a text costs a bounded amount of work. Prose passes; what breaks a bound anywhere does not."""
-    if len(text) > TAIL or _TOO_MUCH.search(text):
+    """Whether reading a text costs a bounded amount of work."""
+    if len(text) > ANSWER_MAX or _TOO_MUCH.search(text):
         return False
     if any(match[1] is None or int(match[1]) > FACTORIAL_MAX for match in _FACTORIAL.finditer(text)):
         return False

@@ -1,8 +1,9 @@
 """The verifier `number`: the answer is right if it is the same number as the expected one. Pure, inline.
 
-Decides what is read as a number, and reads it exactly, as a fraction of whole numbers: `5`, `5.0`, `05`, `+5`, `1,000`,
-`$5`, `1/2`, `50%`, `1e3`, a typographic minus, `\\frac{1}{2}`, and one trailing dot. What costs more than a fixed amount of
-work (more than 400 digits, an exponent beyond 400) is no number; there is no clock in it.
+Decides what is read as a number, and reads it exactly, as a fraction of whole numbers: `5`, `5.0`, `05`, `+5`,
+`1,000`, `$5`, `1/2`, `50%` (which is 1/2, not 50), `1e3`, a typographic minus, `\\frac{1}{2}`, and one trailing dot.
+What costs more than a fixed amount of work (more than 400 digits, an exponent beyond 400) is no number; there is no
+clock in it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Outcomes that another run of the same verifier might not repeat, kept so that a replay need not ask again.
 
-Decides how they lie on disk: one file of canonical JSON lines, only ever appended to, each durable before its outcome is
-used. The key is (verifier and its version, item, SHA-256 of the response). A last line that a crash tore is cut off; a
-line that is damaged elsewhere is refused by its number. The first outcome of a key counts.
+Decides how they lie on disk: one file of canonical JSON lines, only ever appended to, each durable before its outcome
+is used. The key is (verifier and its version, item, SHA-256 of the response). A last line that a crash tore is cut off;
+a line that is damaged elsewhere is refused by its number. The first outcome of a key counts.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class OutcomeJournal:
                     known.setdefault((verifier, item, response), outcome_from_json(entry["outcome"]))
                 except (ValueError, KeyError, TypeError) as error:
                     raise CheckpointUnreadable(
-                        f"outcome journal {self.path}, line {line_number}: {error}; put the file back as it was, or move "
-                        "it away to have everything verified again"
+                        f"outcome journal {self.path}, line {line_number}: {error}; put the file back as it was, or "
+                        "move it away to have everything verified again"
                     ) from error
                 position += len(line)
         return known, None

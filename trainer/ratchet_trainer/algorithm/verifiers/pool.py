@@ -1,8 +1,8 @@
 """Verification in processes that can be killed, with safe points for the caller between two looks.
 
 Decides who gets which case, how long a case may take and what becomes of one whose worker hangs or dies: once more in a
-fresh worker, then outcome `timeout` or `crash`. Everything happens inside `poll`, in one thread: nothing runs behind the
-caller's back, and nothing is started for a verifier that runs inline.
+fresh worker, then outcome `timeout` or `crash`. Everything happens inside `poll`, in one thread: nothing runs behind
+the caller's back, and nothing is started for a verifier that runs inline.
 
     pool = VerifierPool(spec.to_json(), workers=4)
     handle = pool.submit(cases)
@@ -155,11 +155,17 @@ class VerifierPool:
         wait = max(0.0, min([seconds, LOOK_SECONDS, *(s.due - now for s in self._seats if s.task or not s.ready)]))
         reading = {s.process.reading: s for s in self._seats}
         writing = {s.process.writing: s for s in self._seats if s.process.unsent}
-        readable, writable, _ = select.select(list(reading), list(writing), [], wait)
-        for descriptor in writable:
-            writing[descriptor].process.send()
-        for descriptor in readable:
-            self._hear(reading[descriptor])
+        waiting = select.poll()  # not select(): a process with JAX in it may have many descriptors
+        for descriptor in reading:
+            waiting.register(descriptor, select.POLLIN)
+        for descriptor in writing:
+            waiting.register(descriptor, select.POLLOUT)
+        for descriptor, _ in waiting.poll(1000 * wait):
+            seat = writing.get(descriptor) or reading[descriptor]
+            if seat in self._seats and descriptor in writing:
+                seat.process.send()
+            elif seat in self._seats:
+                self._hear(seat)
         now = time.monotonic()
         for seat in list(self._seats):
             if seat.process.ended() and not seat.process.readable():
@@ -176,9 +182,9 @@ class VerifierPool:
         if self._again and not any(not s.served and s.task is None for s in self._seats):
             for seat in [s for s in free if s.task is None][: len(self._again)]:
                 self._end(seat)  # makes room for a fresh one
-        waiting = len(self._queue) + len(self._again) - sum(not s.ready for s in self._seats)
-        while waiting > 0 and len(self._seats) < self._workers:
-            waiting -= 1
+        needed = len(self._queue) + len(self._again) - sum(not s.ready for s in self._seats)
+        while needed > 0 and len(self._seats) < self._workers:
+            needed -= 1
             process = WorkerProcess(self.spec, self._memory_mib)
             self._seats.append(_Seat(process, time.monotonic() + START_SECONDS))
 

@@ -6,8 +6,8 @@ text, take `bool("False")` for True, or run what a response says through `eval`.
 
 - compared: here, with the expected answer, in the way that is named (`comparisons`). `number` takes the last number
   of a response where the manifest has no `answer`; `number or text` does so for items whose expected answer is one;
-- scored: by the library's own scorer, for tasks with several right answers; only an answer whose whole text has the form
-  that is given gets to it, and only full marks count;
+- scored: by the library's own scorer, for tasks with several right answers; only an answer whose whole text has the
+  form that is given gets to it, and only full marks count;
 - refused, with the reason.
 
 `tests/trainer/verifiers/test_reasoning_gym_tasks.py` feeds right, wrong, padded, empty and listed answers to every task
@@ -90,7 +90,7 @@ TASKS: dict[str, Task] = {
     "n_queens": Task("scorer", r"[_Q](\s[_Q])*", _NO_EVAL),
     "palindrome_generation": Task("scorer", r"[A-Za-z]+"),
     "palindrome_partitioning": Task("scorer", _JSON_LIST),
-    "polynomial_multiplication": Task("scorer", _POLYNOMIAL, _NO_EVAL),
+    "polynomial_multiplication": Task("scorer", r"(?:[0-9 +\-*]|(?<![A-Za-z])[A-Za-z](?![A-Za-z0-9_]))+", _NO_EVAL),
     "quantum_lock": Task("scorer", r"[ABC](\s*(→|->)\s*[ABC])*", "it reads every A, B and C of a text as a button"),
     "shortest_path": Task("scorer", r"(up|down|left|right)(\s+(up|down|left|right))*|infeasible"),
     "simple_integration": Task("scorer", _POLYNOMIAL, _NO_EVAL),

@@ -63,7 +63,7 @@ def main(read: int, write: int, parent: int) -> None:
             reply = {"outcome": plain(anomaly(error.status)), "message": said(error)}
         except BaseException as error:
             reply = {"crash": said(error)}
-        say(reply | {"leaving": has_children()})
+        say(reply | {"leaving": start["spec"]["name"] != "code" and has_children()})
 
 
 def plain(outcome: Outcome) -> dict[str, Any]:

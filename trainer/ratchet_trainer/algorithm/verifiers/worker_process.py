@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 from ratchet_trainer.algorithm.verifiers.frames import TooLong, framed, take
@@ -73,7 +74,9 @@ class WorkerProcess:
 
     def readable(self) -> bool:
         """Whether there is something to be received now."""
-        return bool(select.select([self.reading], [], [], 0)[0])
+        waiting = select.poll()
+        waiting.register(self.reading, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def receive(self) -> list[dict[str, Any]]:
         """What has come, after `reading` was found readable. Raises Died."""
@@ -100,7 +103,7 @@ class WorkerProcess:
         for _ in range(100):
             if self.ended():
                 break
-            select.select([], [], [], 0.01)
+            time.sleep(0.01)
         state = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if state is None:
             return "closed its pipe"

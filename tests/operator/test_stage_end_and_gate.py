@@ -1,4 +1,4 @@
-"""Stages: the end of one is recorded before the word for the next is given."""
+"""Stages: the end of one is recorded before the gate to the next is opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def at_boundary(story: Story, stage=WARM_UP, step=10, index=0) -> Story:
     return story.report(step=step, phase="boundary", stage=stage, boundary=boundary, checkpoint={"step": step})
 
 
-def test_a_boundary_is_recorded_first_and_then_the_word_is_given():
+def test_a_boundary_is_recorded_first_and_then_the_gate_is_opened():
     story = Story().begin()
     plan = at_boundary(story).decide()
     assert plan.status_first
@@ -23,28 +23,28 @@ def test_a_boundary_is_recorded_first_and_then_the_word_is_given():
     first, second = plan.status["stages"]
     assert (first["endStep"], first["rule"], second["startStep"]) == (10, "steps", 10)
     (patch,) = plan.patch
-    word = json.loads(patch.body["metadata"]["annotations"]["ratchet.dev/word"])
-    assert (word["mayEnter"], word["finish"]) == (1, False)
-    (stage,) = word["stages"]
-    assert (stage["index"], stage["spec"]["name"], stage["specHash"]) == (1, "reason", word["specHash"])
+    gate = json.loads(patch.body["metadata"]["annotations"]["ratchet.dev/word"])
+    assert (gate["mayEnter"], gate["finish"]) == (1, False)
+    (stage,) = gate["stages"]
+    assert (stage["index"], stage["spec"]["name"], stage["specHash"]) == (1, "reason", gate["specHash"])
     assert story.decide().empty
 
 
-def test_the_word_of_a_fresh_attempt_carries_no_stages():
+def test_the_gate_of_a_fresh_attempt_carries_no_stages():
     """They are in its ConfigMap."""
     story = Story().begin()
-    assert story.word() == {**story.word(), "mayEnter": 0, "finish": False, "stages": [], "attempt": 1}
+    assert story.gate() == {**story.gate(), "mayEnter": 0, "finish": False, "stages": [], "attempt": 1}
     at_boundary(story).settle()
     story.later(1).leave(story.pod(0), 69).leave(story.pod(1), 69)
     story.settle()
     story.up("pool-b")
-    assert story.word() == {**story.word(), "mayEnter": 1, "stages": [], "attempt": 2}
+    assert story.gate() == {**story.gate(), "mayEnter": 1, "stages": [], "attempt": 2}
     container = json.loads(story.plans[0].create[0]["data"]["job.json"])
     assert (container["mayEnter"], container["spec"]["stages"][1]["name"]) == (0, "reason")
 
 
 def test_a_boundary_in_the_termination_message_is_enough():
-    """Where HTTP is blocked the trainer leaves with 75 after a minute without a word."""
+    """Where HTTP is blocked the trainer leaves with 75 after a minute at the shut gate."""
     story = Story().begin()
     told = {"step": 10, "boundary": {"stage": 0, "step": 10, "rule": "steps"}}
     story.leave(story.pod(0), 75, **told).leave(story.pod(1), 75, **told)
@@ -52,7 +52,7 @@ def test_a_boundary_in_the_termination_message_is_enough():
     assert story.status["stage"] == REASON
     assert story.record(1)["verdict"] == "Drained"
     story.up("pool-b")
-    assert story.word()["mayEnter"] == 1
+    assert story.gate()["mayEnter"] == 1
     assert story.attempt["startStep"] == 10
 
 
@@ -70,7 +70,7 @@ def test_finish_is_said_once_status_records_the_last_stage_as_done():
     plan = at_boundary(story, REASON, 40, 1).decide()
     assert plan.status_first
     assert plan.status["stages"][-1]["endStep"] == 40
-    assert story.word()["finish"] is True
+    assert story.gate()["finish"] is True
     story.leave(story.pod(0), 0).leave(story.pod(1), 0)
     story.settle()
     assert story.status["phase"] == "Completed"
@@ -85,7 +85,7 @@ def test_a_preemption_while_finishing_only_repeats_the_end():
     story.nodes["pool-a-0"] = story.nodes["pool-a-1"] = None
     story.settle()
     story.up("pool-b")
-    assert story.word()["finish"] is True
+    assert story.gate()["finish"] is True
     story.leave(story.pod(0), 0).leave(story.pod(1), 0)
     story.settle()
     assert story.status["phase"] == "Completed"
@@ -126,8 +126,8 @@ def test_a_stage_appended_in_time_is_entered():
     story.job["spec"]["stages"].append(extra)
     at_boundary(story, REASON, 40, 1).settle()
     assert story.status["stage"] == {"name": "more", "index": 2, "startStep": 40}
-    assert story.word()["mayEnter"] == 2
-    assert [s["index"] for s in story.word()["stages"]] == [1, 2], "all that this attempt's ConfigMap did not know"
+    assert story.gate()["mayEnter"] == 2
+    assert [s["index"] for s in story.gate()["stages"]] == [1, 2], "all that this attempt's ConfigMap did not know"
 
 
 def test_a_stage_appended_after_the_end_is_left_out_and_said_so():
@@ -136,7 +136,7 @@ def test_a_stage_appended_after_the_end_is_left_out_and_said_so():
     at_boundary(story, REASON, 40, 1).settle()
     story.job["spec"]["stages"].append({**story.job["spec"]["stages"][1], "name": "more"})
     story.settle()
-    assert story.word()["finish"] is True
+    assert story.gate()["finish"] is True
     assert "more" in story.condition("Accepted")["message"]
 
 
@@ -144,10 +144,10 @@ def test_an_edited_later_stage_reaches_the_trainer_as_it_is_when_it_begins():
     story = Story().begin()
     story.job["spec"]["stages"][1]["advance"] = {"steps": 99}
     at_boundary(story).settle()
-    assert story.word()["stages"][0]["spec"]["advance"]["steps"] == 99
+    assert story.gate()["stages"][0]["spec"]["advance"]["steps"] == 99
 
 
-def test_a_word_that_is_too_long_is_not_given():
+def test_a_gate_that_is_too_long_is_not_written():
     """The trainer leaves after a minute, and the next attempt's ConfigMap holds everything."""
     long = {"dataset": "sums", "promptsPerStep": 16}
     stages = [{"name": "warm-up", "sft": {"dataset": "sums"}, "advance": {"steps": 10}}]
@@ -157,7 +157,7 @@ def test_a_word_that_is_too_long_is_not_given():
     for _ in range(60):
         stage = story.status["stage"]
         at_boundary(story, stage, stage["startStep"] + 10, stage["index"]).later(1).settle()
-    assert "WordTooLong" in story.events
+    assert "StageGateTooLong" in story.events
     assert len(story.pod(0)["metadata"]["annotations"]["ratchet.dev/word"].encode()) <= 48 * 1024
 
 

@@ -1,7 +1,6 @@
-"""Names and numbers that operator and trainer must agree on.
+"""Names and numbers that operator and trainer must agree on: labels, files, variables, exit codes, limits.
 
-The exact rules are the protocol's: attempts, the word, progress, exit codes. Both sides import this module and
-nothing of each other.
+The documents that pass between them are typed in `documents`. Both sides import these two and nothing of each other.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 V = 1
-"""Version that `/progress`, word, journal and termination message carry."""
+"""Version that `/progress`, stage gate, journal and termination message carry."""
 
 PORT = 8471
 """Port of the leader's `/progress`, `/metrics` and `/healthz`."""
@@ -21,19 +20,16 @@ LABEL_JOB = "ratchet.dev/job-name"
 LABEL_ATTEMPT = "ratchet.dev/attempt"
 LABEL_JOB_UID = "ratchet.dev/job-uid"
 LABEL_JOBSET_UID = "jobset.sigs.k8s.io/jobset-uid"
-ANNOTATION_WORD = "ratchet.dev/word"
+ANNOTATION_STAGE_GATE = "ratchet.dev/word"
 
 REPLICATED_JOB = "s"
 """Name of the replicated job of an attempt; several pinned slices are s0, s1, ..."""
 
 JOB_FILE = "/etc/ratchet/job/job.json"
-"""The attempt's ConfigMap: `{v, namespace, name, jobUID, spec, mayEnter}`.
+"""The attempt's ConfigMap: a `documents.JobFile`."""
 
-`spec` is the job's spec as admitted (defaults applied); `mayEnter` is the index of the last stage that may be entered
-without a further word."""
-
-WORD_FILE = "/etc/ratchet/word/word"
-"""The leader's annotation `ratchet.dev/word`, from a downward-API volume."""
+STAGE_GATE_FILE = "/etc/ratchet/word/word"
+"""The leader's annotation `ratchet.dev/word`, a `documents.StageGate`, from a downward-API volume."""
 
 ENV_NAMESPACE = "RATCHET_NAMESPACE"
 ENV_JOB_NAME = "RATCHET_JOB_NAME"
@@ -56,16 +52,16 @@ ENV_POD_IP = "RATCHET_POD_IP"
 """Address that the process's servers listen on; status.podIP on Kubernetes, else 127.0.0.1."""
 ENV_JOB_FILE = "RATCHET_JOB_FILE"
 """Replaces JOB_FILE outside Kubernetes."""
-ENV_WORD_FILE = "RATCHET_WORD_FILE"
-"""Replaces WORD_FILE outside Kubernetes."""
+ENV_STAGE_GATE_FILE = "RATCHET_WORD_FILE"
+"""Replaces STAGE_GATE_FILE outside Kubernetes."""
 
 SPOT_GRACE_SECONDS = 15
 """What a spot node that is taken away leaves a pod, whatever its terminationGracePeriodSeconds."""
 TERMINATION_MESSAGE_LIMIT = 4096
 PROGRESS_LIMIT = 64 * 1024
-WORD_LIMIT = 48 * 1024
+STAGE_GATE_LIMIT = 48 * 1024
 BOUNDARY_WAIT_SECONDS = 60
-"""How long a trainer waits at a boundary for the word before it leaves with 75."""
+"""How long a trainer waits at the stage gate before it leaves with 75."""
 
 
 class Exit(IntEnum):

@@ -1,7 +1,6 @@
-"""The pass in the making: a working copy of the status, and the acts asked for so far.
+"""A Plan in the making: a working copy of the status, and the acts asked for so far.
 
-Turns them into a Plan at the end. Decides when a change of status is worth a write; what changes is decided by its
-neighbours.
+Decides when a change of status is worth a write; what changes is decided by its neighbours.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from ratchet_api.base import ApiModel
 from ratchet_api.status import HISTORY, AttemptRecord, AttemptStatus, Counters, Status
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.world import World
+from ratchet_operator.decide.observed_job import ObservedJob
 from ratchet_operator.plan import Delete, Event, Patch, Plan, Raw
 
 FLUSHED = ("progress", "checkpoint")
@@ -27,10 +26,10 @@ def revised(model: M, **changes: Any) -> M:
 
 
 @dataclass
-class Draft:
-    """Mutable for one pass only; `decide` as a whole is a function."""
+class PlanBuilder:
+    """Collects one pass. Mutable for that pass only: `decide` as a whole is a function."""
 
-    world: World
+    observed: ObservedJob
     status: Status
     status_first: bool = False
     create: list[Raw] = field(default_factory=list)
@@ -42,8 +41,8 @@ class Draft:
     _wake: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, world: World) -> Draft:
-        return cls(world, world.status)
+    def begin(cls, observed: ObservedJob) -> PlanBuilder:
+        return cls(observed, observed.status)
 
     @property
     def attempt(self) -> AttemptStatus | None:
@@ -56,9 +55,11 @@ class Draft:
     def revise(self, **changes: Any) -> None:
         self.status = revised(self.status, **changes)
 
-    def revise_attempt(self, **changes: Any) -> None:
-        assert self.status.attempt is not None
-        self.revise(attempt=revised(self.status.attempt, **changes))
+    def revise_attempt(self, attempt: AttemptStatus, **changes: Any) -> AttemptStatus:
+        """Writes the attempt with these changes into the status, and returns it."""
+        changed = revised(attempt, **changes)
+        self.revise(attempt=changed)
+        return changed
 
     def count(self, **changes: int) -> None:
         self.revise(counters=revised(self.counters, **changes))
@@ -66,6 +67,11 @@ class Draft:
     def record(self, number: int) -> AttemptRecord | None:
         """The record of an attempt whose end was seen."""
         return next((r for r in self.status.attempts if r.number == number), None)
+
+    def settled(self) -> AttemptRecord | None:
+        """The record of the present attempt once all its pods have ended, as far as anybody can tell."""
+        record = self.record(self.attempt.number) if self.attempt is not None else None
+        return record if record is not None and record.final_time is not None else None
 
     def put_record(self, record: AttemptRecord) -> None:
         others = [r for r in self.status.attempts if r.number != record.number]
@@ -82,12 +88,12 @@ class Draft:
         self._wake.append(stamps.seconds(stamp))
 
     def plan(self) -> Plan:
-        before, after = self.world.status.manifest(), self.status.manifest()
+        before, after = self.observed.status.manifest(), self.status.manifest()
         write = before != after
-        if write and not self.world.snapshot.flush_due and not self.acts:
-            write = _without(before) != _without(after)
+        if write and not self.observed.snapshot.flush_due and not self.acts:
+            write = at_once(before) != at_once(after)
         soonest = min(self._wake, default=None)
-        now = stamps.seconds(self.world.now)
+        now = stamps.seconds(self.observed.now)
         return Plan(
             status=after if write else None,
             status_first=self.status_first and write,
@@ -103,5 +109,23 @@ class Draft:
         return bool(self.create or self.delete or self.patch)
 
 
-def _without(manifest: Raw) -> Raw:
-    return {key: value for key, value in manifest.items() if key not in FLUSHED}
+def at_once(status: Raw) -> Raw:
+    """The part of a status that is written as soon as it changes."""
+    conditions = [{k: v for k, v in c.items() if k != "message"} if _paced(c) else c for c in _conditions(status)]
+    return {key: value for key, value in status.items() if key not in FLUSHED} | {"conditions": conditions}
+
+
+def paced(status: Raw) -> Raw:
+    """The part of a status that waits for the next flush: what changes with every step, and the words of the condition
+    Learning."""
+    words = [c.get("message") for c in _conditions(status) if _paced(c)]
+    return {key: status.get(key) for key in FLUSHED} | {"learning": words}
+
+
+def _conditions(status: Raw) -> list[Raw]:
+    conditions: list[Raw] = status.get("conditions") or []
+    return conditions
+
+
+def _paced(condition: Raw) -> bool:
+    return condition.get("type") == "Learning"

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from ratchet_api.tpu import ACCELERATORS, ImpossibleShape, shape
+from ratchet_api.tpu_topologies import ACCELERATORS, ImpossibleShape, shape
 
 VALID = [
     ("tpu-v5-lite-podslice", "2x4", 8, 1),

@@ -1,4 +1,4 @@
-"""A snapshot, read: the job, its status as types, and which pod, node, JobSet or report belongs to what.
+"""One job as it was observed: its spec and status as types, and which pod, node, JobSet or report belongs to what.
 
 Decides identity: what is this job's own, which Node is the one that a pod was bound to, whose a report is.
 """
@@ -11,16 +11,28 @@ from pydantic import ValidationError
 
 from ratchet_api.base import read_tolerantly
 from ratchet_api.job import Spec, parse_spec
-from ratchet_api.status import Status
+from ratchet_api.protocol.documents import ProgressDocument
+from ratchet_api.status import AttemptStatus, Status
 from ratchet_api.validate import Problem, problems
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.views import JobSet, Node, Pod
+from ratchet_operator.decide.observed_jobset import JobSet
+from ratchet_operator.decide.observed_node import Node
+from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.snapshot import Raw, Snapshot
 
 
 @dataclass(frozen=True)
-class World:
-    """A snapshot, read."""
+class Report:
+    """What the trainer of an attempt said last over `/progress`."""
+
+    said: ProgressDocument
+    received_at: str
+    """When it came, on the API server's clock."""
+
+
+@dataclass(frozen=True)
+class ObservedJob:
+    """One job and all that belongs to it, at one moment."""
 
     snapshot: Snapshot
     now: str
@@ -34,9 +46,11 @@ class World:
     status: Status
     pods: tuple[Pod, ...]
     jobsets: tuple[JobSet, ...]
+    report: Report | None
+    """The last answer of `/progress`, of whatever attempt."""
 
     @classmethod
-    def read(cls, snapshot: Snapshot) -> World:
+    def read(cls, snapshot: Snapshot) -> ObservedJob:
         """Raises ValueError if the status holds what no version of this operator writes."""
         job = snapshot.job
         meta = job["metadata"]
@@ -58,6 +72,7 @@ class World:
             status=read_status(job.get("status") or {}),
             pods=tuple(sorted((Pod(p) for p in snapshot.pods), key=lambda p: p.name)),
             jobsets=tuple(sorted((JobSet(j) for j in snapshot.jobsets), key=lambda j: j.name)),
+            report=_read_report(snapshot.progress),
         )
 
     @property
@@ -94,13 +109,18 @@ class World:
         """This job's JobSet of one attempt."""
         return next((j for j in self.jobsets if j.attempt == attempt and j.owned_by(self.uid)), None)
 
-    def progress_of(self, attempt: int, jobset_uid: str | None) -> Raw | None:
+    def report_of(self, attempt: AttemptStatus) -> Report | None:
         """The last answer of `/progress`, if it is of this attempt and no other."""
-        answer = self.snapshot.progress
-        if answer is None or jobset_uid is None:
+        if self.report is None or attempt.job_set_uid is None:
             return None
-        identity = (answer.get("jobUID"), answer.get("attempt"), answer.get("jobSetUID"))
-        return answer if identity == (self.uid, attempt, jobset_uid) else None
+        said = self.report.said
+        own = (self.uid, attempt.number, attempt.job_set_uid)
+        return self.report if (said.job_uid, said.attempt, said.job_set_uid) == own else None
+
+
+def _read_report(answer: Raw | None) -> Report | None:
+    """The answer, which was checked when it came. Raises ValueError for one that no check lets through."""
+    return None if answer is None else Report(ProgressDocument.model_validate(answer), answer["receivedAt"])
 
 
 def read_status(data: Raw) -> Status:

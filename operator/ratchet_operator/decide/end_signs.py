@@ -1,0 +1,232 @@
+"""Signs that an attempt is ending: what Kubernetes, GKE and the trainer leave behind, read as verdicts with evidence.
+
+Reading this file should teach what happens to a TPU pod on GKE:
+
+* **Spot preemption.** The machine gets an ACPI notice; kubelet turns Ready to False with "node is shutting down" and
+  ends ordinary pods within 15 s. Only when all containers have ended does the pod become Failed with reason
+  Terminated and the condition DisruptionTarget (TerminationByKubelet), so the *node* tells first. A multi-host pool
+  goes as a whole.
+* **Host error.** No notice. The lease stops, Ready becomes Unknown, the Node object is deleted; the pods on it say
+  nothing more. What is seen first is usually a survivor: its collective fails and it leaves with 69.
+* **Eviction and deletion.** Somebody asks for the pod's end: DisruptionTarget names who, a bare deletionTimestamp
+  does not.
+* **An end of its own.** The exit code says which (see `ratchet_api.protocol.Exit`). It is looked at last, because a
+  pod on a dying machine leaves with any code: exit code first would charge preemptions to the application.
+
+So the strongest evidence on any pod or node wins, whenever it is seen. Verdicts are given here and nowhere else; what
+one costs is in `verdict` and `failure_budget`, what is done about it in `attempts` and `gang`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ratchet_api.protocol import Exit as Code
+from ratchet_api.protocol.documents import ProgressDocument
+from ratchet_api.status import AttemptStatus
+from ratchet_operator.decide import stamps
+from ratchet_operator.decide.observed_job import ObservedJob
+from ratchet_operator.decide.observed_node import Node
+from ratchet_operator.decide.observed_pod import Pod
+from ratchet_operator.decide.own_end import ends_of_its_own
+from ratchet_operator.decide.sign import NOTICE_SECONDS, OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.verdict import Verdict
+
+OVERDUE_SECONDS = 5.0
+"""How long after its grace a pod must still be there, before its unreachable node is called lost."""
+HUNG_FACTOR = 1.5
+"""Of the deadline that the trainer's own watchdog keeps."""
+CAUSED_BY_OTHERS = (Verdict.DRAINED, Verdict.PEER_LOST, Verdict.FENCED)
+"""Ends that a pod came to by itself, but because of something elsewhere."""
+SUSPENDED = "spec.suspend is true"
+
+
+def signs_of_an_end(observed: ObservedJob, attempt: AttemptStatus, *, finishing: bool) -> list[Sign]:
+    """Everything that says that this attempt is ending or has ended; empty while all is well.
+
+    `finishing`: the trainer has been told to finish, so exit code 0 is what is wanted.
+    """
+    if attempt.ended_time is not None:
+        return late_signs(observed, attempt.number, finishing=finishing)
+    pods = observed.own_pods(attempt.number)
+    if (done := _completed(pods, finishing)) is not None:
+        return [done]
+    found = [sign for pod in pods for sign in _disruptions(pod, observed)]
+    own = [sign for pod in pods for sign in ends_of_its_own(pod, observed, attempt.created_time, finishing=finishing)]
+    found += own
+    if all(sign.verdict in CAUSED_BY_OTHERS for sign in own):  # else the deletions are Kubernetes' answer to it
+        found += _deletions(observed, attempt, pods)
+    return found or [*_silence(observed, attempt, pods)]
+
+
+def late_signs(observed: ObservedJob, number: int, *, finishing: bool) -> list[Sign]:
+    """What can still be learned of an attempt whose end is known: its pods were deleted by us, so deletions say
+    nothing."""
+    pods = observed.own_pods(number)
+    if (done := _completed(pods, finishing)) is not None:
+        return [done]
+    found = [sign for pod in pods for sign in _disruptions(pod, observed)]
+    return found + [sign for pod in pods for sign in ends_of_its_own(pod, observed, None, finishing=finishing)]
+
+
+def suspended() -> Sign:
+    """The user's own wish ends the attempt."""
+    return Sign(Verdict.DRAINED, SUSPENDED, OWN_GRACE_SECONDS)
+
+
+def jobset_vanished(name: str) -> Sign:
+    """The JobSet of an authorized attempt was deleted before it was seen."""
+    return Sign(Verdict.DELETED, f"JobSet {name} was deleted while its pods live", None)
+
+
+def no_room(evidence: str) -> Sign:
+    """The placement has no nodes for the whole gang; see `placement`."""
+    return Sign(Verdict.UNSCHEDULABLE, evidence, None)
+
+
+def no_room_instead(evidence: str, of: Sign) -> Sign:
+    """A lost peer that was never there, because it had no node."""
+    return Sign(Verdict.UNSCHEDULABLE, f"{evidence} when {of.evidence}", of.window, of.stamp)
+
+
+def _completed(pods: tuple[Pod, ...], finishing: bool) -> Sign | None:
+    done = next((p for p in pods if p.is_leader and p.exit is not None and p.exit.code == Code.DONE), None)
+    if not finishing or done is None:
+        return None
+    return Sign(Verdict.COMPLETED, f"pod {done.name} exited with 0 after the last stage", OWN_GRACE_SECONDS)
+
+
+# --- what the cluster did to a pod ----------------------------------------------------------------------------------
+
+
+def _going_away(pod: Pod, node: Node) -> str | None:
+    announced = node.termination
+    return f"node {node.name} of pod {pod.name} is going away ({announced[0]})" if announced else None
+
+
+def _shut_down(pod: Pod, node: Node) -> str | None:
+    reason = pod.status.get("reason")
+    if reason in ("Terminated", "NodeShutdown", "Shutdown"):
+        return f"pod {pod.name} was ended by the shutdown of node {node.name} (reason {reason})"
+    if _disrupted(pod, "TerminationByKubelet") and reason != "Evicted":
+        return f"pod {pod.name} was ended by the kubelet of node {node.name} (DisruptionTarget TerminationByKubelet)"
+    return None
+
+
+def _node_gone(pod: Pod, node: Node) -> str | None:
+    return f"node {node.name} of pod {pod.name} no longer exists" if node.absent else None
+
+
+def _collected(pod: Pod, node: Node) -> str | None:
+    if _disrupted(pod, "DeletionByPodGC"):
+        return f"pod {pod.name} was collected after its node {node.name} (DisruptionTarget DeletionByPodGC)"
+    return None
+
+
+def _ended_on_dead_node(pod: Pod, node: Node) -> str | None:
+    # A NotReady blip alone says nothing: it counts together with this pod's own end.
+    if not node.absent and node.ready != "True" and pod.ended and pod.deletion is None:
+        return f"pod {pod.name} ended while node {node.name} was not ready (Ready={node.ready})"
+    return None
+
+
+def _not_admitted(pod: Pod, node: Node) -> str | None:
+    reason = pod.status.get("reason") or ""
+    if pod.ended and (reason in ("UnexpectedAdmissionError", "NodeAffinity") or reason.startswith("OutOf")):
+        return f"node {node.name} did not admit pod {pod.name} ({reason}: {pod.status.get('message', '')})"
+    return None
+
+
+def _evicted(pod: Pod, node: Node) -> str | None:
+    for reason in ("EvictionByEvictionAPI", "DeletionByTaintManager", "PreemptionByScheduler"):
+        if _disrupted(pod, reason):
+            return f"pod {pod.name} was evicted from node {node.name} (DisruptionTarget {reason})"
+    return None
+
+
+DISRUPTIONS: tuple[tuple[Verdict, Callable[[Pod, Node], str | None]], ...] = (
+    (Verdict.PREEMPTED, _going_away),
+    (Verdict.PREEMPTED, _shut_down),
+    (Verdict.NODE_LOST, _node_gone),
+    (Verdict.NODE_LOST, _collected),
+    (Verdict.NODE_LOST, _ended_on_dead_node),
+    (Verdict.ADMISSION_REJECTED, _not_admitted),
+    (Verdict.EVICTED, _evicted),
+)
+"""What is asked of every pod and its node, strongest first; the answer is the evidence in words."""
+
+
+def _disruptions(pod: Pod, observed: ObservedJob) -> Iterator[Sign]:
+    node = observed.node_of(pod)
+    if node is None:
+        return
+    for verdict, question in DISRUPTIONS:
+        if evidence := question(pod, node):
+            announced = node.termination
+            stamp = announced[1] if announced else (pod.disruption or {}).get("lastTransitionTime")
+            yield Sign(verdict, evidence + _leaving(pod), _window(pod, node, observed), stamp)
+            return
+    overdue = pod.deletion is not None and observed.passed(stamps.after(pod.deletion, OVERDUE_SECONDS))
+    if node.ready == "Unknown" and overdue and not pod.ended:
+        yield Sign(
+            Verdict.NODE_LOST, f"node {node.name} (Ready=Unknown) does not end its pod {pod.name}", None, pod.deletion
+        )
+
+
+def _disrupted(pod: Pod, reason: str) -> bool:
+    return pod.disruption is not None and pod.disruption.get("reason") == reason
+
+
+def _window(pod: Pod, node: Node, observed: ObservedJob) -> float | None:
+    if node.absent or (pod.ended and not pod.committed):
+        return None
+    if pod.deletion is not None and node.termination is None:
+        return stamps.between(observed.now, pod.deletion)
+    return NOTICE_SECONDS
+
+
+def _leaving(pod: Pod) -> str:
+    return f"; it left with exit code {pod.exit.code}" if pod.exit is not None else ""
+
+
+# --- what somebody did to the attempt -------------------------------------------------------------------------------
+
+
+def _deletions(observed: ObservedJob, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
+    jobset = observed.own_jobset(attempt.number)
+    if jobset is None or (attempt.job_set_uid is not None and jobset.uid != attempt.job_set_uid):
+        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} was deleted", OWN_GRACE_SECONDS)
+    elif jobset.deleting:
+        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} is being deleted", OWN_GRACE_SECONDS)
+    for pod in pods:
+        node = observed.node_of(pod)
+        if pod.deletion is None or pod.disruption is not None or (node is not None and node.absent):
+            continue
+        window = None if pod.ended and not pod.committed else stamps.between(observed.now, pod.deletion)
+        yield Sign(Verdict.DELETED, f"pod {pod.name} was deleted{_leaving(pod)}", window, pod.deletion_asked)
+
+
+def _hang(said: ProgressDocument, observed: ObservedJob) -> Sign | None:
+    """The trainer's own watchdog ends a hang at the deadline; where that hangs, too, it is ended from outside."""
+    age, phase = said.last_safe_point_age_seconds, said.phase
+    if age is None or observed.spec is None:
+        return None
+    if age < HUNG_FACTOR * observed.spec.restart.patience(phase):
+        return None
+    return Sign(Verdict.HUNG, f"the trainer has shown no sign of life for {age:.0f} s in phase {phase}", None)
+
+
+def _silence(observed: ObservedJob, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
+    """Ends that no pod and no node tells of."""
+    report = observed.report_of(attempt)
+    jobset = observed.own_jobset(attempt.number)
+    if report is not None and report.said.draining:
+        yield Sign(Verdict.DRAINED, "the trainer reports that it is draining", NOTICE_SECONDS)
+    elif report is not None and (hang := _hang(report.said, observed)) is not None:
+        yield hang
+    elif attempt.running_time is not None and len(pods) < attempt.pods_total:
+        yield Sign(
+            Verdict.DELETED, f"{attempt.pods_total - len(pods)} of {attempt.pods_total} pods have vanished", None
+        )
+    elif jobset is not None and jobset.failed is not None:
+        yield Sign(Verdict.APPLICATION_FAILED, f"JobSet {jobset.name} failed: {jobset.failed.get('message', '')}", None)

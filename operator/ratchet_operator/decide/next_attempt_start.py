@@ -1,0 +1,136 @@
+"""When the next attempt starts.
+
+The conditions for it, in the order in which they are asked:
+
+1. the present attempt has ended with all its pods, and what it ended with allows another one (`failure_budget`);
+2. the back-off is over, if the last attempts made no step;
+3. the job is neither suspended nor refused;
+4. the attempt is authorized: its number is in status before anything of it exists;
+5. nothing older can write any more (`fencing`), and no foreign object has a name that it needs.
+
+Then its ConfigMap and its JobSet are created.
+"""
+
+from __future__ import annotations
+
+from ratchet_api.job import Spec
+from ratchet_api.status import AttemptRecord, AttemptStatus
+from ratchet_api.validate import processes
+from ratchet_operator.build.configmap import config_map
+from ratchet_operator.build.jobset import jobset as build_jobset
+from ratchet_operator.decide import attempts, conditions, failure_budget, fencing, image, placement, stage_end, stamps
+from ratchet_operator.decide.plan_builder import PlanBuilder
+from ratchet_operator.decide.verdict import Verdict, way_out
+
+BACK_OFF_SECONDS, BACK_OFF_MOST = 30.0, 600.0
+
+
+def start_when_due(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
+    """Authorizes the next attempt when its time has come, and creates what was authorized; else says what it waits
+    for. Ends the job when there is never to be another attempt."""
+    attempt, ended = builder.attempt, builder.settled()
+    if ended is not None and not _another_is_due(builder, ended, spec):
+        return
+    if attempt is not None and ended is None and attempt.job_set_uid is not None:
+        return  # it runs, or it is ending
+    if spec.suspend:
+        builder.wait("Suspended", "set spec.suspend to false to go on")
+        return
+    if not accepted:
+        builder.wait("NotAccepted", "correct the spec; see the condition Accepted")
+        return
+    if attempt is None or ended is not None:
+        attempt = authorize(builder, spec)
+    if attempt.ended_time is None and attempt.job_set_uid is None:
+        create(builder, attempt, spec)
+
+
+def _another_is_due(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> bool:
+    """Whether there is to be another attempt now; ends the job when there is never to be one."""
+    if record.verdict == Verdict.COMPLETED:
+        step = builder.status.stages[-1].end_step if builder.status.stages else None
+        conditions.finish(builder, "Completed", "AllStagesDone", f"all stages are done at step {step}")
+        return False
+    spent = failure_budget.exhausted(builder, record, spec)
+    if spent is not None:
+        late = way_out(record.verdict) is None and failure_budget.provisional(builder, record, spec)
+        if late and record.final_time is not None:
+            builder.wake_at(failure_budget.final_at(record.final_time))
+            words = "the failure budget is spent; late evidence may still change the last verdict"
+            builder.wait("AwaitingEvidence", words)
+            return False
+        conditions.finish(builder, "Failed", *spent)
+        return False
+    until = None if spec.suspend else back_off_until(builder, record)
+    if until is not None and not builder.observed.passed(until):
+        builder.wake_at(until)
+        builder.wait("BackingOff", f"attempt {record.number} ended ({record.verdict}); the next one starts at {until}")
+        return False
+    return True
+
+
+def back_off_until(builder: PlanBuilder, record: AttemptRecord) -> str | None:
+    """When the next attempt may start at the earliest; None: at once."""
+    if record.final_time is None:
+        return None
+    rounds = builder.counters.disturbances_without_progress - conditions.STALLED_AFTER
+    if record.verdict == Verdict.STORAGE_UNAVAILABLE:
+        rounds = max(rounds, _storage_failures_in_a_row(builder) - 1)
+    if rounds < 0:
+        return None
+    return stamps.after(record.final_time, min(BACK_OFF_MOST, BACK_OFF_SECONDS * 2.0 ** min(rounds, 10)))
+
+
+def _storage_failures_in_a_row(builder: PlanBuilder) -> int:
+    count = 0
+    for record in reversed(builder.status.attempts):
+        if record.verdict != Verdict.STORAGE_UNAVAILABLE:
+            break
+        count += 1
+    return count
+
+
+def authorize(builder: PlanBuilder, spec: Spec) -> AttemptStatus:
+    """Writes the next attempt into status. Its objects are created once nothing older can write."""
+    present = builder.attempt.number if builder.attempt is not None else 0
+    number = 1 + max(attempts.highest_number(builder.observed, own=False), present)
+    chosen = placement.choose(builder, spec)
+    stage_end.begin_first(builder, spec)
+    attempt = attempts.fresh(builder, number, chosen)
+    builder.revise(attempt=attempt)
+    builder.count(attempts=builder.counters.attempts + 1)
+    image.resolve(builder, spec)
+    builder.status_first = True
+    step = builder.status.checkpoint.step if builder.status.checkpoint else 0
+    builder.event("Normal", "AttemptStarts", f"attempt {number} starts on placement {chosen.name} from step {step}")
+    return attempt
+
+
+def create(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
+    """Creates what was authorized, as soon as nothing older can write."""
+    observed = builder.observed
+    blockers = fencing.blockers(observed, attempt.number)
+    if blockers:
+        shown = ", ".join(blockers[:3]) + (f" and {len(blockers) - 3} more" if len(blockers) > 3 else "")
+        builder.wait(
+            "WaitingForOldPods",
+            f"attempt {attempt.number} starts once nothing older can write: {shown}; if a machine is known to be off, "
+            "delete its Node or taint it node.kubernetes.io/out-of-service",
+        )
+        return
+    if observed.snapshot.conflicts:
+        names = ", ".join(observed.snapshot.conflicts)
+        builder.wait("NameConflict", f"{names} exists and does not belong to this job; delete or rename it")
+    chosen = placement.of_name(spec, attempt.placement)
+    if (attempt.placement, attempt.pods_total) != (chosen.name, processes(chosen)):
+        # The spec was changed while the attempt waited to be created: what is counted must be what is created.
+        builder.revise_attempt(attempt, placement=chosen.name, pods_total=processes(chosen))
+        builder.status_first = True
+    before = builder.status.resolved
+    trainer_image = image.resolve(builder, spec)
+    builder.status_first = builder.status_first or builder.status.resolved != before
+    stage = builder.status.stage
+    step = builder.status.checkpoint.step if builder.status.checkpoint else 0
+    job, node_folder = observed.snapshot.job, observed.snapshot.values.local_directory
+    builder.create.append(config_map(job, spec, attempt.number, stage.index if stage else 0))
+    builder.create.append(build_jobset(job, spec, attempt.number, chosen, trainer_image, step, node_folder))

@@ -1,0 +1,44 @@
+"""What a JobSet says of its attempt (jobset.x-k8s.io/v1alpha2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ratchet_operator.decide.observed_object import attempt_number, condition
+from ratchet_operator.snapshot import Raw
+
+
+@dataclass(frozen=True)
+class JobSet:
+    """The JobSet of one attempt."""
+
+    raw: Raw
+
+    @property
+    def name(self) -> str:
+        return str(self.raw["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.raw["metadata"]["uid"])
+
+    @property
+    def attempt(self) -> int | None:
+        return attempt_number(self.raw)
+
+    @property
+    def deleting(self) -> bool:
+        return "deletionTimestamp" in self.raw["metadata"]
+
+    @property
+    def failed(self) -> Raw | None:
+        """Its condition Failed, if true."""
+        found = condition(self.raw, "Failed")
+        return found if found and found.get("status") == "True" else None
+
+    @property
+    def finished(self) -> bool:
+        return self.failed is not None or (condition(self.raw, "Completed") or {}).get("status") == "True"
+
+    def owned_by(self, uid: str) -> bool:
+        return any(o.get("uid") == uid for o in self.raw["metadata"].get("ownerReferences") or ())

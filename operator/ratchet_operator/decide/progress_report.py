@@ -1,0 +1,123 @@
+"""What the trainer reports over `/progress`, and what of it is remembered: progress, checkpoint, steps lost.
+
+Status never goes below what it recorded: after a loss without notice the trainer repeats a few steps, and the column
+keeps showing the highest one. The repeated steps are counted where they belong, on the attempt that lost them.
+"""
+
+from __future__ import annotations
+
+from ratchet_api.job import Spec
+from ratchet_api.protocol.documents import ProgressDocument
+from ratchet_api.status import AttemptStatus, CheckpointStatus, ExactSince, Progress
+from ratchet_operator.decide import recovery_parts, stamps
+from ratchet_operator.decide.observed_pod import Pod
+from ratchet_operator.decide.plan_builder import PlanBuilder, revised
+
+
+def take(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> AttemptStatus:
+    """Takes the present attempt's last report into the status, and returns the attempt as it then is."""
+    report = builder.observed.report_of(attempt)
+    if report is None:
+        return attempt
+    said = report.said
+    if said.checkpoint is not None:
+        note_committed(builder, attempt, said.checkpoint.step, said.checkpoint.path)
+    if said.exact_since is not None:
+        since = revised(ExactSince(step=said.exact_since.step), reason=said.exact_since.reason[:1024])
+        builder.revise(exact_since=since)
+    _note_progress(builder, attempt, said, spec)
+    attempt = _note_restored_step(builder, attempt, said)
+    recovery_parts.close(builder, attempt, report)
+    return attempt
+
+
+def note_committed(builder: PlanBuilder, attempt: AttemptStatus, step: int, path: str | None = None) -> None:
+    """Remembers that a step is safe. Steps only count upwards."""
+    known = builder.status.checkpoint
+    if known is not None and step <= known.step:
+        return
+    made = revised(CheckpointStatus(step=step), time=builder.observed.now, path=path[:1024] if path else None)
+    builder.revise(checkpoint=made)
+    if step > (attempt.start_step or 0) and builder.counters.disturbances_without_progress:
+        builder.count(disturbances_without_progress=0)
+
+
+def last_words(pods: tuple[Pod, ...]) -> int | None:
+    """The highest step that a member says was committed when it left, whatever it left with."""
+    steps = [pod.exit.message.step for pod in pods if pod.exit is not None and pod.exit.message.step is not None]
+    return max(steps, default=None)
+
+
+def last_step(builder: PlanBuilder, attempt: AttemptStatus) -> int | None:
+    """The last step that the attempt reported, or said that it had committed when it left."""
+    report = builder.observed.report_of(attempt)
+    reported = report.said.step if report is not None else _shown_by(builder, attempt)
+    words = last_words(builder.observed.own_pods(attempt.number))
+    return max((step for step in (reported, words) if step is not None), default=None)
+
+
+def _shown_by(builder: PlanBuilder, attempt: AttemptStatus) -> int | None:
+    """What status still knows of the attempt's reports, when a restarted operator has heard none itself."""
+    shown = builder.status.progress
+    if shown is None or attempt.running_time is None or shown.updated_at is None:
+        return None
+    return shown.step if stamps.seconds(shown.updated_at) > stamps.seconds(attempt.running_time) else None
+
+
+def _note_progress(builder: PlanBuilder, attempt: AttemptStatus, said: ProgressDocument, spec: Spec) -> None:
+    if said.step is None:
+        return
+    before = builder.status.progress or Progress()
+    step = max(said.step, before.step)
+    target = said.target_step or before.target_step
+    after = revised(
+        before,
+        step=step,
+        target_step=target,
+        text=f"{step}/{target}" if target is not None else str(step),
+        phase=said.phase,
+        reward=_decimal(said.reward) or before.reward,
+        accuracy=_decimal(said.accuracy) or before.accuracy,
+        tokens_per_second=_decimal(said.tokens_per_second) or before.tokens_per_second,
+    )
+    if after != builder.status.progress:
+        completion = _completion(builder, attempt, step, target, spec)
+        updated = revised(after, estimated_completion_time=completion, updated_at=builder.observed.now)
+        builder.revise(progress=updated)
+
+
+def _completion(builder: PlanBuilder, attempt: AttemptStatus, step: int, target: int | None, spec: Spec) -> str | None:
+    """When the last declared stage would reach its limit at this attempt's average speed."""
+    stage = builder.status.stage
+    if stage is None or attempt.running_time is None or target is None:
+        return None
+    made = step - (attempt.start_step or 0)
+    took = stamps.between(attempt.running_time, builder.observed.now)
+    if made <= 0 or took <= 0:
+        return None
+    left = max(0, target - step) + sum(s.advance.steps for s in spec.stages[stage.index + 1 :])
+    at = stamps.seconds(builder.observed.now) + left * took / made
+    return stamps.whole(stamps.stamp(at)) if left * took / made < 10 * 365 * 86_400 else None
+
+
+def _note_restored_step(builder: PlanBuilder, attempt: AttemptStatus, said: ProgressDocument) -> AttemptStatus:
+    """Learns which step the attempt went on from, and so what the ones before it lost."""
+    origin = said.start_step
+    if origin is None:
+        return attempt  # it has not restored yet
+    open_records = [r for r in builder.status.attempts if r.steps_lost is None and r.number < attempt.number]
+    if origin > (attempt.start_step or 0):
+        attempt = builder.revise_attempt(attempt, start_step=origin)
+        builder.count(disturbances_without_progress=0)  # the one before had committed more than it could tell
+    if origin:
+        note_committed(builder, attempt, origin)
+    for record in open_records:
+        lost = max(0, (record.end_step or 0) - origin)
+        builder.put_record(revised(record, steps_lost=lost))
+        if lost:
+            builder.count(steps_lost=builder.counters.steps_lost + lost)
+    return attempt
+
+
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6g}"

@@ -1,0 +1,90 @@
+"""When a stage is over, and which one the job is in.
+
+The trainer decides that a stage has ended and says so (`boundary`, over HTTP or in its termination message). Here the
+end is written into status; only then does the stage gate let the trainer into the next one (`stage_gate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ratchet_api.job import Spec
+from ratchet_api.protocol.documents import Boundary
+from ratchet_api.status import AttemptStatus, StagePosition, StageRecord, Status
+from ratchet_operator.decide.plan_builder import PlanBuilder, revised
+
+
+def begin_first(builder: PlanBuilder, spec: Spec) -> None:
+    """Opens the first stage."""
+    if not builder.status.stages:
+        _enter(builder, spec, 0, 0)
+
+
+def last_stage_over(status: Status) -> bool:
+    """Whether the last stage is recorded as done: the end is decided, and a stage appended now comes too late."""
+    return bool(status.stages) and status.stages[-1].end_step is not None
+
+
+def record_ends(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
+    """Records every end of a stage that the trainer has reported."""
+    _catch_up(builder, attempt, spec)
+    for boundary in _reported_boundaries(builder, attempt):
+        stage = builder.status.stage
+        if stage is None or boundary.stage != stage.index or last_stage_over(builder.status):
+            continue  # a replay of an end that is recorded
+        step = max(boundary.step, stage.start_step)
+        _close(builder, step, boundary.rule)
+        if stage.index + 1 < len(spec.stages):
+            _enter(builder, spec, stage.index + 1, step)
+        else:
+            message = f"stage {stage.name} ended at step {step}; the trainer may finish"
+            builder.event("Normal", "LastStageDone", message)
+        builder.status_first = True
+
+
+def _reported_boundaries(builder: PlanBuilder, attempt: AttemptStatus) -> Iterator[Boundary]:
+    """Ends of stages that the trainer tells of, over HTTP and in termination messages."""
+    report = builder.observed.report_of(attempt)
+    if report is not None and report.said.boundary is not None:
+        yield report.said.boundary
+    for pod in builder.observed.own_pods(attempt.number):
+        if pod.exit is not None and pod.exit.message.boundary is not None:
+            yield pod.exit.message.boundary
+
+
+def _catch_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
+    """After a loss of status the checkpoint knows best which stage the job is in: the one that the attempt began in, or
+    one that the stage gate, which still stands on the leader, let it enter. Whoever claims another is not believed:
+    nobody steers a run over HTTP. Where stages were passed over, nobody knows when the open one ended, so its record
+    goes.
+    """
+    report, stage = builder.observed.report_of(attempt), builder.status.stage
+    if report is None or report.said.stage is None or stage is None:
+        return
+    index, start, restored = report.said.stage.index, report.said.stage.start_step, report.said.start_step
+    if not stage.index < index < len(spec.stages):
+        return
+    leaders = (pod for pod in builder.observed.own_pods(attempt.number) if pod.is_leader)
+    let_in = any(pod.gate_opens_up_to >= index for pod in leaders)
+    if (restored is None or restored < max(1, start)) and not let_in:
+        return
+    if index == stage.index + 1:
+        _close(builder, max(start, stage.start_step), None)
+    else:
+        builder.revise(stages=[record for record in builder.status.stages if record.end_step is not None])
+    _enter(builder, spec, index, start)
+
+
+def _close(builder: PlanBuilder, step: int, rule: str | None) -> None:
+    *others, last = builder.status.stages
+    closed = revised(last, end_step=step, rule=rule[:256] if rule else None, end_time=builder.observed.now)
+    builder.revise(stages=[*others, closed])
+
+
+def _enter(builder: PlanBuilder, spec: Spec, index: int, step: int) -> None:
+    name = spec.stages[index].name
+    record = revised(StageRecord(name=name), index=index, start_step=step, start_time=builder.observed.now)
+    position = revised(StagePosition(name=name), index=index, start_step=step)
+    builder.revise(stages=[*builder.status.stages, record], stage=position)
+    before = f"stage {spec.stages[index - 1].name} ended at step {step}; " if index else ""
+    builder.event("Normal", "StageBegins", f"{before}stage {name} begins from step {step}")

@@ -1,0 +1,79 @@
+"""Weights written for other tools when a stage is over: `spec.export`.
+
+Decides where they go and when they are there already: a folder carries a note of whose weights it holds, so a restart
+writes nothing twice and nobody else's folder is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet_trainer.errors import ConfigurationInvalid, StorageUnavailable, TrainerError
+from ratchet_trainer.step.state import State
+
+if TYPE_CHECKING:
+    from ratchet_trainer.process.runtime import Runtime
+    from ratchet_trainer.step.stage import Programs
+
+log = logging.getLogger(__name__)
+
+NOTE = "ratchet.json"
+
+
+def export(runtime: Runtime, programs: Programs, state: State) -> dict[str, Any] | None:
+    """Writes the weights of a stage that is over, if the job wants them. Returns what `status.artifacts[]` shows. The
+    state must be committed. *Collective.*
+
+    Raises ConfigurationInvalid where something else is in the way, StorageUnavailable.
+    """
+    spec = runtime.job.spec
+    last = state.stage.index == len(spec.stages) - 1
+    if spec.export is None or (spec.export.when == "Completed" and not last):
+        return None
+    each = spec.export.when == "EachStage"
+    target = Path(spec.export.directory) / state.stage.name if each else Path(spec.export.directory)
+    shown = {"stage": state.stage.name, "step": state.step, "path": str(target)}
+    note = shown | {"jobUID": runtime.job.uid, "weightsSha256": runtime.hashes.get("weightsSha256")}
+    there = runtime.broadcast(_found(target) if runtime.process == 0 else None)
+    if there == note:
+        return shown
+    if there is not None:
+        raise ConfigurationInvalid(
+            f"spec.export: {target} holds something else{' of ' + there['jobUID'] if 'jobUID' in there else ''}; name "
+            "another folder, or move that away"
+        )
+    arrays = runtime.host_copies(state.arrays(), "params/")
+    runtime.on_first(lambda: _write(runtime, programs, target, arrays, note))
+    log.info("the weights of step %d are in %s", state.step, target)
+    return shown
+
+
+def _found(target: Path) -> dict[str, Any] | None:
+    """The note in a folder; an empty one where there is something without a note."""
+    try:
+        return dict(json.loads((target / NOTE).read_text()))
+    except (OSError, ValueError):
+        return {} if target.exists() else None
+
+
+def _write(runtime: Runtime, programs: Programs, target: Path, arrays: dict[str, Any], note: dict[str, Any]) -> None:
+    from ratchet_trainer.model.export import export as write
+    from ratchet_trainer.model.lora import Merged
+
+    model, wanted = runtime.job.spec.model, runtime.job.spec.export
+    assert model.path is not None, "the type's rules"
+    assert wanted is not None, "asked where there is one"
+    weights: Any = {k.removeprefix("params/"): v for k, v in arrays.items()}
+    try:
+        if model.lora is not None:
+            weights = Merged(programs.folder, weights, float(model.lora.alpha) / model.lora.rank)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(Path(model.path), target, weights, wanted.dtype, model.chat_template)
+        (target / NOTE).write_text(json.dumps(note) + "\n")
+    except TrainerError:
+        raise
+    except OSError as error:
+        raise StorageUnavailable(f"spec.export: {target}: {error}; make room or mend the storage") from error
