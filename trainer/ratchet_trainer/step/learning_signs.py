@@ -10,8 +10,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ratchet_trainer.algorithm.types import StepSamples
+if TYPE_CHECKING:
+    from ratchet_trainer.algorithm.types import StepSamples
 
 WINDOWS = {
     # metric -> how many of its latest values the signs look at
