@@ -47,9 +47,8 @@ def wrong(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def block(sample: Mapping[str, Any], width: int, *, short: bool = False) -> list[str]:
     """One rollout. `short` leaves out the middle of long texts."""
-    heading = (
-        f"item {sample['item']}, sample {sample['sample']}: {_verdict(sample)}, reward {_number(sample['reward'])}"
-    )
+    place, rank = printable(sample["place"], one_line=True), sample["sample"]
+    heading = f"{place}, sample {rank}: {_verdict(sample)}, reward {_number(sample['reward'])}"
     if sample.get("edit"):
         heading += f", prompt changed by {printable(sample['edit'], one_line=True)}"
     lines = [click.style(line, bold=True) for line in wrapped(heading, width)]
