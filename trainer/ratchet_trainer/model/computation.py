@@ -9,25 +9,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ratchet_trainer.model import sharding
+from ratchet_trainer.model import cpu, plain, sharding
 
 OLD_GAP_LIMIT = {"float32": 2e-6, "bfloat16": 2e-2}
 """How far log-probabilities of the same weights from the same program may lie apart, relative to max(1, |old|)."""
 
 
+OPERATIONS = {"cpu": cpu}
+"""Platform -> what lies between the matrix products there; elsewhere it is `plain`."""
+
+SCANNED_FROM = {"cpu": {"training": 24, "sampling": 1 << 30}}
+"""Platform and purpose -> so many layers or more are a loop (`depth`); elsewhere, two are."""
+
+
 @dataclass(frozen=True)
 class Computation:
     """dtype: of activations and matrix products; norms, softmax and what follows the last product are float32.
-    recompute: the gradient's pass computes the inside of every block again. mesh: that parameters are spread on."""
+    recompute: the gradient's pass computes the inside of every block again. mesh: that parameters are spread on.
+    platform: of its devices, as JAX calls it; None: JAX's own choice. scanned: whether layers that are alike are a
+    loop; None: where that pays."""
 
     dtype: str = "float32"
     recompute: bool = False
     mesh: Mesh | None = None
+    platform: str | None = None
+    scanned: bool | None = None
 
     @property
     def old_gap_limit(self) -> float:
@@ -35,7 +47,23 @@ class Computation:
 
     @classmethod
     def on(cls, mesh: Mesh, dtype: str = "float32", recompute: bool = False) -> Computation:
-        return cls(dtype, recompute, mesh if sharding.is_spread(mesh) else None)
+        platform = mesh.devices.flat[0].platform
+        return cls(dtype, recompute, mesh if sharding.is_spread(mesh) else None, platform)
+
+    @cached_property
+    def operations(self) -> Any:
+        """The module with what lies between the matrix products: `plain`, or one with the same functions."""
+        return OPERATIONS.get(self._platform, plain)
+
+    @property
+    def _platform(self) -> str:
+        return self.platform or jax.default_backend()
+
+    def scans(self, purpose: Literal["training", "sampling"], layers: int) -> bool:
+        """Whether layers that are alike are a loop, in a model of so many."""
+        if self.scanned is not None:
+            return self.scanned
+        return layers >= SCANNED_FROM.get(self._platform, {}).get(purpose, 2)
 
     @property
     def row_parts(self) -> int:
@@ -72,6 +100,15 @@ class Computation:
         if self.mesh is None:
             return x
         return jax.lax.with_sharding_constraint(x, sharding.of_parameter(self.mesh, path, x.shape, over=("tensor",)))
+
+    def stack(self, path: Any, *layers: jax.Array) -> jax.Array:
+        """A parameter of several layers as one array, in the format of its use; it lies as they do."""
+        matrix = layers[0].ndim == 2
+        whole = jnp.stack([x.astype(self.dtype) if matrix else x for x in layers])
+        if self.mesh is None:
+            return whole
+        where = sharding.of_parameter(self.mesh, sharding.path_of(path), layers[0].shape)
+        return jax.lax.with_sharding_constraint(whole, NamedSharding(self.mesh, PartitionSpec(None, *where.spec)))
 
     def rows(self, x: jax.Array) -> jax.Array:
         """Activations with rows, or prompts, along their first axis."""
