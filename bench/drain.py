@@ -31,7 +31,7 @@ from typing import Any
 
 from ratchet_api import protocol
 from ratchet_api.job import RLTrainingJob
-from ratchet_trainer.local import Folder, Gang
+from ratchet_trainer.tools.local import Folder, Gang
 
 RL = {"method": "ppo", "promptsPerStep": 16, "groupSize": 8, "updatesPerStep": 4, "maxResponseTokens": 64}
 SUMS = {"task": "chain_sum", "size": 500, "config": {"max_terms": 2, "max_digits": 1}}

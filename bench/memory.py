@@ -24,7 +24,7 @@ import measuring.swift  # noqa: F401
 os.environ.setdefault("NPROC", str(os.cpu_count()))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from ratchet_trainer import distributed
+from ratchet_trainer.process import distributed
 
 distributed.set_flags()
 
@@ -34,9 +34,10 @@ import numpy as np
 AFTER_IMPORT = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 from ratchet_api.stages import Rl
-from ratchet_trainer import host_memory, keys, optimiser
-from ratchet_trainer.learner import Layout, Learner, Row
-from ratchet_trainer.methods import resolve
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.methods import resolve
+from ratchet_trainer.learning import host_memory, optimizer
+from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
@@ -57,9 +58,9 @@ def measure(dtype: str, recompute: bool) -> dict[str, float]:
     """Bytes: the peak above `import jax`, and what a step cannot do without."""
     mesh = distributed.one_device()
     policy = Policy(SHAPE, Computation.on(mesh, dtype, recompute))
-    host_memory.suit(sum(4 * leaf.size for leaf in jax.tree.leaves(policy.abstract)))  # as `stage.Machine` does
+    host_memory.tune_allocator(sum(4 * leaf.size for leaf in jax.tree.leaves(policy.abstract)))
     sampler, learner = Sampler(policy, mesh, ()), Learner(policy, mesh)
-    abstract = policy.abstract, jax.eval_shape(optimiser.init, policy.abstract)
+    abstract = policy.abstract, jax.eval_shape(optimizer.init, policy.abstract)
     shaped = shapes(abstract, of_parameters(mesh, abstract))
     tokens = np.random.default_rng(0).integers(3, SHAPE.vocabulary, (ROWS, PROMPT_TOKENS))
     prompts = [tuple(map(int, row)) for row in tokens[::SAMPLES]]
@@ -71,9 +72,9 @@ def measure(dtype: str, recompute: bool) -> dict[str, float]:
     # As a stage does: everything is compiled before there is anything else in memory.
     sampler.prepare(shaped[0], PROMPTS, PROMPT_TOKENS, SAMPLES, TOKENS)
     learner.prepare(*shaped, layout, objective, numbers, sampled=True, old=False, reference=False)
-    host_memory.give_back()
+    host_memory.trim()
     params, moments = learner.init(keys.seed_words(0))
-    host_memory.give_back()
+    host_memory.trim()
     for _ in range(2):
         made = sampler.begin(params, keys.seed_words(0), laid_out, words, np.arange(SAMPLES), TOKENS, 1.0).finish()
         answers, told = made.tokens.reshape(ROWS, -1), made.log_probs.reshape(ROWS, -1)

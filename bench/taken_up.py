@@ -21,7 +21,7 @@ from typing import Any
 from drain import Seen
 
 from ratchet_api.job import RLTrainingJob
-from ratchet_trainer.local import Folder, Gang
+from ratchet_trainer.tools.local import Folder, Gang
 
 SUMS = {"task": "chain_sum", "size": 20000, "config": {"max_terms": 2, "max_digits": 1}}
 FIRST_GUESS = 32
@@ -30,7 +30,7 @@ FIRST_GUESS = 32
 
 def job(prompts: int) -> RLTrainingJob:
     rl = {"method": "grpo", "promptsPerStep": prompts, "groupSize": 8, "maxPromptTokens": 96, "maxResponseTokens": 128}
-    rl |= {"rowsPerPass": 64, "optimiser": {"learningRate": "0.000001"}}  # it goes on answering at full length
+    rl |= {"rowsPerPass": 64, "optimizer": {"learningRate": "0.000001"}}  # it goes on answering at full length
     return RLTrainingJob.model_validate(
         {
             "spec": {

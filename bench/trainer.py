@@ -39,7 +39,7 @@ import measuring.swift  # noqa: F401
 os.environ.setdefault("NPROC", str(os.cpu_count()))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from ratchet_trainer import distributed
+from ratchet_trainer.process import distributed
 
 distributed.set_flags()
 
@@ -49,27 +49,28 @@ import numpy as np
 
 from ratchet_api.sampling import Sampling
 from ratchet_api.stages import Rl
-from ratchet_trainer import digests, keys
-from ratchet_trainer.checkpoint import Checkpoints
-from ratchet_trainer.journal import Claim
-from ratchet_trainer.learner import Layout, Learner, Row
-from ratchet_trainer.methods import resolve
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.methods import resolve
+from ratchet_trainer.checkpoints import digests
+from ratchet_trainer.checkpoints.checkpoint import Checkpoints
+from ratchet_trainer.checkpoints.journal import Claim
+from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.refill import Refilling
 from ratchet_trainer.rollout.sampler import Sampler
-from ratchet_trainer.rollout.seats import Seats
 from ratchet_trainer.rollout.truncation import Truncation
-from ratchet_trainer.state import flat_paths
-from ratchet_trainer.step_folder import Content
+from ratchet_trainer.step.state import flat_paths
 
 SHAPE = Architecture(vocabulary=512, width=256, heads=8, hidden=704, layers=(Layer(),) * 3)
 PROMPTS, SAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS = 8, 8, 16, 32
 ROWS = PROMPTS * SAMPLES
 RUNS = 9
 OBJECTIVE = resolve(Rl.model_validate({"dataset": "none", "maxResponseTokens": RESPONSE_TOKENS})).objective
-OPTIMISER = {"learning_rate": 1e-4, "weight_decay": 0.0, "clip_norm": 1.0}
+OPTIMIzER = {"learning_rate": 1e-4, "weight_decay": 0.0, "clip_norm": 1.0}
 
 
 def best(run: Callable[[], Any], runs: int = RUNS) -> float:
@@ -139,12 +140,12 @@ class Reference:
         if slots == n:
             return self.sampler.begin(*asked, limits=limits).finish()
         endings = [Endings((2,), np.full((1, SAMPLES), limit)) for limit in limits]
-        return Refilling(self.sampler, *asked, Seats(n, slots, refills), endings).finish()
+        return Refilling(self.sampler, *asked, BatchSlots(n, slots, refills), endings).finish()
 
     def update(self) -> Any:
         self.params, self.moments, found = self.learner.update(
             self.params, self.moments, self.layout, self.rows, self.advantages, None, 1.0, OBJECTIVE,
-            OPTIMISER,
+            OPTIMIzER,
         )  # fmt: skip
         return found
 
@@ -188,7 +189,7 @@ def operations_of_update() -> float:
 
 def save(reference: Reference) -> dict[str, float]:
     """Seconds for which a save holds the step up (host copies), and in all (durable and journalled); median of 5."""
-    state = flat_paths({"params": reference.params, "optimiser": reference.moments})
+    state = flat_paths({"params": reference.params, "optimizer": reference.moments})
     blocking, whole = [], []
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "a1-bench000", 2, {})

@@ -25,7 +25,7 @@ from measuring import rounds, work
 from measuring.environment import NotInstalled, python_with
 from measuring.runs import WARM_UP, Times, cores, run
 
-from ratchet_api.exact_environment import swift_environment
+from ratchet_api.exact_environment import performance_environment
 
 PEER = "google-tunix==0.1.7"
 STEPS = 24
@@ -44,7 +44,7 @@ def theirs(python: Path, model: Path, folder: Path) -> Times:
     command = str(python), str(Path(work.__file__).with_name("tunix_steps.py")), str(model), json.dumps(task)
     done = subprocess.run(
         command,
-        env=os.environ | swift_environment(os.environ) | {"NPROC": str(len(cores()))},
+        env=os.environ | performance_environment(os.environ) | {"NPROC": str(len(cores()))},
         preexec_fn=lambda: os.sched_setaffinity(0, cores()),
         capture_output=True,
         text=True,

@@ -1,7 +1,7 @@
 """A run of the trainer as `ratchet train` makes one, and what its own books say of the time a step took.
 
-Everything is there that a real step has: selection, generation, verification, credit, update, metrics, safe points and
-the broadcasts between processes. Checkpoints are made at the end only, as nothing they are compared with makes any.
+Everything is there that a real step has: selection, generation, verification, advantage, update, metrics, safe points
+and the broadcasts between processes. Checkpoints are made at the end only, as nothing they are compared with makes any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from measuring import work
 from ratchet_api.job import RLTrainingJob
-from ratchet_trainer.local import PACE_SECONDS, Folder, Gang
+from ratchet_trainer.tools.local import PACE_SECONDS, Folder, Gang
 
 WARM_UP = 4
 """Steps that do not count."""
@@ -66,7 +66,7 @@ def _manifest(model: Path, steps: int, cpu: int, spec: dict[str, Any]) -> dict[s
         "groupSize": work.SAMPLES,
         "maxPromptTokens": work.PROMPT_TOKENS,
         "maxResponseTokens": work.RESPONSE_TOKENS,
-        "optimiser": {"learningRate": work.LEARNING_RATE},
+        "optimizer": {"learningRate": work.LEARNING_RATE},
     }
     return {
         "apiVersion": "ratchet.dev/v1alpha1",

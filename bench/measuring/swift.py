@@ -3,10 +3,10 @@
 import os
 import sys
 
-from ratchet_api.exact_environment import swift_environment
+from ratchet_api.exact_environment import performance_environment
 
 AGAIN = "RATCHET_BENCH_AGAIN"
 """Set once it has been started again: what is missing then is taken away every time."""
 
-if (missing := swift_environment(os.environ)) and AGAIN not in os.environ:
+if (missing := performance_environment(os.environ)) and AGAIN not in os.environ:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | missing | {AGAIN: "1"})

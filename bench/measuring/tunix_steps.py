@@ -87,7 +87,7 @@ def model(mesh):
 
 
 def cluster(mesh):
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(WORK["learningRate"], weight_decay=0.0))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(WORK["learningRate"], weight_decay=0.0))
     rollout = RolloutConfig(
         max_tokens_to_generate=WORK["responseTokens"],
         max_prompt_length=WORK["promptTokens"],
@@ -103,7 +103,7 @@ def cluster(mesh):
             role_to_mesh=dict.fromkeys((Role.ACTOR, Role.REFERENCE, Role.ROLLOUT), mesh),
             rollout_engine="vanilla",
             training_config=RLTrainingConfig(
-                actor_optimizer=optimiser, eval_every_n_steps=1 << 30, max_steps=WORK["steps"]
+                actor_optimizer=optimizer, eval_every_n_steps=1 << 30, max_steps=WORK["steps"]
             ),
             rollout_config=rollout,
         ),

@@ -14,7 +14,10 @@ import click
 
 COMMANDS = {
     # command -> module, help line
-    "demo": ("demo", "The whole story on this machine: train, lose nodes, recover, prove that nothing was lost."),
+    "demo": (
+        "demo.command",
+        "The whole story here: train, lose nodes, recover, prove that nothing was lost.",
+    ),
     "cluster": ("cluster", "A real Kubernetes control plane on this machine, with nodes that look like GKE TPU nodes."),
     "train": ("train", "Train a manifest without Kubernetes; resumes what is in its folder."),
     "prove": ("prove", "Train a manifest undisturbed and killed, and compare every hash."),

@@ -39,8 +39,8 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None, bas
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from ratchet_cli.train import DEFAULT_FOLDER
     from ratchet_trainer.errors import TrainerError
-    from ratchet_trainer.inspect_run import newest
     from ratchet_trainer.model.export import export as write
+    from ratchet_trainer.tools.inspect_run import newest
 
     try:
         commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
@@ -62,7 +62,7 @@ def with_adapters(base: Path, lora: Lora, arrays: Mapping[str, Any], inputs: Map
     from ratchet_trainer.errors import ConfigurationInvalid
     from ratchet_trainer.model.huggingface import Folder
     from ratchet_trainer.model.lora import Merged
-    from ratchet_trainer.stage import MODEL
+    from ratchet_trainer.step.stage import MODEL
 
     folder = Folder(base)
     if folder.digest_of_bytes != inputs[MODEL]:

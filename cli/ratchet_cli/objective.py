@@ -1,7 +1,7 @@
 """`ratchet objective check`: the project's losses against numbers made by other implementations.
 
-Decides tolerance, print and exit code. The arithmetic is `ratchet_trainer/objective_check.py`, in a process of its own:
-JAX never gets into this one.
+Decides tolerance, print and exit code. The arithmetic is `ratchet_trainer/tools/objective_check.py`, in a process of
+its own: JAX never gets into this one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check(file: Path, tolerance: float, json_file: Path | None) -> None:
     Exits 0 within tolerance, 1 beyond it, 65 for a file that does not hold such numbers, 66 when it cannot be read.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "ratchet_trainer.objective_check", str(file)],
+        [sys.executable, "-m", "ratchet_trainer.tools.objective_check", str(file)],
         capture_output=True,
         text=True,
         check=False,

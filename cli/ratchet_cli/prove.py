@@ -1,6 +1,6 @@
 """`ratchet prove`: the proof that kills cost time and nothing else.
 
-Decides what is printed. When processes are killed and what is compared is decided in `ratchet_trainer/prove.py`.
+Decides what is printed. When processes are killed and what is compared is decided in `ratchet_trainer/tools/prove.py`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def prove(
 
     Exits 0 when all are equal, 1 when one differs, 70 when a run did not come to its end.
     """
-    from ratchet_trainer.local import remove
-    from ratchet_trainer.prove import HASHES, ProofFailed
-    from ratchet_trainer.prove import prove as run
+    from ratchet_trainer.tools.local import remove
+    from ratchet_trainer.tools.prove import HASHES, ProofFailed
+    from ratchet_trainer.tools.prove import prove as run
 
     name, job, processes = job_of(file, processes)
     directory = (workdir or DEFAULT_FOLDER / f"proof-{name}-{seed}").absolute()

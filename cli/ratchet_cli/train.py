@@ -64,8 +64,8 @@ def train(
     Exits 0 when done, 65 for a manifest or checkpoint that cannot be used, 74 when the folder cannot be written, 75
     when interrupted (run it again to go on), 70 when the training itself failed.
     """
-    from ratchet_trainer.local import Folder, FolderInUse
-    from ratchet_trainer.local import train as run
+    from ratchet_trainer.tools.local import Folder, FolderInUse
+    from ratchet_trainer.tools.local import train as run
 
     name, job, processes = job_of(file, processes)
     platform = os.environ.get("JAX_PLATFORMS") or "cpu"

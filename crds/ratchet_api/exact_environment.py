@@ -10,14 +10,14 @@ from collections.abc import Container
 
 FIXED = {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
-SWIFT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+PERFORMANCE_ENV = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """What bits do not depend on, so whoever sets it otherwise is heard. Large blocks of memory lie on huge pages where the
 kernel gives them to those who ask: an update on a CPU spent a fifth of its time in page faults."""
 
 
-def swift_environment(given: Container[str]) -> dict[str, str]:
-    """The variables of SWIFT that are not among the names `given`."""
-    return {name: value for name, value in SWIFT.items() if name not in given}
+def performance_environment(given: Container[str]) -> dict[str, str]:
+    """The variables of PERFORMANCE_ENV that are not among the names `given`."""
+    return {name: value for name, value in PERFORMANCE_ENV.items() if name not in given}
 
 
 def exact_environment(cpu: str | None, virtual_shards: int | None = None) -> dict[str, str]:

@@ -95,7 +95,7 @@ class Model(ApiModel):
     lora: Lora | None = Field(default=None, description="Train adapters instead of the weights; absent: the weights.")
     dtype: Literal["auto", "float32", "bfloat16"] | None = Field(
         default=None,
-        description="Number format of activations and matrix products; weights and optimiser are float32 always. auto: "
+        description="Number format of activations and matrix products; weights and optimizer are float32 always. auto: "
         "bfloat16 where a measurement at the first start finds it faster, and so for the job's life. Absent: float32.",
     )
     activation_checkpointing: bool | None = Field(
@@ -213,7 +213,7 @@ class Parallelism(ApiModel):
         "placement.",
     )
     fsdp: Whole = whole(
-        "Devices of a group that share weights, gradients and optimiser state, and take rows of their own.",
+        "Devices of a group that share weights, gradients and optimizer state, and take rows of their own.",
         ge=1,
         le=65_536,
         default=1,

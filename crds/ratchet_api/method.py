@@ -1,7 +1,7 @@
 """What a manifest may say of a method: `rl.method` and the parts of its preset that a stage replaces.
 
 Decides names, bounds and which choices go together. What a preset is made of, the trainer's table says
-(`ratchet_trainer/methods.py`); an absent field means the preset's.
+(`ratchet_trainer/algorithm/methods.py`); an absent field means the preset's.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 MethodName = Literal["grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo"]
 METHOD_TEXT = (
-    "The algorithm, a preset that objective, credit, kl and reference change in parts. "
+    "The algorithm, a preset that objective, advantage, kl and reference change in parts. "
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
     "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
     "gspo: ratio of whole responses (arXiv 2507.18071). "
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "
     "reinforce++-baseline: group mean, then whitened over the batch (arXiv 2501.03262). "
-    "ppo: a critic and generalised advantage estimation (arXiv 1707.06347, 1506.02438)."
+    "ppo: a critic and generalized advantage estimation (arXiv 1707.06347, 1506.02438)."
 )
 
 Share = Annotated[
@@ -87,29 +87,29 @@ class Objective(ApiModel):
     )
 
 
-class Credit(ApiModel):
+class Advantage(ApiModel):
     """Which tokens earn a reward. Absent: the preset's."""
 
-    form: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae"] | None = Field(
+    estimator: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae"] | None = Field(
         default=None,
         description="mean-std: reward minus group mean, over the group's deviation; mean: without the deviation; "
         "leave-one-out: minus the mean of the others; batch-whitened: mean, then whitened over all tokens of the "
-        "batch; gae: a critic's generalised advantages.",
+        "batch; gae: a critic's generalized advantages.",
     )
     delta: PositiveDecimal | None = Field(
-        default=None, description="Added to the group's deviation, form mean-std; absent: 1e-6."
+        default=None, description="Added to the group's deviation, estimator mean-std; absent: 1e-6."
     )
-    gamma: Share | None = Field(default=None, description="Discount a token, form gae; absent: 1.")
+    gamma: Share | None = Field(default=None, description="Discount a token, estimator gae; absent: 1.")
     lambda_: Share | None = Field(
         default=None,
         alias="lambda",
-        description="Weight of later tokens' surprises, form gae; absent: 1, so an advantage is reward minus value.",
+        description="Weight of later tokens' surprises, estimator gae; absent: 1 (reward minus value).",
     )
     value_clip: PositiveDecimal | None = Field(
-        default=None, description="A value moves at most so far in a step's loss, form gae; absent: 0.2."
+        default=None, description="A value moves at most so far in a step's loss, estimator gae; absent: 0.2."
     )
     critic_learning_rate: PositiveDecimal | None = Field(
-        default=None, description="Peak learning rate of the critic, form gae; absent: optimiser.learningRate."
+        default=None, description="Peak learning rate of the critic, estimator gae; absent: optimizer.learningRate."
     )
 
 
@@ -150,10 +150,10 @@ class Reference(ApiModel):
             ".everySteps",
         ),
         Rule(
-            "!has(self.optimiser) || self.kind == 'scheduled'",
-            "optimiser belongs to kind scheduled; leave it out",
-            lambda r: r.optimiser is None or r.kind == "scheduled",
-            ".optimiser",
+            "!has(self.optimizer) || self.kind == 'scheduled'",
+            "optimizer belongs to kind scheduled; leave it out",
+            lambda r: r.optimizer is None or r.kind == "scheduled",
+            ".optimizer",
         ),
     )
     kind: Literal["none", "frozen", "scheduled"] = Field(
@@ -163,9 +163,9 @@ class Reference(ApiModel):
     every_steps: Annotated[int, Field(ge=1, le=100_000_000), BeforeValidator(as_whole)] | None = Field(
         default=None, description="Steps of the stage between two resets, kind scheduled."
     )
-    optimiser: Literal["keep", "reset"] | None = Field(
+    optimizer: Literal["keep", "reset"] | None = Field(
         default=None,
-        description="Whether the optimiser's moments start afresh at a reset, kind scheduled; absent: they are kept.",
+        description="Whether the optimizer's moments start afresh at a reset, kind scheduled; absent: they are kept.",
     )
 
 
@@ -176,7 +176,7 @@ def surrogate(rl: Rl) -> str:
 
 def has_critic(rl: Rl) -> bool:
     """Whether values are learned."""
-    return (rl.credit.form or ("gae" if rl.method == "ppo" else "")) == "gae"
+    return (rl.advantage.estimator or ("gae" if rl.method == "ppo" else "")) == "gae"
 
 
 def has_reference(rl: Rl) -> bool:
@@ -188,7 +188,7 @@ def has_reference(rl: Rl) -> bool:
 SURROGATE_CEL = (
     "(has({0}.objective.surrogate) ? {0}.objective.surrogate : ({0}.method in ['gspo', 'cispo'] ? {0}.method : 'ppo'))"
 )
-CRITIC_CEL = "(has({0}.credit.form) ? {0}.credit.form == 'gae' : {0}.method == 'ppo')"
+CRITIC_CEL = "(has({0}.advantage.estimator) ? {0}.advantage.estimator == 'gae' : {0}.method == 'ppo')"
 REFERENCE_CEL = "(has({0}.kl) || (has({0}.reference) && {0}.reference.kind != 'none'))"
 
 RULES = (
@@ -207,29 +207,30 @@ RULES = (
         ".objective",
     ),
     Rule(
-        f"{CRITIC_CEL.format('self')} || (!has(self.credit.gamma) && !has(self.credit.lambda) && "
-        "!has(self.credit.valueClip) && !has(self.credit.criticLearningRate))",
-        "credit.gamma, lambda, valueClip and criticLearningRate belong to a critic; take credit.form gae (method ppo), "
-        "or leave them out",
+        f"{CRITIC_CEL.format('self')} || (!has(self.advantage.gamma) && !has(self.advantage.lambda) && "
+        "!has(self.advantage.valueClip) && !has(self.advantage.criticLearningRate))",
+        "advantage.gamma, lambda, valueClip and criticLearningRate belong to a critic; take "
+        "advantage.estimator gae (method ppo), or leave them out",
         lambda rl: (
             has_critic(rl)
-            or not any((rl.credit.gamma, rl.credit.lambda_, rl.credit.value_clip, rl.credit.critic_learning_rate))
+            or not any(getattr(rl.advantage, n) for n in ("gamma", "lambda_", "value_clip", "critic_learning_rate"))
         ),
-        ".credit",
+        ".advantage",
     ),
     Rule(
-        "!has(self.credit.delta) || (has(self.credit.form) ? self.credit.form == 'mean-std' : "
+        "!has(self.advantage.delta) || (has(self.advantage.estimator) ? self.advantage.estimator == 'mean-std' : "
         "self.method in ['grpo', 'gspo', 'cispo'])",
-        "credit.delta belongs to credit.form mean-std; leave it out",
+        "advantage.delta belongs to advantage.estimator mean-std; leave it out",
         lambda rl: (
-            rl.credit.delta is None
-            or (rl.credit.form == "mean-std" if rl.credit.form else rl.method in ("grpo", "gspo", "cispo"))
+            rl.advantage.delta is None
+            or (rl.advantage.estimator or ("mean-std" if rl.method in ("grpo", "gspo", "cispo") else "")) == "mean-std"
         ),
-        ".credit",
+        ".advantage",
     ),
     Rule(
         f"self.groupSize >= 2 || {CRITIC_CEL.format('self')}",
-        "a group of one has nothing to be compared with; use groupSize 2 or more, or credit.form gae (method ppo)",
+        "a group of one has nothing to be compared with; use groupSize 2 or more, or advantage.estimator gae "
+        "(method ppo)",
         lambda rl: rl.group_size >= 2 or has_critic(rl),
         ".groupSize",
     ),

@@ -1,7 +1,7 @@
 """The curriculum: `spec.stages[]`, what each trains and when it is over.
 
 Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
-(`ratchet_trainer/advance.py`); whether the next stage may begin is the operator's word
+(`ratchet_trainer/step/advance.py`); whether the next stage may begin is the operator's word
 (`ratchet_operator/decide/stages.py`).
 """
 
@@ -58,7 +58,7 @@ CONDITIONAL = (
         "train/value_loss",
         methods.CRITIC_CEL.format("self.rl"),
         methods.has_critic,
-        "train/value_loss needs a critic; take rl.method ppo or rl.credit {form: gae}",
+        "train/value_loss needs a critic; take rl.method ppo or rl.advantage {estimator: gae}",
     ),
 )
 
@@ -68,7 +68,7 @@ def full_metric(name: str) -> str:
     return SHORT_NAMES.get(name, name)
 
 
-class Optimiser(ApiModel):
+class Optimizer(ApiModel):
     """AdamW, as every method here uses it."""
 
     learning_rate: PositiveDecimal = Field(default="0.001", description="Peak learning rate, a decimal string.")
@@ -96,7 +96,7 @@ class Sft(ApiModel):
     max_response_tokens: Whole = whole("Longest answer in tokens, its end included.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     on_non_finite: OnNonFinite = ON_NON_FINITE
-    optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
+    optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
 
 class Rl(ApiModel):
@@ -147,13 +147,13 @@ class Rl(ApiModel):
         "longest. Which one follows from the prompt alone. Absent: room for maxPromptTokens.",
     )
     group_size: Whole = whole(
-        "Rollouts of each prompt; they are compared with one another, so 2 or more but for credit.form gae.",
+        "Rollouts of each prompt; they are compared with one another, so 2 or more but for advantage.estimator gae.",
         ge=1,
         le=1024,
         default=8,
     )
     updates_per_step: Whole = whole(
-        "Mini-batches, hence optimiser updates, that a step's rollouts are split into.", ge=1, le=256, default=1
+        "Mini-batches, hence optimizer updates, that a step's rollouts are split into.", ge=1, le=256, default=1
     )
     max_prompt_tokens: Whole = whole(
         "Longest prompt in tokens; a longer one is an error.", ge=1, le=131_072, default=128
@@ -166,7 +166,7 @@ class Rl(ApiModel):
         default=Sampling(), description="From which tokens responses are drawn, and what else ends them."
     )
     objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
-    credit: methods.Credit = Field(default=methods.Credit(), description="Which tokens earn a reward.")
+    advantage: methods.Advantage = Field(default=methods.Advantage(), description="Which tokens earn a reward.")
     kl: methods.Kl | None = Field(
         default=None,
         description="A penalty on drift from the reference; absent: none. It brings reference frozen along.",
@@ -174,7 +174,7 @@ class Rl(ApiModel):
     reference: methods.Reference | None = Field(
         default=None, description="What drift is measured against; absent: the preset's, which is none."
     )
-    optimiser: Optimiser = Field(default=Optimiser(), description="Settings of the optimiser.")
+    optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
 
 class When(ApiModel):
@@ -225,12 +225,12 @@ class Advance(ApiModel):
 class Start(ApiModel):
     """What a stage begins with."""
 
-    optimiser: Literal["reset", "keep"] = Field(
-        default="reset", description="Whether the optimiser's moments start afresh or go on."
+    optimizer: Literal["reset", "keep"] = Field(
+        default="reset", description="Whether the optimizer's moments start afresh or go on."
     )
     critic: Literal["keep", "reset"] = Field(
         default="keep",
-        description="Where the stage before had a critic, too: whether it goes on, optimiser included. Else, a critic "
+        description="Where the stage before had a critic, too: whether it goes on, optimizer included. Else, a critic "
         "starts from the policy's weights.",
     )
 

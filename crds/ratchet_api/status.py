@@ -1,7 +1,7 @@
 """What the operator remembers and shows: `status`.
 
 Status is memory as well as display: attempt numbers, budgets, history and the stage word are written here before the
-act that they authorise. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
+act that they authorize. Decides names and limits; what goes in is decided in `ratchet_operator/decide`.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ class AttemptStatus(ApiModel):
     number: Count = _count("Number of the attempt; it only grows and fences off older ones.")
     job_set: str | None = _text("Name of its JobSet.", 63)
     job_set_uid: str | None = Field(default=None, max_length=64, alias="jobSetUID", description="Uid of its JobSet.")
-    fence: Count | None = _maybe_count("leaseTransitions of the operator's Lease when it was authorised.")
+    fence: Count | None = _maybe_count("leaseTransitions of the operator's Lease when it was authorized.")
     placement: str | None = _text("Name of the placement it runs on.", 40)
-    start_step: Count | None = _maybe_count("Newest committed step when it was authorised.")
-    start_time: str | None = _time("When it was authorised.")
+    start_step: Count | None = _maybe_count("Newest committed step when it was authorized.")
+    start_time: str | None = _time("When it was authorized.")
     created_time: str | None = _time("When its JobSet was seen created.")
     running_time: str | None = _time("When all its pods were first seen Running.")
     ended_time: str | None = _time("When its first sign of an end was seen.")
@@ -145,7 +145,7 @@ class AttemptRecord(ApiModel):
     start_step: Count | None = _maybe_count("Newest committed step when it began.")
     end_step: Count | None = _maybe_count("Last step it reported.")
     steps_lost: Count | None = _maybe_count("Steps it reported that the next attempt executed again.")
-    start_time: str | None = _time("When it was authorised.")
+    start_time: str | None = _time("When it was authorized.")
     end_time: str | None = _time("When its first sign of an end was seen.")
     final_time: str | None = _time("When its last pod had ended.")
     notice: Literal["graceful", "abrupt", "none"] | None = Field(

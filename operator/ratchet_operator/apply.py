@@ -1,6 +1,6 @@
 """Carries out a Plan, in the order that makes a crash between any two writes harmless.
 
-Decides the order of writes and what their answers mean: status first where it authorises, creations, deletions,
+Decides the order of writes and what their answers mean: status first where it authorizes, creations, deletions,
 patches, status otherwise, events last. Every write names the object that was seen (uid, resourceVersion); an answer
 that says that the world is another than the one decided on ends the pass, and the next one looks afresh.
 """
@@ -23,7 +23,7 @@ class Outdated(Exception):
 
 
 class Pruned(Exception):
-    """A status write came back without a field that was sent: it authorises nothing."""
+    """A status write came back without a field that was sent: it authorizes nothing."""
 
 
 async def apply(kube: Kube, events: Events, job: Raw, plan: Plan) -> tuple[Raw, tuple[str, ...]]:

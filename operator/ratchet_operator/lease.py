@@ -3,7 +3,7 @@
 Decides leadership on the monotonic clock: the Lease was renewed when the renewing request was *sent*, and `may_write`
 forbids every write once the renewal is too old, so that a process that was frozen and thawed writes nothing. The
 holder's number, `leaseTransitions`, grows with each take-over and is recorded in status as the fence of what it
-authorises.
+authorizes.
 
 `kubernetes.aio.leaderelection` is not used: it sets no transitions, judges by the wall clock, lets a request hang for
 300 s and works on for seconds after another holder was seen.

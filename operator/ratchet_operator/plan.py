@@ -1,6 +1,6 @@
 """What `decide` wants done: a Plan, plain data that `apply` carries out.
 
-A Plan is carried out in this order: the status first when `status_first` (it authorises what follows; if it cannot be
+A Plan is carried out in this order: the status first when `status_first` (it authorizes what follows; if it cannot be
 written nothing else is done), creations, deletions, patches, the status otherwise, events last. Each act is idempotent,
 and a pass that stops between any two of them is made good by the next pass. Applying a Plan and deciding again gives an
 empty Plan.
@@ -58,7 +58,7 @@ class Plan:
     status: Raw | None = None
     """The whole new `status`; None when it is unchanged. Written once a pass, with a resourceVersion precondition."""
     status_first: bool = False
-    """Whether the status must be written before the acts, because it authorises them."""
+    """Whether the status must be written before the acts, because it authorizes them."""
     create: tuple[Raw, ...] = ()
     """Whole objects to POST, in order. On 409: adopted if the ownerReference's uid is the job's, else a conflict."""
     delete: tuple[Delete, ...] = ()

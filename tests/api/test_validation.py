@@ -40,7 +40,7 @@ WRONG = [
     ("spec.stages[1].rl.temperature", "0", "spec.stages[1].rl.temperature", "greater than 0"),
     ("spec.stages[1].rl.temperature", "1e999", "spec.stages[1].rl.temperature", "greater than 0"),
     ("spec.stages[1].rl.groupSize", 0, "spec.stages[1].rl.groupSize", "greater than or equal to 1"),
-    ("spec.stages[1].rl.groupSize", 1, "spec.stages[1].rl", "use groupSize 2 or more, or credit.form gae"),
+    ("spec.stages[1].rl.groupSize", 1, "spec.stages[1].rl", "use groupSize 2 or more, or advantage.estimator gae"),
     ("spec.stages[1].rl.method", "dapo", "spec.stages[1].rl.method", "'reinforce++-baseline' or 'ppo'"),
     (
         "spec.stages[1].rl",
@@ -52,16 +52,26 @@ WRONG = [
     ("spec.stages[1].rl.objective.surrogate", "cispo", "spec.stages[1].rl", "leave it out with gspo and cispo"),
     ("spec.stages[1].rl.objective.dualClip", "1", "spec.stages[1].rl.objective", "must be greater than 1"),
     ("spec.stages[1].rl.objective.entropy", 0.01, "spec.stages[1].rl.objective.entropy", 'quote it: "0.01"'),
-    ("spec.stages[1].rl.credit", {"gamma": "0.9"}, "spec.stages[1].rl", "take credit.form gae"),
-    ("spec.stages[1].rl.credit", {"form": "gae", "gamma": "1.1"}, "spec.stages[1].rl.credit.gamma", "between 0 and 1"),
-    ("spec.stages[1].rl.credit.form", "mean", "spec.stages[1].rl", "credit.delta belongs to credit.form mean-std"),
+    ("spec.stages[1].rl.advantage", {"gamma": "0.9"}, "spec.stages[1].rl", "take advantage.estimator gae"),
+    (
+        "spec.stages[1].rl.advantage",
+        {"estimator": "gae", "gamma": "1.1"},
+        "spec.stages[1].rl.advantage.gamma",
+        "between 0 and 1",
+    ),
+    (
+        "spec.stages[1].rl.advantage.estimator",
+        "mean",
+        "spec.stages[1].rl",
+        "advantage.delta belongs to advantage.estimator mean-std",
+    ),
     ("spec.stages[1].rl.kl", {"in": "loss"}, "spec.stages[1].rl.kl.coefficient", "required"),
     ("spec.stages[1].rl.kl.in", "loss", "spec.stages[1].rl.kl", "use estimator k2 or k3, or in: reward"),
     ("spec.stages[1].rl.kl.inn", "loss", "spec.stages[1].rl.kl.inn", "did you mean in?"),
     ("spec.stages[1].rl.reference.kind", "none", "spec.stages[1].rl", "leave reference out or take kind frozen or"),
     ("spec.stages[1].rl.reference.kind", "scheduled", "spec.stages[1].rl.reference", "kind scheduled needs it"),
     ("spec.stages[1].rl.reference.everySteps", 5, "spec.stages[1].rl.reference", "belongs to kind scheduled"),
-    ("spec.stages[1].rl.reference.optimiser", "keep", "spec.stages[1].rl.reference", "belongs to kind scheduled"),
+    ("spec.stages[1].rl.reference.optimizer", "keep", "spec.stages[1].rl.reference", "belongs to kind scheduled"),
     ("spec.stages[1].advance.when[0].metric", "value_loss", "spec.stages[1]", "needs a critic; take rl.method ppo"),
     ("spec.stages[0].advance.when[0].metric", "train/kl", "spec.stages[0]", "sft stage emits"),
     ("spec.stages[1].rl.updatesPerStep", 5, "spec.stages[1]", "divisible by rl.updatesPerStep"),
@@ -106,15 +116,15 @@ def test_anything_at_all_gets_an_answer(document):
 GOOD = [
     {"method": "grpo"},
     {"method": "dr-grpo", "objective": {"aggregation": "seq-mean-token-sum"}},
-    {"method": "gspo", "credit": {"delta": "1e-4"}},
+    {"method": "gspo", "advantage": {"delta": "1e-4"}},
     {"method": "gspo", "objective": {"surrogate": "ppo", "aggregation": "token-mean", "dualClip": "3"}},
     {"method": "cispo", "objective": {"clipHigh": "4.0"}},
     {"method": "rloo", "kl": {"coefficient": "1e-3", "estimator": "k2"}},
     {"method": "reinforce++-baseline", "reference": {"kind": "frozen"}},
-    {"method": "grpo", "reference": {"kind": "scheduled", "everySteps": 100, "optimiser": "reset"}},
-    {"method": "ppo", "groupSize": 1, "credit": {"lambda": "0.95", "gamma": "0", "valueClip": "0.2"}},
-    {"method": "grpo", "groupSize": 1, "credit": {"form": "gae", "criticLearningRate": "1e-5"}},
-    {"method": "ppo", "credit": {"form": "mean-std", "delta": "1e-4"}},
+    {"method": "grpo", "reference": {"kind": "scheduled", "everySteps": 100, "optimizer": "reset"}},
+    {"method": "ppo", "groupSize": 1, "advantage": {"lambda": "0.95", "gamma": "0", "valueClip": "0.2"}},
+    {"method": "grpo", "groupSize": 1, "advantage": {"estimator": "gae", "criticLearningRate": "1e-5"}},
+    {"method": "ppo", "advantage": {"estimator": "mean-std", "delta": "1e-4"}},
     {
         "method": "grpo",
         "kl": {"coefficient": "0.1", "estimator": "k1", "in": "reward"},
@@ -141,7 +151,7 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
 def test_what_a_preset_decides_is_not_written_into_the_manifest():
     spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
     rl = spec.manifest()["stages"][1]["rl"]
-    assert (rl["objective"], rl["credit"], "kl" in rl, "reference" in rl) == ({}, {}, False, False)
+    assert (rl["objective"], rl["advantage"], "kl" in rl, "reference" in rl) == ({}, {}, False, False)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer.local import Folder, Gang
-from ratchet_trainer.prove import HASHES
+from ratchet_trainer.tools.local import Folder, Gang
+from ratchet_trainer.tools.prove import HASHES
 
 SIZES = {"promptsPerStep": 4, "groupSize": 4, "maxPromptTokens": 96, "maxResponseTokens": 8}
 SUMS = {"task": "chain_sum", "size": 500, "config": {"max_terms": 2, "max_digits": 1}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer.local import Folder, Gang, train
+from ratchet_trainer.tools.local import Folder, Gang, train
 
 
 def job() -> RLTrainingJob:

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ratchet_api.job import RLTrainingJob
-from ratchet_trainer.local import Folder
-from ratchet_trainer.prove import MOMENTS, Calm, Kill, compare, schedule, undisturbed
+from ratchet_trainer.tools.local import Folder
+from ratchet_trainer.tools.prove import MOMENTS, Calm, Kill, compare, schedule, undisturbed
 
 SIZES = {"promptsPerStep": 4, "groupSize": 4, "maxPromptTokens": 96, "maxResponseTokens": 8}
 SUMS = {"task": "chain_sum", "size": 500, "config": {"max_terms": 2, "max_digits": 1}}

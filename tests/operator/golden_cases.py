@@ -34,7 +34,7 @@ def running() -> Story:
 
 
 def applied() -> Story:
-    """A job was just applied. Status authorises attempt 1 first; then its ConfigMap and its JobSet are created."""
+    """A job was just applied. Status authorizes attempt 1 first; then its ConfigMap and its JobSet are created."""
     return Story()
 
 
@@ -70,7 +70,7 @@ def one_node_of_two_goes() -> Story:
 
 
 def drained() -> Story:
-    """Both pods left with 75 and told their last committed step: attempt 2 is authorised and created at once."""
+    """Both pods left with 75 and told their last committed step: attempt 2 is authorized and created at once."""
     story = running().shut_down("pool-a-0", "pool-a-1")
     story.settle()
     story.later(1.2)
@@ -93,7 +93,7 @@ def lost_node_is_gone() -> Story:
 
 
 def old_pod_may_still_write() -> Story:
-    """The node does not answer, and its Node object is still there: attempt 2 is authorised but not created."""
+    """The node does not answer, and its Node object is still there: attempt 2 is authorized but not created."""
     story = survivor_of_a_lost_node()
     story.settle()
     story.later(4)

@@ -120,7 +120,7 @@ def test_every_life_keeps_the_promises(moments):
         for body in plan.create:
             if body["kind"] == "JobSet":
                 written = plan.status if plan.status_first else before
-                assert written["attempt"]["jobSet"] == body["metadata"]["name"], "authorised before it is made"
+                assert written["attempt"]["jobSet"] == body["metadata"]["name"], "authorized before it is made"
                 assert body["metadata"]["name"] not in known, "no attempt that was once known is made again"
                 for pod in live:
                     there = world.nodes.get(pod["spec"]["nodeName"])

@@ -126,7 +126,7 @@ def test_members_that_drain_do_not_hide_that_there_was_no_room():
 
 def test_a_ladder_that_changes_before_the_objects_are_made_is_written_down_with_them():
     story = Story(placements=LADDER[:1])
-    story.apply(decide(story.snapshot()), acts=1)  # authorised, and then the operator ended
+    story.apply(decide(story.snapshot()), acts=1)  # authorized, and then the operator ended
     assert story.attempt["podsTotal"] == 2
     story.job["spec"]["placements"] = [{**SPOT, "name": "small", "topology": "2x2"}]
     story.job["metadata"]["generation"] += 1

@@ -21,15 +21,18 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import parse_spec
-from ratchet_trainer import checkpoint, distributed, keys
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.checkpoints import checkpoint
+from ratchet_trainer.checkpoints.digests import PENDING
 from ratchet_trainer.data.tokenizer import BYTES
-from ratchet_trainer.digests import PENDING
+from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy
-from ratchet_trainer.rollout.journal import RolloutJournal
+from ratchet_trainer.process import distributed
+from ratchet_trainer.process.runtime import Saved
+from ratchet_trainer.process.stage_gate import Word
+from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain, Saved
-from ratchet_trainer.word import Word
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 

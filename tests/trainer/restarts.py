@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from ratchet_api.protocol import Exit
-from ratchet_trainer.environment import Environment
 from ratchet_trainer.errors import TrainerError
-from ratchet_trainer.peers import Peers
-from ratchet_trainer.preemption import Watchdog
-from ratchet_trainer.progress import Progress
-from ratchet_trainer.runtime import Runtime, Saved
+from ratchet_trainer.process.agreement import Peers
+from ratchet_trainer.process.environment import Environment
+from ratchet_trainer.process.progress import Progress
+from ratchet_trainer.process.runtime import Runtime, Saved
+from ratchet_trainer.process.shutdown import Watchdog
 
 STEPS = 4
 
@@ -49,7 +49,7 @@ def restored(one: Runtime) -> Saved | None:
 def state(step: int) -> Saved:
     """A state that follows from its number."""
     values = np.random.default_rng(step).standard_normal((40, 30)).astype(np.float32)
-    arrays = {"params/a": jax.numpy.asarray(values), "optimiser/mu": jax.numpy.asarray(values[0] * 2)}
+    arrays = {"params/a": jax.numpy.asarray(values), "optimizer/mu": jax.numpy.asarray(values[0] * 2)}
     control = {"stage": {"name": "only", "index": 0, "start_step": 0}, "step": step, "metricsDigest": ""}
     return Saved(step, arrays, control, [b'{"step":%d}\n' % step])
 

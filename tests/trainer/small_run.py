@@ -19,7 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from ratchet_trainer import app, checkpoint
+from ratchet_trainer import app
+from ratchet_trainer.checkpoints import checkpoint
 
 LOCAL = Path(os.environ["RATCHET_JOB_FILE"]).parent
 SETTINGS = json.loads((LOCAL / "small.json").read_text()) if (LOCAL / "small.json").exists() else {}
@@ -52,7 +53,8 @@ def run(runtime) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from ratchet_trainer.runtime import Drain, Saved
+    from ratchet_trainer.errors import Drain
+    from ratchet_trainer.process.runtime import Saved
 
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
@@ -63,7 +65,7 @@ def run(runtime) -> None:
     maybe_hold(runtime, "restore", saved.step if saved else 0)
     if saved is None:
         arrays = {f"params/{i}": np.full((64, 8), i, np.float32) for i in range(3)} | {
-            "optimiser/mu": np.zeros((100,), jnp.bfloat16)
+            "optimizer/mu": np.zeros((100,), jnp.bfloat16)
         }
         arrays = {path: jax.device_put(leaf, replicated) for path, leaf in arrays.items()}
         stage = {"name": runtime.job.spec.stages[0].name, "index": 0, "start_step": 0, "done": False}
@@ -127,7 +129,7 @@ def run(runtime) -> None:
 if __name__ == "__main__":
     checkpoint.BACK_OFF_SECONDS = (0.01, 0.01)
     if SETTINGS:
-        from ratchet_trainer import runtime as real
+        from ratchet_trainer.process import runtime as real
 
         real.BOUNDARY_WAIT_SECONDS = SETTINGS.get("word", real.BOUNDARY_WAIT_SECONDS)
         if "patience" in SETTINGS:

@@ -15,13 +15,14 @@ import numpy as np
 
 from ratchet_api.job import Parallelism
 from ratchet_api.stages import Rl
-from ratchet_trainer import distributed, keys
-from ratchet_trainer.credit.critic import Critic
-from ratchet_trainer.learner import Layout, Learner, Row
-from ratchet_trainer.methods import resolve
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.methods import resolve
+from ratchet_trainer.learning.critic import Critic
+from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.sampler import Sampler
 
 FSDP, TENSOR, DTYPE, RECOMPUTE, PASSES = sys.argv[1:]

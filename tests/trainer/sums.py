@@ -12,7 +12,7 @@ WARM = 30
 
 def job(*stages: dict[str, Any]) -> dict[str, Any]:
     """A warm-up, then the given stages; a stage is what it says of `rl`, and of `start`."""
-    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 4, **LENGTHS, "optimiser": {"learningRate": "0.002"}}
+    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 4, **LENGTHS, "optimizer": {"learningRate": "0.002"}}
     return {
         "model": {"preset": "tiny"},
         "seed": 7,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ratchet_api.stages import Advance
-from ratchet_trainer.advance import ended_by, observed
 from ratchet_trainer.errors import StageFailed
-from ratchet_trainer.state import StageState
+from ratchet_trainer.step.advance import ended_by, observed
+from ratchet_trainer.step.state import StageState
 
 NAN = float("nan")
 

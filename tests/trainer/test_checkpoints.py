@@ -9,11 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ratchet_trainer import digests, step_folder
-from ratchet_trainer.checkpoint import Checkpoints
+from ratchet_trainer.checkpoints import digests, step_folder
+from ratchet_trainer.checkpoints.checkpoint import Checkpoints
+from ratchet_trainer.checkpoints.journal import Claim
+from ratchet_trainer.checkpoints.step_folder import Content
 from ratchet_trainer.errors import Fenced, StorageUnavailable
-from ratchet_trainer.journal import Claim
-from ratchet_trainer.step_folder import Content
 
 IDENTITY = {"versions": {}}
 
@@ -29,7 +29,7 @@ def content(step: int) -> Content:
     arrays = {
         "params/a": rng.standard_normal((17, 9)).astype(np.float32),
         "params/b": rng.standard_normal(5).astype(ml_dtypes.bfloat16),
-        "optimiser/count": np.int32(step),
+        "optimizer/count": np.int32(step),
     }
     return Content(step, arrays, {"stage": {"index": 0}, "step": step}, [b'{"step":%d}\n' % step])
 
@@ -105,7 +105,7 @@ def test_storage_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch:
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    monkeypatch.setattr("ratchet_trainer.checkpoint.BACK_OFF_SECONDS", (0.0,))
+    monkeypatch.setattr("ratchet_trainer.checkpoints.checkpoint.BACK_OFF_SECONDS", (0.0,))
     with pytest.raises(StorageUnavailable, match="input/output"):
         newest(tmp_path)
 
@@ -151,7 +151,7 @@ def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypa
             raise failures.pop()
 
     write = step_folder.write
-    monkeypatch.setattr("ratchet_trainer.journal.sync", sync)
+    monkeypatch.setattr("ratchet_trainer.checkpoints.journal.sync", sync)
     monkeypatch.setattr(step_folder, "write", lambda *a: folders.append(a[0]) or write(*a))
     assert checkpoints.write(content(1))[0].seq == 2
     assert not failures
@@ -181,8 +181,8 @@ def test_hashes_depend_on_every_bit_path_dtype_and_shape_and_on_nothing_else() -
         digests.leaf_digest("params/a", np.nextafter(leaf, np.float32(9))),
     ]
     assert len({one, *others}) == 6
-    parts = digests.leaf_digests({"params/a": leaf, "optimiser/mu": leaf})
-    changed = digests.leaf_digests({"params/a": leaf, "optimiser/mu": leaf + 1})
+    parts = digests.leaf_digests({"params/a": leaf, "optimizer/mu": leaf})
+    changed = digests.leaf_digests({"params/a": leaf, "optimizer/mu": leaf + 1})
     assert digests.weights_sha256(parts) == digests.weights_sha256(changed)
     assert digests.state_sha256(parts, {}) != digests.state_sha256(changed, {})
     assert digests.state_sha256(parts, {"step": 1}) != digests.state_sha256(parts, {"step": 2})

@@ -17,7 +17,7 @@ from restarts import STEPS, contents, cut, entry, fill, goes_on, made, refused, 
 
 from ratchet_api.protocol import Exit
 from ratchet_trainer.errors import CheckpointUnreadable, TrainerError
-from ratchet_trainer.state import State
+from ratchet_trainer.step.state import State
 
 # The journal
 
@@ -114,7 +114,7 @@ def test_a_full_disk_is_waited_for(small_disk: Path, quick: None) -> None:
             if "again in" in record.getMessage():
                 ballast.unlink(missing_ok=True)
 
-    logger = logging.getLogger("ratchet_trainer.checkpoint")
+    logger = logging.getLogger("ratchet_trainer.checkpoints.checkpoint")
     logger.addHandler(janitor := Janitor())
     try:
         made(one, 3, 3)
@@ -173,7 +173,7 @@ def test_a_directory_that_is_not_the_trainers_to_write(as_anybody: Path, quick: 
 
 def test_leaves_of_another_model_are_named() -> None:
     leaf = lambda *shape: np.zeros(shape, np.float32)  # noqa: E731
-    template = {"params": {"a": leaf(2, 3), "b": leaf(4)}, "optimiser": None, "credit": None, "reference": None}
+    template = {"params": {"a": leaf(2, 3), "b": leaf(4)}, "optimizer": None, "advantage": None, "reference": None}
     for arrays, words in (
         ({"params/a": leaf(2, 3), "params/b": leaf(5)}, r"array params/b is \(5,\) in the checkpoint and \(4,\)"),
         ({"params/a": leaf(2, 3)}, r"array params/b is absent in the checkpoint and \(4,\)"),

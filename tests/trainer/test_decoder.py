@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ratchet_trainer import keys
+from ratchet_trainer.algorithm import keys
 from ratchet_trainer.model import policy as policy_module
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import Model, parse_spec
-from ratchet_trainer import distributed, keys
+from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.items import open_source
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid
-from ratchet_trainer.evaluate import evaluate_checkpoint, held_out
+from ratchet_trainer.process import distributed
 from ratchet_trainer.run import run
-from ratchet_trainer.stage import machine
+from ratchet_trainer.step.stage import programs_of
+from ratchet_trainer.tools.evaluate import evaluate_checkpoint, held_out
 
 CONFIG = {"min_terms": 2, "max_terms": 3, "max_digits": 1, "operators": ["+"], "allow_parentheses": False}
 LENGTHS = {"maxPromptTokens": 26, "maxResponseTokens": 3}
@@ -43,7 +44,7 @@ def job(tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def trained(memory_runtime: Any, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     spec = job(tmp_path_factory.mktemp("job"))
-    spec["stages"][0]["sft"]["optimiser"] = {"learningRate": "0.004"}
+    spec["stages"][0]["sft"]["optimizer"] = {"learningRate": "0.004"}
     runtime = memory_runtime(spec)
     run(runtime)
     step, arrays, *_ = runtime.commits[-1]
@@ -51,8 +52,8 @@ def trained(memory_runtime: Any, tmp_path_factory: pytest.TempPathFactory) -> Si
 
 
 def test_training_shows_in_the_number_which_is_the_same_each_time(trained) -> None:
-    params, _ = machine(Model(preset="tiny"), distributed.one_device()).learner.init(keys.seed_words(0))
-    from ratchet_trainer.state import flat_paths
+    params, _ = programs_of(Model(preset="tiny"), distributed.one_device()).learner.init(keys.seed_words(0))
+    from ratchet_trainer.step.state import flat_paths
 
     untrained = SimpleNamespace(step=0, arrays={k: np.asarray(v) for k, v in flat_paths({"params": params}).items()})
     before = evaluate_checkpoint(trained.spec, untrained, "sums", 100)

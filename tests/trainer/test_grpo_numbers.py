@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ratchet_api.stages import Rl
-from ratchet_trainer.credit.group import group_advantages
-from ratchet_trainer.methods import resolve
-from ratchet_trainer.objective.surrogate import clipped
-from ratchet_trainer.slots import Micro
+from ratchet_trainer.algorithm.advantage.group import group_advantages
+from ratchet_trainer.algorithm.methods import resolve
+from ratchet_trainer.algorithm.objective.surrogate import clipped
+from ratchet_trainer.algorithm.slots import Micro
 
 LENGTHS = np.array([2, 4, 6, 8])
 SLOTS = 10

@@ -20,7 +20,7 @@ from ratchet_trainer.model.families import architecture
 from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.tensor_names import parameters
-from ratchet_trainer.state import flat_paths
+from ratchet_trainer.step.state import flat_paths
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FAMILIES = ("qwen2-tied", "qwen3", "llama3-rope-scaled", "gemma3-text")

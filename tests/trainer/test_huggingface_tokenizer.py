@@ -13,9 +13,8 @@ import pytest
 
 from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
 from ratchet_trainer.data.items import Item, prompt_of
-from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.errors import ConfigurationInvalid, Drain
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3"
 PLAIN = "{{ messages[-1]['content'] }}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ratchet_trainer.checkpoints.journal import Claim, Commit, Journal
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
-from ratchet_trainer.journal import Claim, Commit, Journal
 
 
 def claim(
@@ -163,7 +163,7 @@ RACER = """
 import json, sys
 from pathlib import Path
 from ratchet_trainer.errors import Fenced
-from ratchet_trainer.journal import Claim, Journal
+from ratchet_trainer.checkpoints.journal import Claim, Journal
 
 directory, attempt = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)

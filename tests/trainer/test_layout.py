@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from ratchet_api.job import Model
-from ratchet_api.stages import Optimiser, Rl
-from ratchet_trainer import distributed, keys, optimiser
-from ratchet_trainer.credit.group import group_advantages
-from ratchet_trainer.learner import Layout, Row
-from ratchet_trainer.methods import resolve
-from ratchet_trainer.stage import machine
+from ratchet_api.stages import Optimizer, Rl
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.advantage.group import group_advantages
+from ratchet_trainer.algorithm.methods import resolve
+from ratchet_trainer.learning import optimizer
+from ratchet_trainer.learning.learner import Layout, Row
+from ratchet_trainer.process import distributed
+from ratchet_trainer.step.stage import programs_of
 
 
 @pytest.mark.parametrize(
@@ -54,14 +56,14 @@ def test_a_device_takes_its_rows_in_equal_passes(rows, group, parts, rows_per_pa
 
 
 def test_dummies_padding_and_passes_change_no_gradient() -> None:
-    learner = machine(Model(preset="tiny"), distributed.one_device()).learner
+    learner = programs_of(Model(preset="tiny"), distributed.one_device()).learner
     rows = [Row((256, 49, 43, 50 + i // 2), (51 + i, 257)[: 1 + i % 2]) for i in range(4)]
     advantages = np.broadcast_to(group_advantages([1, 0, 0, 1])[:, None], (4, 4))
     seen = []
     # As they are; with six dummies and longer padding; one after the other; in three passes, the last of dummies only.
     for layout in (Layout(2, 2, 8, 4), Layout(5, 2, 16, 4), Layout(4, 1, 8, 4, passes=4), Layout(3, 2, 8, 4, passes=3)):
         params, moments = learner.init(keys.seed_words(0))
-        numbers = optimiser.numbers(Optimiser(), 0)
+        numbers = optimizer.numbers(Optimizer(), 0)
         objective = resolve(Rl(dataset="d", method="grpo")).objective
         _, moments, found = learner.update(params, moments, layout, rows, advantages, None, 1.0, objective, numbers)
         seen.append((found["gradient_norm"], jax.device_get(moments.mu)))

@@ -16,9 +16,9 @@ import pytest
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer import stacks
-from ratchet_trainer.journal import Claim, Journal
-from ratchet_trainer.local import Folder, Gang, train, write_json
+from ratchet_trainer.checkpoints.journal import Claim, Journal
+from ratchet_trainer.process import stacks
+from ratchet_trainer.tools.local import Folder, Gang, train, write_json
 
 SMALL_RUN = (sys.executable, str(Path(__file__).with_name("small_run.py")))
 STEPS = 12
@@ -294,7 +294,7 @@ def test_a_taken_port_is_named(folder: Folder, start: Callable[..., Watched], mo
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     from ratchet_api.protocol import PORT
-    from ratchet_trainer import local
+    from ratchet_trainer.tools import local
 
     with HTTPServer(("127.201.7.1", PORT), BaseHTTPRequestHandler):
         monkeypatch.setattr(local, "_addresses", lambda processes: ["127.201.7.1"])
@@ -358,7 +358,7 @@ def test_a_collective_that_breaks_while_it_is_started_is_a_lost_peer(monkeypatch
 
 
 def test_a_number_of_devices_replaces_another_and_no_other_flag() -> None:
-    from ratchet_trainer.identity import DEVICE_COUNT, flags_with_devices
+    from ratchet_trainer.checkpoints.identity import DEVICE_COUNT, flags_with_devices
 
     assert flags_with_devices(f"--xla_a=1 {DEVICE_COUNT}4 --xla_b", 2) == f"--xla_a=1 --xla_b {DEVICE_COUNT}2"
     assert flags_with_devices(f"--xla_a=1 {DEVICE_COUNT}4") == "--xla_a=1"

@@ -12,9 +12,9 @@ import pytest
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer import ledger
-from ratchet_trainer.ledger import CATEGORIES, Ledger
-from ratchet_trainer.local import Folder, Gang, write_json
+from ratchet_trainer.process import ledger
+from ratchet_trainer.process.ledger import CATEGORIES, Ledger
+from ratchet_trainer.tools.local import Folder, Gang, write_json
 
 SMALL_RUN = (sys.executable, str(Path(__file__).with_name("small_run.py")))
 

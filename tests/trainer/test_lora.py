@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from ratchet_api.job import Lora, Model
-from ratchet_api.stages import Optimiser
-from ratchet_trainer import keys, optimiser, sft
-from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.learner import Layout, Row
+from ratchet_api.stages import Optimizer
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.errors import ConfigurationInvalid, Drain
+from ratchet_trainer.learning import optimizer
+from ratchet_trainer.learning.learner import Layout, Row
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.architecture import Adapters, Architecture, Layer
 from ratchet_trainer.model.check import logits_of
@@ -26,9 +27,9 @@ from ratchet_trainer.model.export import export
 from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
-from ratchet_trainer.stage import Machine, adapters
-from ratchet_trainer.state import flat_paths
+from ratchet_trainer.step import sft
+from ratchet_trainer.step.stage import Programs, adapters
+from ratchet_trainer.step.state import flat_paths
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen3"
 ALL = Architecture(
@@ -63,7 +64,7 @@ def test_without_adapters_everything_is_trained() -> None:
 def job(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
     lengths = {"maxPromptTokens": 16, "maxResponseTokens": 5}
     rl = {"dataset": "sums", "promptsPerStep": 2, "groupSize": 3, "updatesPerStep": 2, **lengths}
-    rl |= {"kl": {"estimator": "k3", "coefficient": "0.01"}, "optimiser": {"learningRate": "0.02"}}
+    rl |= {"kl": {"estimator": "k3", "coefficient": "0.01"}, "optimizer": {"learningRate": "0.02"}}
     return {
         "model": {
             "path": str(folder),
@@ -74,7 +75,7 @@ def job(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
         "stages": [
             {
                 "name": "a",
-                "sft": {"dataset": "sums", "batchSize": 8, **lengths, "optimiser": {"learningRate": "0.02"}},
+                "sft": {"dataset": "sums", "batchSize": 8, **lengths, "optimizer": {"learningRate": "0.02"}},
                 "advance": {"steps": 24},
             },
             {"name": "b", "rl": rl, "advance": {"steps": 2}},
@@ -104,8 +105,8 @@ def straight(spec: dict[str, Any], memory_runtime: Any) -> Any:
 
 def test_only_adapters_are_trained_and_kept(straight: Any) -> None:
     _, arrays, *_ = straight.commits[-1]
-    assert {path.split("/")[0] for path in arrays} == {"params", "optimiser", "reference"}
-    assert all("_adapter/" in path for path in arrays if path != "optimiser/count")
+    assert {path.split("/")[0] for path in arrays} == {"params", "optimizer", "reference"}
+    assert all("_adapter/" in path for path in arrays if path != "optimizer/count")
     moved = [path for path in arrays if path.startswith("params/") and path.endswith("/b") and arrays[path].any()]
     assert len(moved) == 3 * 3, "three targets in three layers"
     assert straight.steps[0][1]["train/loss"] > 2 * straight.steps[23][1]["train/loss"]
@@ -115,11 +116,11 @@ def test_only_adapters_are_trained_and_kept(straight: Any) -> None:
 
 
 def test_the_base_is_as_it_was(straight: Any, spec: dict[str, Any]) -> None:
-    machine = Machine(Model.model_validate(spec["model"]), straight.mesh)
+    machine = Programs(Model.model_validate(spec["model"]), straight.mesh)
     params, state = machine.start(0)
     before = jax.device_get(lora.split(params)[1])
     rows = [Row((30, 31), (32, 2)), Row((33,), (34, 35, 2))]
-    numbers = optimiser.numbers(Optimiser(), 0)
+    numbers = optimizer.numbers(Optimizer(), 0)
     params, *_ = machine.learner.update(
         params, state, Layout(2, 1, 8, 4), rows, np.zeros((2, 4)), None, 1.0, sft.CrossEntropy(), numbers
     )

@@ -12,13 +12,12 @@ from sums import WARM, job
 
 from ratchet_api.method import MethodName
 from ratchet_api.stages import Rl
-from ratchet_trainer.errors import CheckpointUnreadable, OldPolicyMismatch
-from ratchet_trainer.learner import Learner
-from ratchet_trainer.methods import PRESETS
-from ratchet_trainer.reference.scheduled import Scheduled
+from ratchet_trainer.algorithm.methods import PRESETS
+from ratchet_trainer.algorithm.reference.scheduled import Scheduled
+from ratchet_trainer.algorithm.slots import Context
+from ratchet_trainer.errors import CheckpointUnreadable, Drain, OldPolicyMismatch
+from ratchet_trainer.learning.learner import Learner
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
-from ratchet_trainer.slots import Context
 
 
 def part(runtime: Any, prefix: str, commit: int = -1) -> dict[str, np.ndarray]:
@@ -45,7 +44,7 @@ def test_the_guide_has_the_row_of_the_table(method: str) -> None:
     rows = (Path(__file__).parents[2] / "docs/methods.md").read_text().splitlines()
     (row,) = (line for line in rows if line.startswith(f"| `{method}` "))
     low, high = (format(width, ".4f").rstrip("0") for width in preset.clip)
-    shown = [f"`{preset.credit}`", f"`{preset.surrogate}`", f"`{preset.aggregation}`", f"{low}, {high}"]
+    shown = [f"`{preset.advantage}`", f"`{preset.surrogate}`", f"`{preset.aggregation}`", f"{low}, {high}"]
     assert [cell.strip() for cell in row.split("|")[2:6]] == shown
 
 
@@ -56,7 +55,7 @@ def test_a_method_moves_the_policy_and_says_what_it_did(method: str, after_warm_
     run(runtime)
     assert [step for step, *_ in runtime.steps] == [WARM + 1, WARM + 2]
     assert not same(before, part(runtime, "params/"))
-    assert bool(part(runtime, "credit/")) == ("train/value_loss" in runtime.steps[0][1]) == (method == "ppo")
+    assert bool(part(runtime, "critic/")) == ("train/value_loss" in runtime.steps[0][1]) == (method == "ppo")
     assert not part(runtime, "reference/")
     for record, timing in records(runtime):
         assert all(math.isfinite(value) for value in record.values()), record
@@ -98,7 +97,7 @@ def test_an_old_policy_that_is_not_the_new_one_stops_the_run(after_warm_up: Any,
 
 
 REFERENCE = {"method": "grpo", "updatesPerStep": 2, "kl": {"coefficient": "0.1"}}
-CRITIC = {"method": "ppo", "updatesPerStep": 2, "credit": {"lambda": "0.95"}, "rowsPerPass": 4}
+CRITIC = {"method": "ppo", "updatesPerStep": 2, "advantage": {"lambda": "0.95"}, "rowsPerPass": 4}
 
 
 @pytest.mark.parametrize("stage", [REFERENCE, CRITIC], ids=["grpo with drift", "ppo"])
@@ -145,15 +144,15 @@ def test_a_frozen_reference_is_what_the_stage_began_with(after_warm_up: Any) -> 
     assert runtime.commits[-1][2]["referenceVersion"] is None
 
 
-@pytest.mark.parametrize("optimiser", ["keep", "reset"])
-def test_a_scheduled_reference_follows(optimiser: str, after_warm_up: Any) -> None:
-    reference = {"kind": "scheduled", "everySteps": 1, "optimiser": optimiser}
+@pytest.mark.parametrize("optimizer", ["keep", "reset"])
+def test_a_scheduled_reference_follows(optimizer: str, after_warm_up: Any) -> None:
+    reference = {"kind": "scheduled", "everySteps": 1, "optimizer": optimizer}
     straight = after_warm_up({"method": "rloo", "reference": reference})
     run(straight)
     assert same(part(straight, "reference/"), part(straight, "params/"))
     assert straight.commits[-1][2]["referenceVersion"] == WARM + 2
     assert [record["train/kl"] for record, _ in records(straight)] == pytest.approx([0, 0], abs=2e-6)
-    assert int(part(straight, "optimiser/count")[""]) == (2 if optimiser == "keep" else 0)
+    assert int(part(straight, "optimizer/count")[""]) == (2 if optimizer == "keep" else 0)
     again = after_warm_up({"method": "rloo", "reference": reference}, commits=straight.commits[:-1])
     run(again)
     assert same(part(again, ""), part(straight, ""))
@@ -190,10 +189,10 @@ def test_a_critic_starts_as_the_policy_and_learns(after_warm_up: Any) -> None:
     runtime = after_warm_up(CRITIC)
     start = part(runtime, "params/")
     run(runtime)
-    trunk, head = part(runtime, "credit/params/trunk/"), part(runtime, "credit/params/head")[""]
+    trunk, head = part(runtime, "critic/params/trunk/"), part(runtime, "advantage/params/head")[""]
     assert trunk.keys() == start.keys()
     assert np.abs(head).max() > 0
-    assert int(part(runtime, "credit/optimiser/count")[""]) == 4, "one update of each mini-batch"
+    assert int(part(runtime, "critic/optimizer/count")[""]) == 4, "one update of each mini-batch"
     assert max(np.abs(trunk[path] - start[path]).max() for path in start) < 0.05
     assert not same(trunk, start)
     assert all(record["train/value_loss"] > 0 for record, _ in records(runtime))
@@ -203,15 +202,15 @@ def test_a_critic_starts_as_the_policy_and_learns(after_warm_up: Any) -> None:
 def test_a_later_stage_keeps_its_critic_or_starts_one(critic: str, after_warm_up: Any) -> None:
     runtime = after_warm_up(CRITIC, {**CRITIC, "start": {"critic": critic}})
     run(runtime)
-    assert int(part(runtime, "credit/optimiser/count")[""]) == (8 if critic == "keep" else 4)
+    assert int(part(runtime, "critic/optimizer/count")[""]) == (8 if critic == "keep" else 4)
 
 
 def test_a_checkpoint_without_its_critic_is_refused(after_warm_up: Any) -> None:
     runtime = after_warm_up(CRITIC)
     run(runtime)
     step, arrays, *rest = runtime.commits[-2]
-    less = {path: leaf for path, leaf in arrays.items() if path != "credit/params/head"}
-    with pytest.raises(CheckpointUnreadable, match=r"array credit/params/head is absent in the checkpoint"):
+    less = {path: leaf for path, leaf in arrays.items() if path != "critic/params/head"}
+    with pytest.raises(CheckpointUnreadable, match=r"array critic/params/head is absent in the checkpoint"):
         run(after_warm_up(CRITIC, commits=[(step, less, *rest)]))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ratchet_trainer.objective_check import FORMS, INPUTS, NotGolden, differences
+from ratchet_trainer.tools.objective_check import FORMS, INPUTS, NotGolden, differences
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden" / "policy-loss").glob("case-*.npz"))
 

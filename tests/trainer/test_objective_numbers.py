@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ratchet_trainer.credit.critic import value_loss
-from ratchet_trainer.credit.group import group_advantages
-from ratchet_trainer.objective.aggregation import AGGREGATIONS, token_weights
-from ratchet_trainer.objective.drift import Kl, estimate
-from ratchet_trainer.objective.policy_gradient import PolicyGradient
-from ratchet_trainer.objective.surrogate import cispo, gspo, ppo
-from ratchet_trainer.slots import Micro
+from ratchet_trainer.algorithm.advantage.group import group_advantages
+from ratchet_trainer.algorithm.objective.aggregation import AGGREGATIONS, token_weights
+from ratchet_trainer.algorithm.objective.drift import Kl, estimate
+from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
+from ratchet_trainer.algorithm.objective.surrogate import cispo, gspo, ppo
+from ratchet_trainer.algorithm.slots import Micro
+from ratchet_trainer.learning.critic import value_loss
 
 LENGTHS = np.array([2, 4, 6, 8])  # one group, of which the first response was right
 SLOTS = 10
@@ -227,8 +227,8 @@ def test_drift_in_the_loss_and_drift_only_measured() -> None:
     measured, _, sums = token(objective(), [0, 0], 1, reference=reference)
     assert sums["kl"] == pytest.approx(2 * 0.018731, rel=1e-4)
     assert measured == pytest.approx(-1)
-    penalised, gradient, _ = token(objective(kl=Kl.of("k3", 0.5, None), penalised=True), [0, 0], 1, reference=reference)
-    assert penalised == pytest.approx(-1 + 0.5 * 0.018731, rel=1e-5)
+    penalized, gradient, _ = token(objective(kl=Kl.of("k3", 0.5, None), penalized=True), [0, 0], 1, reference=reference)
+    assert penalized == pytest.approx(-1 + 0.5 * 0.018731, rel=1e-5)
     np.testing.assert_allclose(gradient, [[0.5 * (-1 + 0.5 * 0.181269)] * 2], rtol=1e-5)
 
 

@@ -18,17 +18,18 @@ import sums
 
 from ratchet_api.job import Model, Parallelism, RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer import distributed, keys
-from ratchet_trainer.dtype_probe import DTYPES
+from ratchet_trainer.algorithm import keys
 from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.local import Folder, train
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.sharding import of_parameter
-from ratchet_trainer.prove import computed_in
-from ratchet_trainer.stage import Machine
+from ratchet_trainer.process import distributed
+from ratchet_trainer.step.dtype_probe import DTYPES
+from ratchet_trainer.step.stage import Programs
+from ratchet_trainer.tools.local import Folder, train
+from ratchet_trainer.tools.prove import computed_in
 
 SPREAD = Path(__file__).with_name("spread.py")
 
@@ -98,8 +99,8 @@ def test_a_mesh_that_does_not_fit_is_refused_with_a_way_out() -> None:
 def test_parameters_lie_by_the_end_of_their_path() -> None:
     mesh = jax.sharding.AbstractMesh((1, 4, 2), ("data", "fsdp", "tensor"))
     lies = lambda path, *shape: of_parameter(mesh, path, shape).spec  # noqa: E731
-    assert lies("optimiser/mu/blocks/0/attention/input", 64, 192) == jax.P("fsdp", "tensor")
-    assert lies("credit/params/trunk/blocks/1/mlp/output", 176, 64) == jax.P("tensor", "fsdp")
+    assert lies("optimizer/mu/blocks/0/attention/input", 64, 192) == jax.P("fsdp", "tensor")
+    assert lies("critic/params/trunk/blocks/1/mlp/output", 176, 64) == jax.P("tensor", "fsdp")
     assert lies("params/embedding", 259, 64) == jax.P(None, "fsdp")  # 2 does not divide 259
     assert lies("blocks/0/attention/input_adapter/q_proj/a", 64, 8) == jax.P("fsdp", None)
     assert lies("blocks/0/attention/input_adapter/q_proj/b", 8, 64) == jax.P(None, "fsdp")
@@ -108,7 +109,7 @@ def test_parameters_lie_by_the_end_of_their_path() -> None:
 
 def test_a_machine_takes_format_and_checkpointing_from_the_manifest() -> None:
     mesh = distributed.one_device()
-    how = Machine(Model(preset="tiny", activationCheckpointing=True), mesh, None, "bfloat16").policy.how
+    how = Programs(Model(preset="tiny", activationCheckpointing=True), mesh, None, "bfloat16").policy.how
     assert (how.dtype, how.recompute, how.mesh) == ("bfloat16", True, None)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from sums import WARM
 
+from ratchet_trainer.errors import Drain
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
-from ratchet_trainer.updates import Pace
+from ratchet_trainer.step.updates import Pace
 
 UPDATES = 4
 STAGES = {

@@ -12,9 +12,10 @@ from sums import WARM, job
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer import inspect_run, ledger
-from ratchet_trainer.local import Folder, Gang, train
-from ratchet_trainer.prove import HASHES
+from ratchet_trainer.process import ledger
+from ratchet_trainer.tools import inspect_run
+from ratchet_trainer.tools.local import Folder, Gang, train
+from ratchet_trainer.tools.prove import HASHES
 
 TOLD_TO_GO = (sys.executable, str(Path(__file__).with_name("told_to_go.py")))
 STAGES = [

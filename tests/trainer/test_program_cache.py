@@ -12,8 +12,8 @@ import pytest
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer.local import Folder, train
-from ratchet_trainer.program_cache import LEFT_OVER_SECONDS, ProgramCache
+from ratchet_trainer.checkpoints.program_cache import LEFT_OVER_SECONDS, ProgramCache
+from ratchet_trainer.tools.local import Folder, train
 
 SMALL_RUN = (sys.executable, str(Path(__file__).with_name("small_run.py")))
 

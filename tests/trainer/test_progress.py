@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratchet_trainer import metrics, progress
-from ratchet_trainer.progress import Progress, serve
+from ratchet_trainer.process import metrics, progress
+from ratchet_trainer.process.progress import Progress, serve
 
 IDENTITY = SimpleNamespace(uid="uid-1", attempt=3, jobset_uid="jobset-1-with-a-long-uid")
 STAGE = {"name": "reason", "index": 1, "startStep": 20}

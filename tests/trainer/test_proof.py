@@ -16,8 +16,8 @@ import yaml
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
-from ratchet_trainer.local import Folder, FolderInUse, train, verdict
-from ratchet_trainer.prove import MOMENTS, prove, schedule
+from ratchet_trainer.tools.local import Folder, FolderInUse, train, verdict
+from ratchet_trainer.tools.prove import MOMENTS, prove, schedule
 
 SMALL_RUN = (sys.executable, str(Path(__file__).with_name("small_run.py")))
 
@@ -130,7 +130,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
 def test_a_killed_command_leaves_no_process_behind(tmp_path: Path) -> None:
     driver = (
         "import sys; from pathlib import Path; import yaml; from ratchet_api.job import RLTrainingJob;"
-        "from ratchet_trainer.local import Folder, train;"
+        "from ratchet_trainer.tools.local import Folder, train;"
         "job = RLTrainingJob.model_validate(yaml.safe_load(sys.argv[1]));"
         "train(Folder(Path(sys.argv[2]), 'small', job), 2, command=sys.argv[3:],"
         " listener=lambda d: d['step'] >= 2 and print('going', flush=True))"

@@ -17,20 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from squares import SMALL, Squares
 
-from ratchet_trainer import distributed
+from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.types import Draw, Request, Rollout
 from ratchet_trainer.data.tokenizer import BYTES
-from ratchet_trainer.evaluate import Alone
-from ratchet_trainer.exact import ExactSampler, VirtualShards
-from ratchet_trainer.keys import Purpose
+from ratchet_trainer.errors import Drain
+from ratchet_trainer.learning.exact import ExactSampler, VirtualShards
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.sharding import place, replicated
-from ratchet_trainer.rollout import requests as requests_module
-from ratchet_trainer.rollout.journal import RolloutJournal
-from ratchet_trainer.rollout.requests import Engine, Shape
+from ratchet_trainer.process import distributed
+from ratchet_trainer.rollout import engine as requests_module
+from ratchet_trainer.rollout.batch_slots import FREE, BatchSlots
+from ratchet_trainer.rollout.engine import Engine, Shape
+from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
-from ratchet_trainer.rollout.seats import FREE, Seats
-from ratchet_trainer.rollout.types import Draw, Request, Rollout
-from ratchet_trainer.runtime import Drain
+from ratchet_trainer.tools.evaluate import Alone
 
 LONGEST = 3 * CHUNK - 3
 MANY_ENDS = tuple(range(0, 250, 30))
@@ -118,15 +118,15 @@ def test_a_prompt_s_room_follows_from_it_alone(refilled: Counting, params: Any) 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.data(), st.integers(0, 12), st.integers(1, 5), st.booleans())
 def test_everybody_is_seated_once_and_in_order(data: Any, prompts: int, slots: int, refills: bool) -> None:
-    seats, seen = Seats(prompts, slots, refills), []
-    while len(seats.taken):
-        new = seats.occupant[seats.fresh].tolist()
+    batch_slots, seen = BatchSlots(prompts, slots, refills), []
+    while len(batch_slots.taken):
+        new = batch_slots.occupant[batch_slots.fresh].tolist()
         assert new == list(range(len(seen), len(seen) + len(new))), "the next ones, the lowest slot first"
-        assert refills or not new or len(new) == len(seats.taken), "side by side from the beginning"
+        assert refills or not new or len(new) == len(batch_slots.taken), "side by side from the beginning"
         seen += new
         waiting = prompts - len(seen)
-        assert not (refills and waiting and FREE in seats.occupant), "no slot stands idle while somebody waits"
-        seats.turn(data.draw(st.sets(st.sampled_from(seats.taken.tolist()), min_size=1).map(sorted)))
+        assert not (refills and waiting and FREE in batch_slots.occupant), "no slot stands idle while somebody waits"
+        batch_slots.turn(data.draw(st.sets(st.sampled_from(batch_slots.taken.tolist()), min_size=1).map(sorted)))
     assert seen == list(range(prompts))
 
 
@@ -234,11 +234,11 @@ ON_DEVICES = """
 import hashlib, json, jax, numpy as np
 from test_refill import MANY_ENDS, REQUESTS, engine, said
 from squares import SMALL
-from ratchet_trainer import keys
-from ratchet_trainer.exact import ExactSampler, VirtualShards
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.learning.exact import ExactSampler, VirtualShards
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.sharding import place, replicated
-from ratchet_trainer.rollout.requests import Shape
+from ratchet_trainer.rollout.engine import Shape
 from ratchet_trainer.rollout.sampler import Sampler
 
 found = []

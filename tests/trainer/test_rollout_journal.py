@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ratchet_trainer.rollout import journal
-from ratchet_trainer.rollout.journal import Kept, RolloutJournal
+from ratchet_trainer.errors import Drain
+from ratchet_trainer.rollout import rollout_journal
+from ratchet_trainer.rollout.rollout_journal import Kept, RolloutJournal
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
 
 CHUNKS = 3
 STEPS = 3
@@ -131,7 +131,7 @@ def test_a_call_that_another_process_lacks_is_used_by_none(tmp_path) -> None:
 
 
 def test_state_that_is_too_large_for_the_notice_is_not_kept(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(journal, "LIMIT", 100)
+    monkeypatch.setattr(rollout_journal, "LIMIT", 100)
     books = RolloutJournal(tmp_path, 0, 1, lambda mine: [mine])
     books.bind("here")
     unfinished = Kept(np.zeros((3, 1, 1, 1), np.float32), ((np.zeros(64, np.float32),),))
@@ -139,8 +139,8 @@ def test_state_that_is_too_large_for_the_notice_is_not_kept(tmp_path, monkeypatc
     books.keep("finished", Kept(np.zeros((3, 8, 8, 8), np.float32)))
     assert books.find("unfinished") is None
     assert books.find("finished") is not None
-    monkeypatch.setattr(journal, "LIMIT", 1000)
-    monkeypatch.setattr(journal, "LIMIT_WHILE_DECODING", 100)
+    monkeypatch.setattr(rollout_journal, "LIMIT", 1000)
+    monkeypatch.setattr(rollout_journal, "LIMIT_WHILE_DECODING", 100)
     books.keep("unfinished", unfinished)
     assert books.find("unfinished") is None
     books.keep("unfinished", unfinished, leaving=True)
@@ -225,7 +225,7 @@ def until_written(journal: RolloutJournal) -> None:
     """Waits for the thread that writes: what is tested is what it leaves, not how quick it is."""
     deadline = time.monotonic() + 30
     made = lambda calls: {name: (kept.made.shape, kept.state is None) for name, kept in calls.items()}  # noqa: E731
-    while made(journal._load(journal._local, journal._context)) != made(journal._calls):
+    while made(rollout_journal._load(rollout_journal._local, rollout_journal._context)) != made(rollout_journal._calls):
         assert time.monotonic() < deadline, "nothing is written"
         time.sleep(0.001)
 

@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import json, jax, jax.numpy as jnp, numpy as np
 from ratchet_trainer.model.sharding import by_rows, place
-from ratchet_trainer.row_passes import row_gradient, row_values
+from ratchet_trainer.learning.row_passes import row_gradient, row_values
 
 mesh = jax.make_mesh((jax.device_count(), 1, 1), ("data", "fsdp", "tensor"),
                      axis_types=(jax.sharding.AxisType.Auto,) * 3)

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ratchet_trainer.errors import ConfigurationInvalid, NonFinite, StageFailed
+from ratchet_trainer.errors import ConfigurationInvalid, Drain, NonFinite, StageFailed
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
 
 SUMS = {"task": "basic_arithmetic", "config": {"max_terms": 2, "max_digits": 1, "operators": ["+"]}}
 LENGTHS = {"maxPromptTokens": 26, "maxResponseTokens": 4}
 
 
 def job(**changes: Any) -> dict[str, Any]:
-    """Three stages of 3 steps: sft, rl with two updates a step, rl that keeps the optimiser."""
+    """Three stages of 3 steps: sft, rl with two updates a step, rl that keeps the optimizer."""
     config = SUMS["config"] | {"allow_parentheses": False}
-    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 4, **LENGTHS, "optimiser": {"learningRate": "0.002"}}
+    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 4, **LENGTHS, "optimizer": {"learningRate": "0.002"}}
     return {
         "model": {"preset": "tiny"},
         "seed": 7,
@@ -27,7 +26,7 @@ def job(**changes: Any) -> dict[str, Any]:
         "stages": [
             {"name": "a", "sft": {"dataset": "sums", "batchSize": 16, **LENGTHS}, "advance": {"steps": 30}},
             {"name": "b", "rl": {**rl, "updatesPerStep": 2}, "advance": {"steps": 3}},
-            {"name": "c", "rl": rl, "advance": {"steps": 3}, "start": {"optimiser": "keep"}},
+            {"name": "c", "rl": rl, "advance": {"steps": 3}, "start": {"optimizer": "keep"}},
         ],
         "checkpoint": {"directory": "/checkpoints/x", "everySteps": 2},
         "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
@@ -110,7 +109,7 @@ def test_a_begun_stage_that_changed_is_refused(straight, memory_runtime) -> None
 
 
 def test_a_group_that_teaches_nothing_moves_no_weight(memory_runtime) -> None:
-    """Untrained weights answer nothing right: no optimiser call, yet the steps count."""
+    """Untrained weights answer nothing right: no optimizer call, yet the steps count."""
     spec = job()
     spec["stages"] = [spec["stages"][1] | {"advance": {"steps": 2}}]
     runtime = memory_runtime(spec)
@@ -119,7 +118,7 @@ def test_a_group_that_teaches_nothing_moves_no_weight(memory_runtime) -> None:
     assert skipped(runtime) == 4
     _, arrays, control = last(runtime)
     assert (control["step"], control["updates"]) == (2, 0)
-    assert all((arrays[path] == 0).all() for path in arrays if path.startswith("optimiser/"))
+    assert all((arrays[path] == 0).all() for path in arrays if path.startswith("optimizer/"))
 
 
 def test_a_limit_that_must_not_be_reached_fails_the_stage(memory_runtime) -> None:
@@ -132,7 +131,7 @@ def test_a_limit_that_must_not_be_reached_fails_the_stage(memory_runtime) -> Non
 
 def test_a_loss_that_explodes_is_named(tmp_path, memory_runtime) -> None:
     spec = job()
-    spec["stages"][0]["sft"]["optimiser"] = {"learningRate": "1e30", "clipNorm": "1e30"}
+    spec["stages"][0]["sft"]["optimizer"] = {"learningRate": "1e30", "clipNorm": "1e30"}
     spec["checkpoint"]["directory"] = str(tmp_path)
     runtime = memory_runtime(spec)
     with pytest.raises(NonFinite, match="Lower the learning rate") as caught:
@@ -152,7 +151,7 @@ def test_an_update_that_is_no_number_is_left_out_where_the_stage_says_so(memory_
     """The rate is such that the first update spoils the weights for good: from then on all are left out."""
     spec = job()
     stage = next(stage for stage in spec["stages"] if kind in stage)
-    stage[kind] |= {"optimiser": {"learningRate": "1e30", "clipNorm": "1e30"}, "onNonFinite": "SkipUpdate"}
+    stage[kind] |= {"optimizer": {"learningRate": "1e30", "clipNorm": "1e30"}, "onNonFinite": "SkipUpdate"}
     spec["stages"] = [stage]
     runtime = memory_runtime(spec)
     run(runtime)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from squares import Squares
 
-from ratchet_trainer import keys
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.types import Draw, Request, Rollout
 from ratchet_trainer.data.tokenizer import BYTES
-from ratchet_trainer.evaluate import Alone
-from ratchet_trainer.keys import Purpose
-from ratchet_trainer.rollout.requests import Engine, Shape
+from ratchet_trainer.rollout.engine import Engine, Shape
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler, chunk_of
-from ratchet_trainer.rollout.types import Draw, Request, Rollout
+from ratchet_trainer.tools.evaluate import Alone
 
 
 def engine(sampler: Sampler, seed: int = 3, prompts: int = 4, response: int = CHUNK + 4) -> Engine:

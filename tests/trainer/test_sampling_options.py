@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from squares import SMALL, Squares
 
 from ratchet_api.sampling import Sampling
-from ratchet_trainer import keys
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.types import Draw, Request, Rollout
 from ratchet_trainer.data.tokenizer import BYTES
-from ratchet_trainer.evaluate import Alone
-from ratchet_trainer.keys import Purpose
+from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.rollout.endings import Endings, Stops
-from ratchet_trainer.rollout.requests import Engine, Shape
+from ratchet_trainer.rollout.engine import Engine, Shape
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
 from ratchet_trainer.rollout.truncation import Truncation, staying
-from ratchet_trainer.rollout.types import Draw, Request, Rollout
 from ratchet_trainer.run import run
-from ratchet_trainer.runtime import Drain
+from ratchet_trainer.tools.evaluate import Alone
 
 LONGEST = 2 * CHUNK + 4
 (END,) = BYTES.ends

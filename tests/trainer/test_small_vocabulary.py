@@ -5,13 +5,15 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ratchet_api.stages import Optimiser, Rl
-from ratchet_trainer import distributed, keys, optimiser
-from ratchet_trainer.keys import Purpose
-from ratchet_trainer.learner import Layout, Learner, Row
-from ratchet_trainer.methods import resolve
+from ratchet_api.stages import Optimizer, Rl
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.methods import resolve
+from ratchet_trainer.learning import optimizer
+from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
 
 TINY = Architecture(vocabulary=11, width=16, heads=2, hidden=16, layers=(Layer(),), tied=False)
@@ -44,7 +46,7 @@ def test_dummies_and_what_follows_an_end_have_numbers() -> None:
     assert np.isfinite(judged).all()
     real = np.arange(SLOTS) < np.array([len(row.response) for row in rows])[:, None]
     advantages = np.where(real, np.linspace(-1, 1, 7)[:, None], 0.0)
-    numbers = optimiser.numbers(Optimiser(), 0)
+    numbers = optimizer.numbers(Optimizer(), 0)
     before = jax.device_get(params)
     objective = resolve(RL).objective
     params, _, found = learner.update(params, state, layout, rows, advantages, judged, 1.0, objective, numbers, judged)

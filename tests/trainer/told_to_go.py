@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 
-from ratchet_trainer import app, preemption
+from ratchet_trainer import app
+from ratchet_trainer.process import shutdown
 
 STEP, DONE = map(int, os.environ.get("TOLD_TO_GO", "0:0").split(":"))
 
@@ -34,5 +35,5 @@ def run(runtime) -> None:
 
 
 if __name__ == "__main__":
-    preemption.Watchdog.seconds_to_finish = lambda self: 0.0
+    shutdown.Watchdog.seconds_to_finish = lambda self: 0.0
     sys.exit(app.main(run))

@@ -17,11 +17,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ratchet_api.exact_environment import swift_environment
+from ratchet_api.exact_environment import performance_environment
 from ratchet_api.protocol import PORT, Exit
-from ratchet_trainer.environment import ENV_PARENT, Environment, exact_environment_of, read_environment, read_job_file
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
-from ratchet_trainer.preemption import Watchdog
+from ratchet_trainer.process.environment import (
+    ENV_PARENT,
+    Environment,
+    exact_environment_of,
+    read_environment,
+    read_job_file,
+)
+from ratchet_trainer.process.shutdown import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +59,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
 def _train(
     environment: Environment, job: dict[str, Any], watchdog: Watchdog, run: Callable[[Any], None] | None
 ) -> None:
-    from ratchet_trainer.peers import Peers
+    from ratchet_trainer.process.agreement import Peers
 
     if environment.uid != job["jobUID"]:
         raise ConfigurationInvalid(f"{environment.job_file} is of job {job['jobUID']}, the pod of {environment.uid}")
@@ -66,8 +72,8 @@ def _train(
     meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)
     meeting.start()  # while JAX is imported: the other processes may still be on their way
 
-    from ratchet_trainer import distributed, metrics
-    from ratchet_trainer.progress import Progress, serve
+    from ratchet_trainer.process import distributed, metrics
+    from ratchet_trainer.process.progress import Progress, serve
 
     progress = Progress(environment)
     if environment.leader:
@@ -84,7 +90,7 @@ def _train(
     with _took("start of jax"):
         distributed.start(environment, environment.compilation_cache or directory / "cache")
 
-    from ratchet_trainer.runtime import Runtime
+    from ratchet_trainer.process.runtime import Runtime
 
     runtime = Runtime(environment, job, peers, watchdog, progress)
     if run is None:
@@ -97,7 +103,7 @@ def _train(
 
 
 def _meet(environment: Environment, found: list[Any]) -> None:
-    from ratchet_trainer.peers import Peers
+    from ratchet_trainer.process.agreement import Peers
 
     try:
         found.append(Peers(environment))
@@ -107,7 +113,7 @@ def _meet(environment: Environment, found: list[Any]) -> None:
 
 def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
     """The exit code and the termination message of an exception. Does not return."""
-    from ratchet_trainer.runtime import Drain
+    from ratchet_trainer.errors import Drain
 
     owner = getattr(error, "owner", None)
     if isinstance(error, Drain):
@@ -165,7 +171,7 @@ def _reexecute_if_needed(job: dict[str, Any]) -> None:
             f"the environment cannot be made exact: {', '.join(wrong)} change again at every start"
         )
     if not again:  # what is for speed alone and taken away every time is done without
-        wrong |= swift_environment(os.environ)
+        wrong |= performance_environment(os.environ)
     if not wrong:
         return
     log.info("starting again with %s", " ".join(f"{k}={v}" for k, v in wrong.items()))

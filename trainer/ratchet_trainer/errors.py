@@ -71,3 +71,11 @@ class PeerLost(TrainerError):
     """Another process of the gang or the coordinator is gone."""
 
     exit = Exit.PEER_LOST
+
+
+class Drain(Exception):
+    """Every process leaves at this safe point, or no word came at a boundary."""
+
+    def __init__(self, text: str = "told to go", boundary: dict[str, Any] | None = None):
+        super().__init__(text)
+        self.boundary = boundary

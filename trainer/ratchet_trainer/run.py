@@ -1,4 +1,4 @@
-"""The training loop: select prompts, generate, verify, expand, reward, credit, update, observe, record, advance.
+"""The training loop: select prompts, generate, verify, expand, reward, advantage, update, observe, record, advance.
 
 Reads as the algorithm does. It decides the order of things and nothing else: which prompts, what they are worth and how
 the policy moves is said by the six slots of a method (`slots`, `methods`); what survives a preemption, by `state` and
@@ -19,25 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ratchet_trainer import advance, host_memory, nonfinite, optimiser, sft
-from ratchet_trainer.commits import Commits
-from ratchet_trainer.dtype_probe import faster
-from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.judging import judge
+from ratchet_trainer.algorithm.slots import Context
+from ratchet_trainer.algorithm.types import Draw, Group, Request, Rollout
+from ratchet_trainer.errors import ConfigurationInvalid, Drain
+from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
-from ratchet_trainer.pending import Pending, taken_up, written
-from ratchet_trainer.rollout.journal import context_of
-from ratchet_trainer.rollout.types import Draw, Group, Request, Rollout
-from ratchet_trainer.runtime import Drain
-from ratchet_trainer.slots import Context
-from ratchet_trainer.stage import Machine, Stage, architecture_of, machine, open_stage
-from ratchet_trainer.state import StageState, State, chain, metric_line
-from ratchet_trainer.step_metrics import rl_metrics, update_timing
-from ratchet_trainer.updates import Pace, learn
+from ratchet_trainer.rollout.rollout_journal import context_of
+from ratchet_trainer.step import advance, nonfinite, sft
+from ratchet_trainer.step.commits import Commits
+from ratchet_trainer.step.dtype_probe import faster
+from ratchet_trainer.step.old_logprobs import judge
+from ratchet_trainer.step.pending import Pending, taken_up, written
+from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
+from ratchet_trainer.step.state import StageState, State, chain, metric_line
+from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
+from ratchet_trainer.step.updates import Pace, learn
 
 if TYPE_CHECKING:
-    from ratchet_trainer.runtime import Runtime
+    from ratchet_trainer.process.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Run:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.machine: Machine
+        self.programs: Programs
         self.leaving: Drain | None = None  # told to go after the first update of a step: finish it, then leave
         self.pace = Pace()
         self.stage: Stage
@@ -66,7 +66,7 @@ class Run:
 
     def to_the_end(self) -> None:
         self.state = self.begin()
-        host_memory.give_back()
+        host_memory.trim()
         self.commits = Commits(self.runtime, self.state.position)
         try:
             while True:
@@ -115,10 +115,10 @@ class Run:
         metrics = rl_metrics(groups, updates, pending.values, state.reference is not None)
         judgement = method.reference.after(metrics, ctx)
         if judgement != "keep":
-            reference = self.machine.learner.copied(trained(state.params))
+            reference = self.programs.learner.copied(trained(state.params))
             state = replace(state, reference=reference, reference_version=ctx.step)
-        if judgement == "reset+optimiser":
-            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        if judgement == "reset+optimizer":
+            state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
         state = replace(
             state,
             step=ctx.step,
@@ -157,13 +157,13 @@ class Run:
 
         expansion, groups = ask(method.expansion.run(state.expansion, grouped(requests, rollouts), more, ctx))
 
-        # Reward, then credit: on the rewards, and on what the models say of the rollouts.
+        # Reward, then advantage: on the rewards, and on what the models say of the rollouts.
         groups = [method.rewards.score(group, ctx) for group in groups]
         self.runtime.enter("update")
         parts, judged = judge(self.stage, state, [r for g in groups for r in g.rollouts])
-        batch = ask(method.credit.assign(groups, judged, ctx))
-        groups = [method.credit.fate(group) for group in groups]
-        values = None if state.credit is None else ()
+        batch = ask(method.advantage.assign(groups, judged, ctx))
+        groups = [method.advantage.fate(group) for group in groups]
+        values = None if state.critic is None else ()
         return Pending(groups, selection, expansion, len(drawn), batch, parts, values=values)
 
     def update(self, state: State, pending: Pending) -> tuple[State, Pending]:
@@ -198,20 +198,26 @@ class Run:
         stage, settings = self.stage, self.stage.settings
         self.runtime.safe_point()
         position, rows = sft.batch(
-            self.runtime, stage.source, self.machine.tokenizer, stage.facts, stage.seed, state.selection, stage.spec.sft
+            self.runtime,
+            stage.source,
+            self.programs.tokenizer,
+            stage.facts,
+            stage.seed,
+            state.selection,
+            stage.spec.sft,
         )
         self.runtime.enter("update")
         tokens = sum(len(row.response) for row in rows)
-        params, moments, found = self.machine.learner.update(
+        params, moments, found = self.programs.learner.update(
             state.params,
-            state.optimiser,
+            state.optimizer,
             stage.layout,
             rows,
             np.zeros((len(rows), settings.max_response_tokens)),
             None,
             1.0,
             sft.CrossEntropy(),
-            optimiser.numbers(settings.optimiser, state.updates - state.stage.updates_at_start),
+            optimizer.numbers(settings.optimizer, state.updates - state.stage.updates_at_start),
         )
         timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
@@ -222,7 +228,7 @@ class Run:
             step=state.step + 1,
             updates=state.updates + 1 - timing["skippedUpdates"],
             params=params,
-            optimiser=moments,
+            optimizer=moments,
             selection=position,
         )
         return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
@@ -251,15 +257,15 @@ class Run:
         """The newest committed state, or the one that follows from the seed alone."""
         runtime = self.runtime
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
-        self.machine = self.built()
+        self.programs = self.built()
         if saved is None:
             self.open(0)
             runtime.enter("compile")
-            params, moments = self.machine.start(runtime.job.spec.seed)
+            params, moments = self.programs.start(runtime.job.spec.seed)
             return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments, {}))
         stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
-        state = State.restored(saved.arrays, saved.control, self.machine.arrays_of(stage))
-        state = replace(state, params=self.machine.whole(state.params, runtime.job.spec.seed))
+        state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
+        state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
             self.open(state.stage.index)
             if self.stage.hash != state.stage.spec_hash:
@@ -267,7 +273,7 @@ class Run:
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
                     f"middle of; a stage that has begun cannot change. Restore it, or create another job"
                 )
-        now = self.stage.inputs if state.stage.done is None else self.machine.inputs  # data may change between stages
+        now = self.stage.inputs if state.stage.done is None else self.programs.inputs  # data may change between stages
         changed = sorted(k for k, v in state.stage.inputs.items() if k in now and now[k] != v)
         if changed:
             raise ConfigurationInvalid(
@@ -276,21 +282,21 @@ class Run:
             )
         return state
 
-    def built(self) -> Machine:
-        """The machine, in the number format that the checkpoint, the manifest or a measurement says."""
+    def built(self) -> Programs:
+        """The programs, in the number format that the checkpoint, the manifest or a measurement says."""
         runtime, spec = self.runtime, self.runtime.job.spec
         if runtime.dtype is None:
             runtime.enter("compile")
             dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
             runtime.compute_in(runtime.broadcast(dtype))
-        return machine(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
+        return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
 
     def enter_stage(self, index: int) -> State:
-        """The state at the start of stage `index`: the weights as they are, the optimiser as the stage says."""
+        """The state at the start of stage `index`: the weights as they are, the optimizer as the stage says."""
         self.open(index)
         state = self.state
-        if self.stage.spec.start.optimiser == "reset":
-            state = replace(state, optimiser=self.machine.learner.fresh_optimiser(state.params))
+        if self.stage.spec.start.optimizer == "reset":
+            state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
         return self.at_start_of(self.stage, state)
 
     def at_start_of(self, stage: Stage, state: State) -> State:
@@ -305,23 +311,23 @@ class Run:
 
     def with_companions(self, stage: Stage, state: State) -> State:
         """The state with the models beside the policy that the stage's method has: a reference, a critic."""
-        credit = reference = None
+        critic = reference = None
         if stage.spec.rl is not None:
-            if stage.method.credit.critic is not None:
-                keep = state.credit is not None and stage.spec.start.critic == "keep"
-                credit = state.credit if keep else self.machine.critic.init(state.params)
+            if stage.method.advantage.critic is not None:
+                keep = state.critic is not None and stage.spec.start.critic == "keep"
+                critic = state.critic if keep else self.programs.critic.init(state.params)
             if (kept := stage.method.reference.init(trained(state.params))) is not None:
-                reference = self.machine.learner.copied(kept)
+                reference = self.programs.learner.copied(kept)
         version = None if reference is None else state.step
-        return replace(state, credit=credit, reference=reference, reference_version=version)
+        return replace(state, critic=critic, reference=reference, reference_version=version)
 
     def open(self, index: int) -> None:
         """Makes stage `index` ready: reads its data, compiles its programs."""
         self.runtime.enter("compile")
-        self.stage = open_stage(self.runtime, self.machine, self.runtime.job.spec, index)
+        self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
         self.pace = Pace()
         self.stage.prepare()
-        host_memory.give_back()
+        host_memory.trim()
 
 
 _NOWHERE = StageState(-1, "", "", 0, 0)

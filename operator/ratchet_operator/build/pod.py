@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ratchet_api import protocol
-from ratchet_api.exact_environment import exact_environment, swift_environment
+from ratchet_api.exact_environment import exact_environment, performance_environment
 from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
@@ -111,7 +111,7 @@ def environment(
         **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
         **exact_environment(spec.pod_template.resources.requests.cpu, spec.reproducibility.exact_shards),
     }
-    fixed |= swift_environment({variable.name for variable in spec.pod_template.env})
+    fixed |= performance_environment({variable.name for variable in spec.pod_template.env})
     from_pod = {
         protocol.ENV_JOBSET_UID: f"metadata.labels['{protocol.LABEL_JOBSET_UID}']",
         protocol.ENV_SLICE: "metadata.labels['jobset.sigs.k8s.io/job-index']",

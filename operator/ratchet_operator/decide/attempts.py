@@ -1,6 +1,6 @@
-"""The life of an attempt: authorised, created, adopted, running, ended, settled.
+"""The life of an attempt: authorized, created, adopted, running, ended, settled.
 
-An attempt is (number, uid of its JobSet). Status is written before each act that it authorises, and every function
+An attempt is (number, uid of its JobSet). Status is written before each act that it authorizes, and every function
 here looks at what is there before it asks for something, so a pass may stop anywhere. Why an attempt ended is
 `verdict`'s, what that costs `budget`'s, how the gang is ended `gang`'s, what may still write `fencing`'s.
 """
@@ -61,7 +61,7 @@ def remember(draft: Draft, spec: Spec) -> None:
     )
 
 
-def authorise(draft: Draft, spec: Spec) -> None:
+def authorize(draft: Draft, spec: Spec) -> None:
     """Writes the next attempt into status. Its objects are created once nothing older can write."""
     number = 1 + max(highest(draft.world, own=False), draft.attempt.number if draft.attempt is not None else 0)
     rung = placement.choose(draft, spec)
@@ -75,7 +75,7 @@ def authorise(draft: Draft, spec: Spec) -> None:
 
 
 def adopt(draft: Draft) -> None:
-    """Takes up the JobSet of an authorised attempt if it is there; an attempt of which only pods are left has ended."""
+    """Takes up the JobSet of an authorized attempt if it is there; an attempt of which only pods are left has ended."""
     world, attempt = draft.world, draft.attempt
     assert attempt is not None
     found = world.own_jobset(attempt.number)
@@ -90,7 +90,7 @@ def adopt(draft: Draft) -> None:
 
 
 def start(draft: Draft, spec: Spec) -> None:
-    """Creates what was authorised, as soon as nothing older can write."""
+    """Creates what was authorized, as soon as nothing older can write."""
     world, attempt = draft.world, draft.attempt
     assert attempt is not None
     waiting = fencing.blockers(world, attempt.number)

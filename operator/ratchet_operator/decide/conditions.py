@@ -23,7 +23,7 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "Placed": {
         "AllPodsScheduled": "every pod of the attempt has a node",
-        "NotStarted": "no attempt has been authorised yet",
+        "NotStarted": "no attempt has been authorized yet",
         "Creating": "the attempt's objects are being created",
         "WaitingForCapacity": "some pods have no node yet",
         "WaitingForOldPods": "pods of an earlier attempt may still write",

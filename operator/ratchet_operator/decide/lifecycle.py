@@ -2,7 +2,7 @@
 
 A function of the snapshot alone. It decides nothing by itself but the order of questions; each answer is in the file
 named for it. The present attempt is followed first (it may end here), then what remains of earlier ones is cleared
-away, then the next attempt is authorised and created if nothing speaks against it; several of these may happen in one
+away, then the next attempt is authorized and created if nothing speaks against it; several of these may happen in one
 pass.
 """
 
@@ -93,7 +93,7 @@ def _reconsider(draft: Draft, spec: Spec) -> None:
 
 
 def _go_on(draft: Draft, spec: Spec, *, accepted: bool) -> None:
-    """Authorises the next attempt when the present one is settled, and creates what was authorised."""
+    """Authorizes the next attempt when the present one is settled, and creates what was authorized."""
     if _settled(draft) and not _may_follow(draft, spec):
         return
     if draft.attempt is not None and draft.attempt.job_set_uid is not None and not _settled(draft):
@@ -105,7 +105,7 @@ def _go_on(draft: Draft, spec: Spec, *, accepted: bool) -> None:
         draft.wait("NotAccepted", "correct the spec; see the condition Accepted")
         return
     if draft.attempt is None or _settled(draft):
-        attempts.authorise(draft, spec)
+        attempts.authorize(draft, spec)
     assert draft.attempt is not None
     if draft.attempt.ended_time is None and draft.attempt.job_set_uid is None:
         attempts.start(draft, spec)

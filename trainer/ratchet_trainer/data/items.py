@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratchet_api.datasets import Dataset
+from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.rollout.types import Prompt
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class JsonlItems:
         StorageUnavailable if reading it fails otherwise.
         """
         # Here, because data sets are opened without checkpoints too.
-        from ratchet_trainer.checkpoint import with_retries
+        from ratchet_trainer.checkpoints.checkpoint import with_retries
 
         self.name = name
         path = Path(spec.path)

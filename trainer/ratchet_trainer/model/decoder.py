@@ -191,7 +191,7 @@ class Decoder:
         return self.how.rows(x)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Unnormalised log-probabilities [..., vocabulary] of the next token, float32."""
+        """Unnormalized log-probabilities [..., vocabulary] of the next token, float32."""
         a, how, ends = self.architecture, self.how, self.ends
         rows = hidden.reshape(-1, a.width)
         matrix = (

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): a product x W becomes x W + scale (x A) B, and only A and B are trained.
 
 Decides how they are computed, which part of a policy's parameters is trained, and what they are worth as plain weights.
-The frozen rest is in no gradient, optimiser state or checkpoint: it is read from where the run began. B starts at zero,
+The frozen rest is in no gradient, optimizer state or checkpoint: it is read from where the run began. B starts at zero,
 so an untrained policy is its base bit for bit, and a reference that is the start is the base.
 """
 

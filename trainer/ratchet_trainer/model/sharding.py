@@ -1,7 +1,7 @@
 """Which device holds what: rows over the mesh axes `data` and `fsdp`, parameters over `fsdp` and `tensor`.
 
 Decides placement only; the mesh itself is made in `distributed`. Host arrays are equal on all processes, so each device
-takes its part without any communication. Optimiser state, a reference, a critic and adapters lie as the parameters
+takes its part without any communication. Optimizer state, a reference, a critic and adapters lie as the parameters
 whose paths theirs end with.
 """
 

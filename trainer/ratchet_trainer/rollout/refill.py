@@ -1,8 +1,8 @@
 """One call of the sampler in which prompts wait for a slot: whose responses have all ended gives it to the next one.
 
-A slot is a prompt's whole group: its samples share one cache of the prompt. Who sits where is decided in `seats`. All
-chunks are equally long and slots are taken between them only, so a response is made by the same programs at the same
-shapes whoever sat there before and beside. Noise is keyed by row and token, not by slot.
+A slot is a prompt's whole group: its samples share one cache of the prompt. Who sits where is decided in `batch_slots`.
+All chunks are equally long and slots are taken between them only, so a response is made by the same programs at the
+same shapes whoever sat there before and beside. Noise is keyed by row and token, not by slot.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from ratchet_trainer.model.policy import Params, Prompts
+from ratchet_trainer.rollout.batch_slots import FREE, BatchSlots
 from ratchet_trainer.rollout.endings import Endings
-from ratchet_trainer.rollout.journal import Kept
+from ratchet_trainer.rollout.rollout_journal import Kept
 from ratchet_trainer.rollout.sampler import CHUNK, Call, Sampled, Sampler, chunk_of, sampled
-from ratchet_trainer.rollout.seats import FREE, Seats
 from ratchet_trainer.rollout.truncation import Truncation
 
 
@@ -39,19 +39,19 @@ class Refilling(Call):
         samples: np.ndarray,
         slots: int,
         temperature: float,
-        seats: Seats,
+        batch_slots: BatchSlots,
         endings: Sequence[Endings],
         kept: Kept | None = None,
         cut: Truncation | None = None,
     ):
-        """As for `Sampler.begin`, for N prompts that take the seats; `endings`: of each prompt, [1, G]."""
+        """As for `Sampler.begin`, for N prompts that take the batch_slots; `endings`: of each prompt, [1, G]."""
         params = sampler.weights(params)
         self._sampler, self._params, self._temperature, self._cut = sampler, params, temperature, cut
         self._seed, self._prompts, self._words, self._samples = seed, prompts, row_words, samples.astype(np.uint32)
-        rows = len(seats.occupant) * len(samples)
+        rows = len(batch_slots.occupant) * len(samples)
         self._slots, self._count = slots, chunk_of(rows, slots, equal=True)
-        self._seats, self._endings = seats, endings
-        self._at = np.zeros(len(seats.occupant), np.int32)
+        self._seats, self._endings = batch_slots, endings
+        self._at = np.zeros(len(batch_slots.occupant), np.int32)
         self._made: list[np.ndarray] = []  # [3, slots, G, count], in time
         self._own: list[list[np.ndarray]] = [[] for _ in endings]  # [3, 1, G, count], of each prompt
         shapes = params, seed, *self._seated(), self._samples, whole_chunks(slots)
@@ -67,7 +67,7 @@ class Refilling(Call):
         return not len(self._seats.taken)
 
     def advance(self) -> None:
-        """Seats who comes next, and makes the next chunk."""
+        """BatchSlots who comes next, and makes the next chunk."""
         sampler, fresh = self._sampler, self._seats.fresh.copy()
         if fresh.any():
             own = self._seed, *self._seated(), self._samples

@@ -16,13 +16,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ratchet_trainer import keys
+from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
-from ratchet_trainer.rollout.journal import Kept
+from ratchet_trainer.rollout.rollout_journal import Kept
 from ratchet_trainer.rollout.truncation import Truncation
 
 CHUNK = 16

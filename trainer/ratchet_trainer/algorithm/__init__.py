@@ -1,0 +1,1 @@
+"""What an algorithm is: the six slots, their choices, and the table of methods."""

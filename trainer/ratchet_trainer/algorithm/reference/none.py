@@ -1,0 +1,15 @@
+"""Reference `none`: drift is not measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ratchet_trainer.algorithm.slots import Context
+
+
+class NoReference:
+    def init(self, params: Any) -> None:
+        return None
+
+    def after(self, metrics: dict[str, float], ctx: Context) -> str:
+        return "keep"

@@ -1,0 +1,1 @@
+"""What survives: the journal, steps on disk, digests, identity, compiled programs."""

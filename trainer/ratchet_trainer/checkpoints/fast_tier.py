@@ -1,0 +1,115 @@
+"""The fast tier: copies of the newest committed steps on this node's own disk, so that a restart there reads nearby.
+
+Decides what is copied, when, and when a copy may be used. A cache, never an authority: what exists is said by the
+journal of the durable directory. A copy has the name of the commit's folder and counts only if its digests.json is the
+one that was journalled and every digest holds; otherwise the durable folder is read.
+
+A copy is made after the commit, by a thread of its own: no step waits for it, and a step that comes while one is made
+gets none. Nothing is fsynced, a name appears once all is written. A disk that is full, slow or broken costs a warning;
+then this attempt makes no more copies. Processes of one node may share the folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from ratchet_trainer.checkpoints import step_folder
+from ratchet_trainer.checkpoints.journal import Commit
+from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.errors import TrainerError
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+"""Copies that stay; one more is there while it is made."""
+PATIENCE_SECONDS = 10.0
+"""How long a copy in the making is waited for at the end of the run."""
+
+
+class LocalTier:
+    """The copies of one node, as one process sees them."""
+
+    def __init__(self, folder: Path | None, process: int):
+        """`folder` is spec.checkpoint.localDirectory; None: there is no fast tier."""
+        self.folder = folder
+        self._steps = None if folder is None else folder / "steps"
+        self._suffix = f".{process}.tmp"
+        self._thread = ThreadPoolExecutor(1, "local")
+        self._flight: Future[None] | None = None
+
+    @property
+    def wants(self) -> bool:
+        """Whether a copy of the next step would be made."""
+        return self._steps is not None and (self._flight is None or self._flight.done())
+
+    def put(self, path: str, content: Content, proof: bytes) -> None:
+        """Copies a step that was committed under `path`, beside what comes next."""
+        if self.wants:
+            self._flight = self._thread.submit(self._write, Path(path).name, content, proof)
+
+    def find(self, commit: Commit) -> tuple[dict[str, Any], Content] | None:
+        """Proof and content of a commit, every digest recomputed; None if they are not here."""
+        if self._steps is None:
+            return None
+        folder = self._steps / Path(commit.path).name
+        try:
+            if not folder.is_dir():
+                return None
+            proof = step_folder.read_proof(folder, commit.step, commit.sha256)
+            content = None if proof is None else step_folder.read(folder, commit.step, proof)
+        except (OSError, ValueError, KeyError, TypeError, TrainerError) as error:
+            log.warning("%s cannot be read, the durable one is taken: %s", folder, error)
+            return None
+        if proof is None or content is None:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged for good, and in the way of a whole one
+            return None
+        log.info("step %d is read from %s", commit.step, folder)
+        return proof, content
+
+    def settle(self) -> None:
+        """Waits for the copy in the making, if it does not take too long."""
+        if self._flight is not None:
+            wait([self._flight], PATIENCE_SECONDS)
+
+    def clear(self) -> None:
+        """Removes everything: the job is done."""
+        if self.folder is not None:
+            self.settle()
+            for part in (self._steps, self.folder / "rollouts"):
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _write(self, name: str, content: Content, proof: bytes) -> None:
+        steps = self._steps
+        assert steps is not None
+        try:
+            steps.mkdir(parents=True, exist_ok=True)
+            for left_over in steps.glob(f".*{self._suffix}"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            if not (steps / name).exists():
+                temporary = steps / f".{name}{self._suffix}"
+                step_folder.write(temporary, content, proof, "local", durable=False)
+                self._show(temporary, steps / name)
+            self._prune(steps, name)
+        except Exception as error:  # TensorStore has errors of its own; whatever it is, training does not need this
+            log.warning("%s is not used any more in this attempt: %s", self.folder, str(error)[:500])
+            self._steps = None
+            shutil.rmtree(steps / f".{name}{self._suffix}", ignore_errors=True)  # it may have filled the disk
+
+    def _show(self, temporary: Path, folder: Path) -> None:
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            shutil.rmtree(temporary, ignore_errors=True)  # another process of this node was quicker
+
+    def _prune(self, steps: Path, newest: str) -> None:
+        # By age, not by number: steps that could not be used are done again under lower numbers.
+        others = [f for f in steps.iterdir() if not f.name.startswith(".") and f.name != newest]
+        for folder in sorted(others, key=lambda f: f.stat().st_mtime, reverse=True)[KEEP - 1 :]:
+            shutil.rmtree(folder, ignore_errors=True)

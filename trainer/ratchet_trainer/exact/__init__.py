@@ -1,8 +1,0 @@
-"""Mode Exact: the same bits on any number of devices."""
-
-from ratchet_trainer.exact.critic import ExactCritic
-from ratchet_trainer.exact.learner import ExactLearner
-from ratchet_trainer.exact.sampler import ExactSampler
-from ratchet_trainer.exact.virtual_shards import VirtualShards
-
-__all__ = ["ExactCritic", "ExactLearner", "ExactSampler", "VirtualShards"]

@@ -1,0 +1,1 @@
+"""What changes weights: compiled programs, optimizer, critic."""

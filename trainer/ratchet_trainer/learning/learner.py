@@ -1,0 +1,298 @@
+"""The learner: the compiled programs that change weights, and how a step's rows become their fixed shapes.
+
+Decides layout (which rows share a prompt's keys and values, what fills up a batch) and the order loss, gradient,
+update. What the loss is, the objective slot says; how a gradient is applied, `optimizer`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from math import gcd
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.slots import Micro, Objective
+from ratchet_trainer.data.tokenizer import FILLER
+from ratchet_trainer.learning import optimizer
+from ratchet_trainer.learning.row_passes import row_gradient, row_values
+from ratchet_trainer.model import lora
+from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, row_parts, shapes
+
+
+@dataclass(frozen=True)
+class Row:
+    """One response to learn from: its prompt's tokens, its own, and what the sampler said of them (None for sft)."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    behaviour: np.ndarray | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rows:
+    """A mini-batch at a fixed shape: P prompts with G responses int32[P, G, T] of `length` [P, G] tokens (0 =
+    dummy)."""
+
+    prompts: Prompts
+    responses: jax.Array
+    length: jax.Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How `rows` responses, of which `group` in a row share a prompt, lie on `parts` devices: [prompts, samples]. Each
+    device takes its own in `passes` equal parts."""
+
+    prompts: int
+    samples: int
+    prompt_slots: int
+    response_slots: int
+    passes: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        rows: int,
+        group: int,
+        parts: int,
+        prompt_slots: int,
+        response_slots: int,
+        rows_per_pass: int | None = None,
+    ) -> Layout:
+        """The layout whose passes hold at most `rows_per_pass` rows (None: one pass)."""
+        each = -(-rows // parts)  # dummies fill what cannot be shared evenly
+        width = min(each, rows_per_pass or each)
+        passes = -(-each // width)
+        samples = gcd(width, group) if rows % parts == 0 else 1
+        return cls(passes * width * parts // samples, samples, prompt_slots, response_slots, passes)
+
+    def fill(self, values: np.ndarray) -> np.ndarray:
+        """Values [R, ...] as [P, G, ...]; dummies get zeros."""
+        out = np.zeros((self.prompts * self.samples, *values.shape[1:]), values.dtype)
+        out[: len(values)] = values
+        return out.reshape(self.prompts, self.samples, *values.shape[1:])
+
+    def rows(self, rows: list[Row]) -> Rows:
+        tokens = np.full((self.prompts * self.samples, self.response_slots), FILLER, np.int32)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row.response)] = row.response
+        prompts = [row.prompt for row in rows[:: self.samples]]
+        return Rows(
+            lay_out_prompts(prompts, self.prompts, self.prompt_slots),
+            tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
+            self.fill(np.array([len(row.response) for row in rows], np.int32)),  # type: ignore[arg-type]
+        )
+
+    def per_token(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Values of each row's tokens as float32[P, G, T]; 0 elsewhere."""
+        out = np.zeros((len(rows), self.response_slots), np.float32)
+        for i, values in enumerate(rows):
+            out[i, : len(values)] = values
+        return self.fill(out)
+
+    def of_rows(self, values: np.ndarray, rows: list[Row]) -> np.ndarray:
+        """What programs say of the rows, [P, G, T], as float64[R, T]; 0 where no token is."""
+        lengths = np.array([len(row.response) for row in rows])
+        found = np.asarray(values, np.float64).reshape(-1, self.response_slots)[: len(rows)]
+        return np.where(np.arange(self.response_slots) < lengths[:, None], found, 0.0)
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A mini-batch at its fixed shape, on the host but for what global programs said of it (`Micro.old`,
+    `Micro.reference`), and what is asked of it."""
+
+    layout: Layout
+    rows: Rows
+    micro: Micro
+    temperature: np.float32
+    loss: Any  # the objective's, a function that shapes the program
+    settings: dict[str, np.float32]  # its numbers
+
+
+class Learner:
+    """Compiled programs of one policy on one mesh; new shapes compile on first use. Parameters and optimizer state that
+    are handed to an update are used up by it."""
+
+    def __init__(self, policy: Policy, mesh: Mesh):
+        self.policy, self.mesh = policy, mesh
+        start = of_parameters(mesh, jax.eval_shape(partial(_init, policy), keys.seed_words(0)))
+        part = lora.trained(start[0])
+        self._init = jax.jit(partial(_init, policy), out_shardings=start)
+        self._adapters = jax.jit(partial(_adapters, policy), out_shardings=part)
+        self._judge = jax.jit(partial(_judge, policy, mesh), static_argnames="passes", out_shardings=by_rows(mesh))
+        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=part)
+        self._whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+        self._update = jax.jit(
+            partial(_update, policy, mesh),
+            static_argnames=("loss", "passes"),
+            donate_argnums=(0, 1),
+            out_shardings=(*start, replicated(mesh)),
+        )
+
+    @property
+    def parts(self) -> int:
+        return row_parts(self.mesh)
+
+    def init(self, seed: np.ndarray) -> tuple[Params, Any]:
+        """Fresh parameters and optimizer state from a raw key."""
+        return self._init(seed)
+
+    def prepare(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        objective: Objective,
+        numbers: dict[str, float],
+        sampled: bool,
+        old: bool,
+        reference: bool,
+    ) -> None:
+        """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`:
+        rows say what the sampler said of them; `old`, `reference`: so do the step's first weights and the reference's,
+        and `log_probs` is needed too."""
+        floats = layout.per_token([])
+        others = {"old": old, "reference": reference, "behaviour": sampled}
+        micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})  # type: ignore[arg-type]
+        settings = _float32(objective.settings())
+        batch = LaidOut(layout, layout.rows([]), micro, np.float32(1), objective.loss, settings)
+        self.compile(params, state, batch, _float32(numbers), judges=old or reference)
+
+    def compile(
+        self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32], *, judges: bool
+    ) -> None:
+        """Compiles `apply`, and with `judges` `log_probs`, for batches of this shape."""
+        rows, micro = shapes((batch.rows, batch.micro), by_rows(self.mesh))
+        passes = batch.layout.passes
+        if judges:
+            self._judge.lower(params, rows, batch.temperature, passes=passes).compile()
+        self._update.lower(
+            params, state, rows, micro, batch.temperature, batch.settings, numbers, loss=batch.loss, passes=passes
+        ).compile()
+
+    def adapters(self, seed: np.ndarray) -> Params:
+        """Fresh adapters alone, from a raw key."""
+        return self._adapters(seed)
+
+    def fresh_optimizer(self, params: Params) -> Any:
+        shapes = jax.eval_shape(optimizer.init, lora.trained(self.policy.abstract))
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        return place(zeros, of_parameters(self.mesh, zeros))
+
+    def copied(self, params: Params) -> Params:
+        """The same weights in buffers of their own, which no update uses up."""
+        return self._copy(params)
+
+    def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
+        """Log-probabilities [P, G, T] of the rows under the given weights, left on the devices."""
+        laid_out = place(layout.rows(rows), by_rows(self.mesh))
+        return self._judge(params, laid_out, np.float32(temperature), passes=layout.passes)
+
+    def on_host(self, values: jax.Array, layout: Layout, rows: list[Row]) -> np.ndarray:
+        """Values [P, G, T] of the rows as float64[R, T] on every process. *Collective.*"""
+        return layout.of_rows(np.asarray(self._whole(values)), rows)
+
+    def update(
+        self,
+        params: Params,
+        state: Any,
+        layout: Layout,
+        rows: list[Row],
+        advantages: np.ndarray,
+        old: jax.Array | None,
+        temperature: float,
+        objective: Objective,
+        numbers: dict[str, float],
+        reference: jax.Array | None = None,
+    ) -> tuple[Params, Any, dict[str, float]]:
+        """One optimizer call on a mini-batch. advantages: float64[R, T]; old, reference: as `log_probs` gives them.
+
+        Returns new parameters, new optimizer state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| /
+        max(1, |old|), `sampler_gap` likewise against behaviour; summed over tokens, `mismatch` = |new - behaviour|,
+        `importance` = new / behaviour probability, and the objective's. Where loss or norm is no number, parameters
+        and state are the old ones.
+        """
+        lengths = np.array([len(row.response) for row in rows])
+        weight = layout.fill(objective.weights(lengths, layout.response_slots).astype(np.float32))
+        behaviour = None if rows[0].behaviour is None else layout.per_token([row.behaviour for row in rows])
+        micro = Micro(layout.fill(advantages.astype(np.float32)), weight, None, old, reference, behaviour)  # type: ignore[arg-type]
+        settings = _float32(objective.settings())
+        batch = LaidOut(layout, layout.rows(rows), micro, np.float32(temperature), objective.loss, settings)
+        return self.apply(params, state, batch, _float32(numbers))
+
+    def apply(
+        self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32]
+    ) -> tuple[Params, Any, dict[str, float]]:
+        """`update` of a batch that is laid out."""
+        rows, micro = place((batch.rows, batch.micro), by_rows(self.mesh))
+        params, state, metrics = self._update(
+            params, state, rows, micro, batch.temperature, batch.settings, numbers,
+            loss=batch.loss, passes=batch.layout.passes,
+        )  # fmt: skip
+        return params, state, on_host(metrics)
+
+
+def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """What an update reports, as numbers."""
+    return {k: float(v) for k, v in jax.device_get(metrics).items()}
+
+
+def _float32(numbers: dict[str, float]) -> dict[str, np.float32]:
+    return {k: np.float32(v) for k, v in numbers.items()}
+
+
+def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:
+    params = policy.init(seed)
+    return params, optimizer.init(lora.trained(params))
+
+
+def _adapters(policy: Policy, seed: jax.Array) -> Params:
+    return lora.trained(policy.init(seed))
+
+
+def log_probs_of(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
+    """Log-probability of every token of the rows, float32[P, G, T]."""
+    return policy.judge(params, rows.prompts, rows.responses, temperature)[0]
+
+
+def _judge(policy: Policy, mesh: Mesh, params: Params, rows: Rows, temperature: jax.Array, passes: int) -> jax.Array:
+    log_probs = lambda params, rows: log_probs_of(policy, params, rows, temperature)  # noqa: E731
+    return row_values(mesh, log_probs, params, rows, passes)
+
+
+def of_rows(policy: Policy, loss: Any, temperature: jax.Array, settings: Any) -> Any:
+    """(params, rows, micro) -> the rows' share of the loss, (sums, largest): what is differentiated, and what is said
+    of it."""
+
+    def found(p: Params, rows: Rows, micro: Micro) -> Any:
+        real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
+        log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
+        value, sums = loss(log_probs, entropy, replace(micro, real=real), settings)
+        if micro.behaviour is not None:
+            gap = jnp.where(real, log_probs - micro.behaviour, 0.0)
+            sums |= {"mismatch": jnp.sum(jnp.abs(gap)), "importance": jnp.sum(jnp.where(real, jnp.exp(gap), 0.0))}
+        gaps = {
+            name: jnp.max(jnp.where(real, jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
+            for name, other in {"old_gap": micro.old, "sampler_gap": micro.behaviour}.items()
+            if other is not None
+        }
+        return value, (sums, gaps)
+
+    return found
+
+
+def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss, passes):
+    part, frozen = lora.split(params)
+    loss_of = of_rows(policy, loss, temperature, settings)
+    gradient, found = row_gradient(mesh, loss_of, part, (rows, micro), passes, frozen)
+    part, state, norm = optimizer.step(gradient, found["loss"], state, part, numbers)
+    return lora.joined(part, frozen), state, found | {"gradient_norm": norm}

@@ -1,0 +1,131 @@
+"""One JAX over all processes of an attempt: the coordinator, the collectives, the mesh.
+
+Decides how JAX is set up before anything is computed: flags that bits depend on, the compilation cache, which addresses
+are bound, how soon a silent peer is given up. Control values do not travel here (`peers.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import time
+from pathlib import Path
+
+from ratchet_api.job import Parallelism
+from ratchet_trainer.checkpoints import program_cache
+from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
+from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
+from ratchet_trainer.process.environment import Environment
+
+XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
+"""Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def set_flags() -> None:
+    """What must be in the environment before JAX is imported."""
+    os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+
+def start(environment: Environment, cache: Path) -> None:
+    """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
+    import jax
+
+    program_cache.use(cache)
+    for name, value in {
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        # Its handler would replace our own, and one set afterwards never agrees on a step.
+        "jax_enable_preemption_service": False,
+    }.items():
+        jax.config.update(name, value)
+    if environment.processes == 1:
+        return
+    assert environment.coordinator is not None
+    host, _, port = environment.coordinator.rpartition(":")
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        _bind_gloo(environment.address)
+        _share_compiled_programs()
+    v6 = ":" in environment.address
+    if not environment.leader:
+        _await_coordinator(host.strip("[]"), int(port))
+    try:
+        jax.distributed.initialize(
+            environment.coordinator,
+            num_processes=environment.processes,
+            process_id=environment.process,
+            coordinator_bind_address=f"[{environment.address}]:{port}" if v6 else f"{environment.address}:{port}",
+            heartbeat_timeout_seconds=SILENCE_SECONDS,
+            initialization_timeout=int(CONNECT_SECONDS),
+            # Everything is said above; JAX's own look for Kubernetes would want an API token, which pods do not have.
+            cluster_detection_method="deactivate",
+        )
+    except RuntimeError as error:
+        raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
+
+
+ONE = Parallelism()
+
+
+def mesh(parallelism: Parallelism = ONE):
+    """The mesh of all devices. Raises ConfigurationInvalid when they are not data x fsdp x tensor."""
+    import jax
+
+    count = jax.device_count()
+    data = parallelism.data_on(count)
+    if data is None:
+        raise ConfigurationInvalid(
+            f"spec.parallelism: {parallelism.data or 'data'} x {parallelism.fsdp} x {parallelism.tensor} (data x fsdp "
+            f"x tensor) does not fit the {count} devices that are here; fsdp x tensor must divide them, and data is "
+            f"best left out"
+        )
+    sizes = data, parallelism.fsdp, parallelism.tensor
+    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+
+
+def one_device():
+    """A mesh of this process's first device, for what needs no other."""
+    import jax
+
+    kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((1, 1, 1), AXES, axis_types=kinds, devices=jax.local_devices()[:1])
+
+
+def _bind_gloo(address: str) -> None:
+    # By default gloo takes the address of the machine's host name. A pod's own address is right everywhere; JAX has no
+    # setting for it, hence this reach into its library.
+    from jax._src.lib import _jax
+
+    if (make := getattr(_jax, "make_gloo_tcp_collectives", None)) is not None and not isinstance(
+        make, functools.partial
+    ):
+        _jax.make_gloo_tcp_collectives = functools.partial(make, hostname=address)
+
+
+def _share_compiled_programs() -> None:
+    # JAX lets process 0 alone write the cache. On CPUs the key holds a fingerprint of the topology that differs from
+    # process to process, so the others would compile anew at every start; the kinds of the devices tell enough.
+    import jax
+    from jax._src import cache_key
+
+    kinds = getattr(cache_key, "_hash_devices", None)
+    if kinds is not None and hasattr(cache_key, "_hash_accelerator_config"):
+        cache_key._hash_accelerator_config = kinds
+        jax.config.update("jax_share_binary_between_hosts", True)  # what one has compiled, the others need not
+
+
+def _await_coordinator(host: str, port: int) -> None:
+    # A client that calls before the coordinator listens backs off for a whole second.
+    deadline, pauses = time.monotonic() + CONNECT_SECONDS, patience()
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise PeerLost(f"JAX's coordinator at {host}:{port}: {error}") from error
+            time.sleep(next(pauses))

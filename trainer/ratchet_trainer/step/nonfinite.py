@@ -1,0 +1,76 @@
+"""A loss or gradient that is no number: what becomes of its update, and what is left for inspection.
+
+The program of the update keeps weights and moments as they were (`optimizer.step`), so nothing is spoilt whichever way
+`onNonFinite` decides. An exact replay would meet the same batch again: failing is for good, and the batch is written
+out; skipping is a function of the state like everything else, so a replay skips the same update.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ratchet_trainer.errors import NonFinite
+from ratchet_trainer.learning.learner import Row
+
+if TYPE_CHECKING:
+    from ratchet_trainer.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def problem(found: Mapping[str, float]) -> str | None:
+    """What is no number among `loss` and `gradient_norm`; None when both are."""
+    bad = [f"{name} is {found[name]}" for name in ("loss", "gradient_norm") if not math.isfinite(found[name])]
+    return " and ".join(bad) or None
+
+
+def skip_or_fail(
+    run: Run, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Mapping[str, np.ndarray]
+) -> None:
+    """An update of `who` (policy or critic) was not made: goes on where the stage says so. `numbers`: float64[R, T] of
+    the rows, by name. *Collective.* Raises NonFinite, once the batch is written out."""
+    step, what = run.state.step + 1, problem(found)
+    if run.stage.settings.on_non_finite == "SkipUpdate":
+        log.warning("step %d: %s of the %s; the update is left out", step, what, who)
+        return
+    runtime = run.runtime
+    where = runtime.broadcast(_write(run, step, who, found, rows, numbers) if runtime.process == 0 else None)
+    raise NonFinite(
+        f"step {step}: {what} of the {who}; the weights of the last checkpoint stand. The batch is in {where}. Lower "
+        f"the learning rate, look at the data, or set onNonFinite: SkipUpdate"
+    )
+
+
+def _write(run: Run, step: int, who: str, found: Mapping[str, float], rows: Sequence[Row], numbers: Any) -> str:
+    text = run.programs.tokenizer.decode
+    content = {
+        "step": step,
+        "stage": run.stage.spec.name,
+        "of": who,
+        "found": {k: repr(v) for k, v in found.items()},
+        "rows": [
+            {
+                "prompt": text(row.prompt),
+                "response": text(row.response),
+                "promptTokens": list(row.prompt),
+                "responseTokens": list(row.response),
+                "behaviour": None if row.behaviour is None else [repr(float(x)) for x in row.behaviour],
+            }
+            | {k: [repr(float(x)) for x in values[i, : len(row.response)]] for k, values in numbers.items()}
+            for i, row in enumerate(rows)
+        ],
+    }
+    path = Path(run.runtime.job.spec.checkpoint.directory) / "inspect" / f"step-{step:08d}-{who}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        return f"no file ({path}: {error.strerror})"
+    return str(path)

@@ -1,0 +1,178 @@
+"""A step in the middle of its updates: all that decides the rest of it, and its form in a checkpoint.
+
+Decides what is kept when a process must leave after weights have moved and before the step is done: what was sampled
+and judged, what it is worth, what the models said of it before the first update, which mini-batch is next, and what the
+updates so far reported; not what the clock said. Whether a step is finished or left is `run`'s matter, when a state is
+committed `commits`'.
+
+Numbers of every row and token are arrays of the checkpoint, [R, T] without the dummies of a layout; the rest is plain
+data, floats as float.hex().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.types import Batch, Draw, Group, Outcome, Request, Rollout
+from ratchet_trainer.data.prompt import Prompt
+from ratchet_trainer.step.old_logprobs import MiniBatch, mini_batches
+from ratchet_trainer.step.stage import Stage
+from ratchet_trainer.step.state import MidStep
+
+Plain = dict[str, Any]
+Metrics = dict[str, float]
+MODELS = ("old", "reference")
+"""Fields of MiniBatch: whose log-probabilities these are."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What the rest of a step needs besides the state. `groups` are scored and have their fates; `selection` and
+    `expansion` stand as after sampling; `drawn` counts the step's draws. `done`: mini-batches that are behind it;
+    `updates` and `values`, what those reported, the policy's and the critic's (None without one)."""
+
+    groups: Sequence[Group]
+    selection: Plain
+    expansion: Plain
+    drawn: int
+    batch: Batch
+    parts: Sequence[MiniBatch]
+    done: int = 0
+    updates: tuple[Metrics, ...] = ()
+    values: tuple[Metrics, ...] | None = None
+
+    @property
+    def left(self) -> Sequence[MiniBatch]:
+        return self.parts[self.done :]
+
+    @property
+    def calls(self) -> int:
+        """How often an optimizer was called."""
+        return len(self.updates) + len(self.values or ())
+
+
+def written(pending: Pending, stage: Stage) -> MidStep:
+    """The form in a checkpoint, equal on every process. *Collective.*"""
+    rollouts = [r for g in pending.groups for r in g.rollouts]
+    batch, learner, layout = pending.batch, stage.programs.learner, stage.layout
+    arrays = {
+        "response": _padded([np.array(r.response, np.int32) for r in rollouts], layout.response_slots),
+        "behaviour": _padded([r.behaviour_logp for r in rollouts], layout.response_slots),
+        "entropy": _padded([r.entropy for r in rollouts], layout.response_slots),
+        "advantages": batch.advantages,
+    }
+    arrays |= {k: v for k, v in {"returns": batch.returns, "values": batch.values}.items() if v is not None}
+    for name in MODELS:
+        said = [getattr(part, name) for part in pending.parts]
+        if said[0] is not None:
+            rows = [learner.on_host(x, layout, part.rows) for x, part in zip(said, pending.parts, strict=True)]
+            arrays[name] = np.concatenate(rows).astype(said[0].dtype)
+    asked = {(r.request, r.prompt): None for r in rollouts}
+    index = {pair: i for i, pair in enumerate(asked)}
+    return MidStep(
+        arrays,
+        {
+            "miniBatch": pending.done,
+            "selection": pending.selection,
+            "expansion": pending.expansion,
+            "drawn": pending.drawn,
+            "updates": [_hex(found) for found in pending.updates],
+            "values": None if pending.values is None else [_hex(found) for found in pending.values],
+            "asked": [[asdict(request), asdict(prompt)] for request, prompt in asked],
+            "groups": [
+                {
+                    "draw": asdict(group.draw),
+                    "fate": group.fate,
+                    "rewards": [float(reward).hex() for reward in group.rewards],
+                    "rollouts": [_rollout(r, index[r.request, r.prompt]) for r in group.rollouts],
+                }
+                for group in pending.groups
+            ],
+        },
+    )
+
+
+def taken_up(kept: MidStep, stage: Stage) -> Pending:
+    """What `written` wrote down, for the devices that there are now."""
+    arrays, control = kept.arrays, kept.control
+    asked = [(_request(request), Prompt(tuple(p["tokens"]), p["answer"])) for request, p in control["asked"]]
+    numbers = zip(arrays["response"], arrays["behaviour"], arrays["entropy"], strict=True)
+    groups = [
+        Group(
+            Draw(**group["draw"]),
+            tuple(_back(*asked[r["asked"]], r, *next(numbers)) for r in group["rollouts"]),
+            tuple(map(float.fromhex, group["rewards"])),
+            group["fate"],
+        )
+        for group in control["groups"]
+    ]
+    rollouts = tuple(r for g in groups for r in g.rollouts)
+    said = {name: arrays.get(name) for name in MODELS}
+    parts = [
+        replace(part, **{name: stage.layout.fill(x[part.place]) for name, x in said.items() if x is not None})
+        for part in mini_batches(rollouts, stage.rl.updates_per_step)
+    ]
+    values = control["values"]
+    return Pending(
+        groups,
+        control["selection"],
+        control["expansion"],
+        control["drawn"],
+        Batch(rollouts, arrays["advantages"], arrays.get("returns"), arrays.get("values")),
+        parts,
+        control["miniBatch"],
+        tuple(map(_floats, control["updates"])),
+        None if values is None else tuple(map(_floats, values)),
+    )
+
+
+def _padded(rows: Iterable[np.ndarray], slots: int) -> np.ndarray:
+    return np.stack([np.pad(row, (0, slots - len(row))) for row in rows])
+
+
+def _hex(numbers: Mapping[str, float]) -> dict[str, str]:
+    return {name: float(value).hex() for name, value in numbers.items()}
+
+
+def _floats(numbers: Mapping[str, str]) -> dict[str, float]:
+    return {name: float.fromhex(value) for name, value in numbers.items()}
+
+
+def _rollout(rollout: Rollout, asked: int) -> Plain:
+    outcome = rollout.outcome
+    exact = _hex({"accuracy": outcome.accuracy, "score": outcome.score}) | {"parts": _hex(outcome.parts)}
+    return {
+        "asked": asked,
+        "length": len(rollout.response),
+        "sample": rollout.sample,
+        "version": rollout.version,
+        "finish": rollout.finish,
+        "outcome": asdict(outcome) | exact,
+    }
+
+
+def _back(
+    request: Request, prompt: Prompt, plain: Plain, response: np.ndarray, behaviour: np.ndarray, entropy: np.ndarray
+) -> Rollout:
+    length, outcome = plain["length"], plain["outcome"]
+    exact = _floats({name: outcome[name] for name in ("accuracy", "score")}) | {"parts": _floats(outcome["parts"])}
+    return Rollout(
+        request,
+        prompt,
+        plain["sample"],
+        tuple(response[:length].tolist()),
+        behaviour[:length],
+        entropy[:length],
+        plain["version"],
+        plain["finish"],
+        Outcome(**outcome | exact),
+    )
+
+
+def _request(plain: Plain) -> Request:
+    return Request(**plain | {"draw": Draw(**plain["draw"]), "purpose": Purpose(plain["purpose"])})

@@ -1,0 +1,286 @@
+"""What a stage works with: its data, method, shapes and compiled programs, made from its part of the manifest.
+
+Decides how the manifest's numbers become shapes and what is compiled before the first step. What is done with it all is
+`run`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax.sharding import Mesh
+
+from ratchet_api import stages as api
+from ratchet_api.canonical import said, sha256
+from ratchet_api.job import Lora, Model, Reproducibility, Spec
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.algorithm.methods import Method, resolve
+from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.data.items import Source, check_lengths, open_source
+from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.learning import exact, host_memory, optimizer
+from ratchet_trainer.learning.critic import Critic
+from ratchet_trainer.learning.learner import Layout, Learner
+from ratchet_trainer.model.architecture import Adapters, Architecture
+from ratchet_trainer.model.computation import Computation
+from ratchet_trainer.model.lora import joined, split, trained
+from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.model.presets import PRESETS
+from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
+from ratchet_trainer.rollout.engine import Engine, ProcessGroup, Shape, slots
+from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.truncation import Truncation
+from ratchet_trainer.step import sft
+
+if TYPE_CHECKING:
+    from ratchet_trainer.model.huggingface import Folder
+
+MODEL = "the model's folder"
+"""Name of an input."""
+
+
+class Programs:
+    """The policy and its programs, shared by all stages of a job, on one mesh."""
+
+    def __init__(self, model: Model, mesh: Mesh, virtual_shards: int | None = None, dtype: str = "float32"):
+        """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in.
+
+        Raises ConfigurationInvalid for a folder that cannot be used."""
+        self.mesh, self.tokenizer = mesh, BYTES
+        architecture, self.folder = architecture_of(model)
+        if self.folder is not None:
+            # Imported here: a preset needs none of it.
+            from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
+
+            self.tokenizer = HuggingFaceTokenizer(
+                self.folder.path, architecture.vocabulary, model.chat_template, model.system_prompt
+            )
+        if model.lora is not None:
+            architecture = replace(architecture, adapters=adapters(model.lora))
+        self.policy = Policy(architecture, Computation.on(mesh, dtype, bool(model.activation_checkpointing)))
+        host_memory.tune_allocator(
+            sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.policy.abstract))
+        )
+        self._shards = None if virtual_shards is None else exact.VirtualShards(mesh, virtual_shards)
+        if self._shards is None:
+            self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
+            self.learner = Learner(self.policy, mesh)
+        else:
+            self.sampler = exact.ExactSampler(self.policy, self._shards, self.tokenizer.ends)
+            self.learner = exact.ExactLearner(self.policy, self._shards)
+
+    def start(self, seed: int) -> tuple[Any, Any]:
+        """The parameters that a run starts from, drawn or read, and a fresh optimizer state."""
+        if self.folder is None:
+            return self.learner.init(keys.seed_words(seed))
+        params = self._read()
+        if self.policy.architecture.adapters is not None:
+            params = joined(self.learner.adapters(keys.seed_words(seed)), params)
+        return params, self.learner.fresh_optimizer(params)
+
+    def whole(self, params: Any, seed: int) -> Any:
+        """All parameters of a policy, of which a checkpoint has those that are trained: the frozen rest is read or
+        drawn again."""
+        if self.policy.architecture.adapters is None:
+            return params
+        base = self._read() if self.folder is not None else split(self.learner.init(keys.seed_words(seed))[0])[1]
+        return joined(params, base)
+
+    def _read(self) -> Any:
+        """The folder's parameters."""
+        from ratchet_trainer.model.huggingface import nested
+
+        return nested(self.folder.load(partial(of_parameter, self.mesh)))
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What the policy is read from, and its digests: they must not change under a run. A frozen base is read again
+        at every start, so every byte of it counts."""
+        found = {"the tokenizer": self.tokenizer.digest}
+        if self.folder is not None:
+            frozen = self.policy.architecture.adapters is not None
+            found[MODEL] = self.folder.digest_of_bytes if frozen else self.folder.digest
+        return found
+
+    @cached_property
+    def critic(self) -> Critic:
+        if self._shards is not None:
+            return exact.ExactCritic(self.policy, self._shards)
+        return Critic(self.policy, self.mesh)
+
+    @cached_property
+    def template(self) -> tuple[Any, Any]:
+        """Shapes of (params, optimizer state), where they lie on the mesh."""
+        state = jax.eval_shape(optimizer.init, trained(self.policy.abstract))
+        both = self.policy.abstract, state
+        params, state = shapes(both, of_parameters(self.mesh, both))
+        return params, state
+
+    def arrays_of(self, stage: api.Stage) -> dict[str, Any]:
+        """Shapes of the arrays that a state in the middle or at the end of a stage has; see State.restored."""
+        params, state = self.template
+        method = resolve(stage.rl) if stage.rl is not None else None
+        return {
+            "params": trained(params),
+            "optimizer": state,
+            "critic": self.critic.template if method and method.advantage.critic else None,
+            "reference": method.reference.init(trained(params)) if method else None,
+        }
+
+
+def architecture_of(model: Model) -> tuple[Architecture, Folder | None]:
+    """What a model is, and the folder that it is read from. Raises ConfigurationInvalid for one that cannot be used."""
+    if model.preset is not None:
+        return PRESETS[model.preset], None
+    from ratchet_trainer.model.huggingface import Folder
+
+    assert model.path is not None, "the type's rules"
+    folder = Folder(Path(model.path))
+    return folder.architecture, folder
+
+
+def adapters(lora: Lora) -> Adapters:
+    """What the manifest's part of that name means."""
+    return Adapters(tuple(sorted(lora.targets)), lora.rank, float(lora.alpha) / lora.rank)
+
+
+def programs_of(
+    model: Model, mesh: Mesh, reproducibility: Reproducibility | None = None, dtype: str = "float32"
+) -> Programs:
+    """The programs of a model on a mesh; asked again, the same with what is compiled."""
+    shards = reproducibility.exact_shards if reproducibility is not None else None
+    return _programs_of(model.model_dump_json(by_alias=True, exclude_none=True), mesh, shards, dtype)
+
+
+@lru_cache(2)
+def _programs_of(model: str, mesh: Mesh, virtual_shards: int | None, dtype: str) -> Programs:
+    return Programs(Model.model_validate_json(model), mesh, virtual_shards, dtype)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, ready to run. `source` is None on processes other than 0."""
+
+    index: int
+    spec: api.Stage
+    hash: str
+    seed: int
+    source: Source | None
+    facts: DataFacts
+    programs: Programs
+    team: ProcessGroup = field(repr=False)
+    rows_per_shard: int | None = None
+
+    @cached_property
+    def settings(self) -> api.Sft | api.Rl:
+        found = self.spec.sft or self.spec.rl
+        assert found is not None  # the type's rules
+        return found
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """What the stage reads, and its digests: they must not change under it."""
+        return {f"data set {self.settings.dataset}": self.facts.digest, **self.programs.inputs}
+
+    @property
+    def rl(self) -> api.Rl:
+        assert self.spec.rl is not None
+        return self.spec.rl
+
+    @cached_property
+    def method(self) -> Method:
+        return resolve(self.rl)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Samples as this stage does. Prompts are shared evenly among the devices."""
+        rl, parts = self.rl, self.programs.learner.parts
+        prompts = rl.prompts_in_flight or rl.prompts_per_step
+        shape = Shape(
+            -(-prompts // parts) * parts,
+            rl.max_prompt_tokens,
+            rl.max_response_tokens,
+            refills=rl.prompts_in_flight is not None,
+            buckets=tuple(rl.prompt_buckets or ()),
+        )
+        one = self.programs
+        temperature = float(rl.temperature)
+        return Engine(
+            self.team,
+            one.sampler,
+            one.tokenizer,
+            self.source,
+            self.seed,
+            shape,
+            temperature,
+            self.team.rollouts,
+            Truncation.of(rl.sampling),
+            rl.sampling.stop,
+        )
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the rows of one update lie on the devices."""
+        if self.spec.sft is not None:
+            rows, group = self.spec.sft.batch_size, 1
+        else:
+            group = self.rl.group_size
+            rows = self.rl.prompts_per_step * group // self.rl.updates_per_step
+        s = self.settings
+        parts = self.programs.learner.parts
+        at_a_time = self.rows_per_shard or s.rows_per_pass
+        return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
+        itself, unless its drift is taken off the rewards."""
+        return self.rl.updates_per_step > 1 or self.method.advantage.penalty is not None
+
+    def critic_numbers(self, updates: int) -> dict[str, float]:
+        """What the critic's optimizer needs at the update that follows `updates` of this stage."""
+        critic = self.method.advantage.critic
+        assert critic is not None, "asked where there is one"
+        settings = self.rl.optimizer
+        if critic.learning_rate is not None:
+            settings = settings.model_copy(update={"learning_rate": critic.learning_rate})
+        return optimizer.numbers(settings, updates)
+
+    def prepare(self) -> None:
+        """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
+        params, state = self.programs.template
+        numbers = optimizer.numbers(self.settings.optimizer, 0)
+        with ThreadPoolExecutor(2, "compile") as threads:
+            prepare = partial(threads.submit, self.programs.learner.prepare, params, state, self.layout)
+            if self.spec.rl is None:
+                jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
+            else:
+                old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
+                jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
+                if self.method.advantage.critic is not None:
+                    jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
+                jobs.append(threads.submit(self.engine.prepare, params, self.rl.group_size))
+            for job in jobs:
+                job.result()
+        if self.spec.rl is not None:
+            self.engine.refills(params, self.rl.group_size)
+
+
+def open_stage(team: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
+    """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
+    stage = spec.stages[index]
+    settings = stage.sft or stage.rl
+    assert settings is not None  # the type's rules
+    source = open_source(spec.dataset(settings.dataset)) if team.process == 0 else None
+    if source is not None:
+        answers = stage.sft.max_response_tokens if stage.sft else None
+        check_lengths(source, programs.tokenizer, settings.max_prompt_tokens, answers)
+    facts = team.broadcast([source.digest, source.size] if source is not None else None)
+    hash_ = sha256(said(stage))
+    rows = spec.reproducibility.rows_per_shard
+    return Stage(index, stage, hash_, spec.seed, source, DataFacts(*facts), programs, team, rows)

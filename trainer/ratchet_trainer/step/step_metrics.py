@@ -1,0 +1,75 @@
+"""What an rl step says of itself in the metric stream.
+
+Decides names and means: functions of the state alone, float64, left to right. What the clock says goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ratchet_trainer.algorithm.types import Group
+
+Metrics = dict[str, float]
+
+
+def rl_metrics(
+    groups: Sequence[Group], updates: Sequence[Metrics], critic: Sequence[Metrics] | None, reference: bool
+) -> Metrics:
+    """Over all first rollouts before any filtering. `updates` and `critic` are what each update of the policy and of
+    the critic (None without one) reported; `reference`: whether there is one.
+
+    Where no mini-batch could teach anything, `train/loss` and the clip fractions are 0. `train/logprob_mismatch` and
+    `train/importance_ratio` compare sampler and trainer at the step's first update, where both have the same weights.
+    They and `train/kl`, the mean drift over the tokens trained on, are NaN where there was no update: no rule takes
+    that for 0.
+    """
+    rollouts = [r for g in groups for r in g.rollouts]
+    right = [[r.outcome.accuracy for r in g.rollouts] for g in groups]
+    tokens = sum(len(r.response) for r in rollouts)
+    found = {
+        "train/accuracy": _mean([a for g in right for a in g]),
+        "train/reward": _mean([reward for g in groups for reward in g.rewards]),
+        "train/loss": _mean([update["loss"] for update in updates]),
+        "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, tokens),
+        "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
+        "train/solved": _mean([float(min(g) == 1.0) for g in right]),
+        "train/response_tokens": tokens / max(1, len(rollouts)),
+        "train/clip_fraction": per_token(updates, "clipped_low", 0.0) + per_token(updates, "clipped_high", 0.0),
+        "train/clip_fraction_low": per_token(updates, "clipped_low", 0.0),
+        "train/clip_fraction_high": per_token(updates, "clipped_high", 0.0),
+        "train/logprob_mismatch": per_token(updates[:1], "mismatch", math.nan),
+        "train/importance_ratio": per_token(updates[:1], "importance", math.nan),
+    }
+    if reference:
+        found["train/kl"] = per_token(updates, "kl", math.nan)
+    if critic is not None:
+        found["train/value_loss"] = _mean([update["loss"] for update in critic])
+    return found
+
+
+def update_timing(updates: Sequence[Metrics]) -> dict[str, float]:
+    """What the updates of a step say to those who watch a run and to nobody else; of none, that nothing was trained.
+
+    `samplerGap` and `oldGap`: how far the sampler's and the old policy's log-probabilities were from the new ones at
+    the first update, where all three are of the same weights.
+    """
+    if not updates:
+        return {"trainedTokens": 0}
+    found = {
+        "samplerGap": updates[0]["sampler_gap"],
+        "gradientNorm": updates[-1]["gradient_norm"],
+        "trainedTokens": sum(update["tokens"] for update in updates),
+        "ratio": per_token(updates, "ratio", math.nan),
+    }
+    return found | ({"oldGap": updates[0]["old_gap"]} if "old_gap" in updates[0] else {})
+
+
+def per_token(updates: Sequence[Metrics], name: str, otherwise: float) -> float:
+    """A sum that updates report, over their tokens."""
+    tokens = sum(update["tokens"] for update in updates)
+    return sum(update[name] for update in updates) / tokens if tokens else otherwise
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

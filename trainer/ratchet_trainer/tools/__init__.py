@@ -1,0 +1,1 @@
+"""Commands beside training: runs on this machine, proofs, evaluation, inspection."""

@@ -1,0 +1,386 @@
+"""A manifest without Kubernetes: `ratchet train` starts the processes of an attempt itself and plays the operator.
+
+Decides what a working folder holds beside the checkpoints, how a gang is started, watched and ended, and which word it
+gets. The processes are the same as in a pod; each has a loopback address of its own, so ports are the same too.
+
+    DIR/journal, steps, cache, metrics.jsonl    the checkpoint directory
+    DIR/fast                                    the fast tier, if the manifest asks for one
+    DIR/local/uid, lock                         who this folder belongs to, and who uses it now
+    DIR/local/job.json, word, process-N.log, termination-N
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ratchet_api import protocol
+from ratchet_api.exact_environment import performance_environment
+from ratchet_api.job import RLTrainingJob, parse_spec
+from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
+from ratchet_trainer.checkpoints import identity
+from ratchet_trainer.checkpoints.journal import Commit, Journal
+from ratchet_trainer.process import environment, ledger
+from ratchet_trainer.process.distributed import XLA_FLAGS
+
+TRAINER = (sys.executable, "-m", "ratchet_trainer")
+GRACE_SECONDS = 30
+PACE_SECONDS = 0.2
+"""A fast trainer has news many times a second; asking for all of it costs it steps."""
+STALLED_AFTER = 3
+"""Attempts in a row that end without a new step before the run is given up."""
+
+
+class FolderInUse(Exception):
+    """Another `ratchet train` is at work in the folder."""
+
+
+class Folder:
+    """The working folder of one job."""
+
+    def __init__(self, path: Path, name: str, job: RLTrainingJob, cache: Path | None = None):
+        """`cache` is the compilation cache; by default RATCHET_COMPILATION_CACHE, else it is in the folder."""
+        self.path = path.absolute()
+        self.local = self.path / "local"
+        self.name = name
+        shared = os.environ.get(environment.ENV_COMPILATION_CACHE)
+        self.cache = (cache or (Path(shared) if shared else self.path / "cache")).absolute()
+        # `directory` is replaced by the folder; a claim belongs to it no longer.
+        plain = job.spec.manifest()
+        places = {"directory": str(self.path)}
+        if job.spec.checkpoint.local_directory is not None:
+            places["localDirectory"] = str(self.path / "fast")
+        plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | places
+        self.spec = parse_spec(plain)
+        self.local.mkdir(parents=True, exist_ok=True)
+        uid = self.local / "uid"
+        if not uid.exists():
+            uid.write_text(f"{uuid.uuid4()}\n")
+        self.uid = uid.read_text().strip()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps others out of the folder. Raises FolderInUse."""
+        with open(self.local / "lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise FolderInUse(f"{self.path} is in use by process {file.read().strip() or 'unknown'}") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def journal(self) -> Journal:
+        """The journal as it stands now."""
+        journal = Journal(self.path)
+        journal.read()
+        return journal
+
+    def last_commit(self) -> Commit | None:
+        """The newest step that exists."""
+        return next((c for c in self.journal().candidates() if (self.path / c.path).is_dir()), None)
+
+    def result(self) -> dict[str, Any]:
+        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes.
+        `miniBatch`: so many updates of the step after it are in the state, too."""
+        commit = self.last_commit()
+        if commit is None:
+            return {"step": 0, "stage": self.spec.stages[0].name}
+        proof = json.loads((self.path / commit.path / "digests.json").read_bytes())
+        control = json.loads((self.path / commit.path / "control.json").read_bytes())
+        index = control["stage"]["index"]
+        return {
+            "step": commit.step,
+            "stage": self.spec.stages[index].name,
+            "finished": commit.boundary is not None and commit.boundary["stage"] == len(self.spec.stages) - 1,
+            "weightsSha256": proof["weightsSha256"],
+            "stateSha256": proof["stateSha256"],
+            "metricsSha256": control["metricsDigest"],
+            "streamSha256": hashlib.sha256((self.path / "metrics.jsonl").read_bytes()).hexdigest(),
+            "exactSince": proof["identity"].get("exactSince"),
+            "dtype": identity.dtype_of(proof["identity"]),
+            "devices": math.prod(proof["identity"]["topology"]["mesh"].values()),
+            "tokensPerSecond": self._tokens_per_second(),
+            "checkpoint": commit.path,
+            **({"miniBatch": control["pending"]["miniBatch"]} if "pending" in control else {}),
+            "ledger": ledger.summary(self.path),
+            "boundaries": [c.boundary | {"path": c.path} for c in reversed(self.journal().candidates()) if c.boundary],
+        }
+
+    def _tokens_per_second(self) -> float | None:
+        files = sorted((self.path / "timings").glob("*.jsonl"), key=lambda f: f.stat().st_mtime)
+        rates = [t.get("tokensPerSecond") for f in files for t in ledger.whole_lines(f)]
+        known = [r for r in rates if r]
+        return round(sorted(known)[len(known) // 2], 1) if known else None
+
+
+@dataclass
+class Gang:
+    """The processes of one attempt."""
+
+    folder: Folder
+    attempt: int
+    addresses: list[str]
+    children: list[subprocess.Popen[bytes]]
+    started: float
+    pace: float
+    document: dict[str, Any] = field(default_factory=dict)  # the last answer of /progress
+    listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
+
+    @classmethod
+    def start(
+        cls,
+        folder: Folder,
+        processes: int,
+        until_step: int | None = None,
+        command: Sequence[str] = TRAINER,
+        listener: Callable[[dict[str, Any]], None] | None = None,
+        may_enter: int | None = None,
+        last_step: int = 0,
+        pace: float = 0.0,
+        devices: int = 1,
+    ) -> Gang:
+        """Starts the next attempt. Raises OSError when processes cannot be started.
+
+        `may_enter` is the last stage that needs no further word (default: all), `last_step` what a status would know,
+        `pace` the seconds between two questions for its progress, `devices` how many devices XLA is to see in each
+        process (CPU only).
+        """
+        claims = folder.journal().claims
+        attempt = 1 + max((c.attempt for c in claims if c.job_uid == folder.uid), default=0)
+        last = len(folder.spec.stages) - 1
+        job = {
+            "v": protocol.V,
+            "namespace": "default",
+            "name": folder.name,
+            "jobUID": folder.uid,
+            "spec": folder.spec.manifest(),
+            "mayEnter": last if may_enter is None else may_enter,
+        }
+        write_json(folder.local / "job.json", job)
+        (folder.local / "word").unlink(missing_ok=True)
+        addresses = _addresses(processes)
+        shared = (
+            os.environ
+            | performance_environment(os.environ)
+            | environment.exact_environment_of(job["spec"])
+            | {
+                "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
+                protocol.ENV_NAMESPACE: "default",
+                protocol.ENV_JOB_NAME: folder.name,
+                protocol.ENV_JOB_UID: folder.uid,
+                protocol.ENV_ATTEMPT: str(attempt),
+                protocol.ENV_JOBSET_UID: str(uuid.uuid4()),
+                protocol.ENV_LAST_STEP: str(last_step),
+                protocol.ENV_PROCESSES: str(processes),
+                protocol.ENV_GRACE_SECONDS: os.environ.get(protocol.ENV_GRACE_SECONDS) or str(GRACE_SECONDS),
+                protocol.ENV_COORDINATOR: f"{addresses[0]}:{COORDINATOR_PORT}",
+                protocol.ENV_JOB_FILE: str(folder.local / "job.json"),
+                protocol.ENV_WORD_FILE: str(folder.local / "word"),
+                environment.ENV_COMPILATION_CACHE: str(folder.cache),
+                environment.ENV_UNTIL_STEP: str(until_step or ""),
+                environment.ENV_PARENT: str(os.getpid()),
+            }
+        )
+        if devices > 1:
+            shared["XLA_FLAGS"] = identity.flags_with_devices(os.environ.get("XLA_FLAGS") or XLA_FLAGS, devices)
+        gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
+        if listener:
+            gang.listeners.append(listener)
+        for process, address in enumerate(addresses):
+            (folder.local / f"termination-{process}").unlink(missing_ok=True)
+            own = {
+                protocol.ENV_PROCESS: str(process),
+                protocol.ENV_POD_IP: address,
+                environment.ENV_TERMINATION_LOG: str(folder.local / f"termination-{process}"),
+            }
+            with open(folder.local / f"process-{process}.log", "ab") as log:
+                gang.children.append(
+                    subprocess.Popen(
+                        command,
+                        env=shared | own,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        start_new_session=True,  # Ctrl-C is for `ratchet train`, which ends its gang gracefully
+                    )
+                )
+        threading.Thread(target=gang._follow, name="progress", daemon=True).start()
+        return gang
+
+    def send(self, number: int, process: int | None = None) -> None:
+        """Sends a signal to one process, or to all."""
+        for child in self.children if process is None else [self.children[process]]:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    def wait(self, seconds: float | None = None) -> list[int] | None:
+        """The exit codes of all processes, or None if one still runs after so long."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        for child in self.children:
+            try:
+                child.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                return None
+        return [child.returncode for child in self.children]
+
+    def end(self) -> list[int]:
+        """Ends what still runs: gracefully, then not."""
+        self.send(signal.SIGTERM)
+        codes = self.wait(GRACE_SECONDS)
+        if codes is None:
+            self.send(signal.SIGKILL)
+            codes = self.wait()
+        assert codes is not None
+        return codes
+
+    def termination(self, process: int = 0) -> dict[str, Any]:
+        """The termination message of a process; empty if it left none."""
+        try:
+            message: dict[str, Any] = json.loads((self.folder.local / f"termination-{process}").read_bytes())
+            return message
+        except (OSError, ValueError):
+            return {}
+
+    def _follow(self) -> None:
+        """Polls /progress, tells the listeners, and answers the end of the last stage with the word."""
+        revision = ""
+        while self.children[0].poll() is None:
+            try:
+                connection = http.client.HTTPConnection(self.addresses[0], PORT, timeout=60)
+                while True:
+                    connection.request("GET", f"/progress?after={revision}")
+                    document = json.loads(connection.getresponse().read())
+                    revision = document["revision"]
+                    self._tell(document)
+                    time.sleep(self.pace)
+            except (OSError, http.client.HTTPException, ValueError):
+                time.sleep(0.02)  # not there yet, or no longer
+
+    def _tell(self, document: dict[str, Any]) -> None:
+        self.document = document
+        boundary = document.get("boundary")
+        if boundary and document["phase"] == "boundary" and boundary["stage"] == len(self.folder.spec.stages) - 1:
+            word = {
+                "v": protocol.V,
+                "jobUID": self.folder.uid,
+                "attempt": self.attempt,
+                "mayEnter": boundary["stage"],
+                "finish": True,
+                "checkpointRequest": 0,
+                "stages": [],
+            }
+            write_json(self.folder.local / "word", word)
+        for listener in self.listeners:
+            listener(document)
+
+
+def train(
+    folder: Folder,
+    processes: int,
+    until_step: int | None = None,
+    listener: Callable[[dict[str, Any]], None] | None = None,
+    stop: threading.Event | None = None,
+    command: Sequence[str] = TRAINER,
+    devices: int = 1,
+) -> tuple[int, dict[str, Any]]:
+    """Trains until all stages are done, step `until_step` is committed, or `stop` is set; restarts what dies of itself.
+    `devices` as for `Gang.start`.
+
+    Returns the code of `protocol.Exit` that says how it ended (75: go on by calling again) and the termination message.
+    """
+    stalled = 0
+    while True:
+        commit = folder.last_commit()
+        before = commit.step if commit else 0
+        if until_step is not None and before >= until_step:
+            return Exit.DONE, {}
+        gang = Gang.start(folder, processes, until_step, command, listener, pace=PACE_SECONDS, devices=devices)
+        try:
+            while (codes := gang.wait(0.1)) is None:
+                if stop is not None and stop.is_set():
+                    codes = gang.end()
+                    break
+        finally:
+            gang.end()
+        worst = verdict(codes)
+        message = gang.termination(codes.index(worst))
+        after = folder.last_commit()
+        reached = after is not None and until_step is not None and after.step >= until_step
+        if worst == Exit.DONE or (worst == Exit.DRAINED and reached):
+            return Exit.DONE, message
+        disturbed = worst in (Exit.DRAINED, Exit.PEER_LOST, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT)
+        if not disturbed or (stop is not None and stop.is_set()):
+            return worst, message
+        stalled = 0 if after is not None and (commit is None or after.seq > commit.seq) else stalled + 1
+        if stalled == STALLED_AFTER:
+            return worst, message
+
+
+def verdict(codes: Sequence[int]) -> int:
+    """The exit code that says most about why a gang ended."""
+    order = [
+        Exit.CONFIGURATION_INVALID,
+        Exit.DETERMINISTIC_FAILURE,
+        Exit.CHECKPOINT_UNREADABLE,
+        Exit.STORAGE_UNAVAILABLE,
+        Exit.INTERNAL,
+        Exit.FENCED,
+    ]
+    late = [-signal.SIGKILL, -signal.SIGTERM, Exit.DRAINED, Exit.PEER_LOST, -signal.SIGABRT, Exit.DONE]
+    known = [int(c) for c in order], [int(c) for c in late]
+    # Unknown codes stand between: they are failures, but say less than a named one.
+    rank = {c: i for i, c in enumerate(known[0])} | {c: 100 + i for i, c in enumerate(known[1])}
+    return min(codes, key=lambda c: rank.get(c, 50))
+
+
+def remove(folder: Path) -> None:
+    """Removes a working folder that this program made; anything else is left alone."""
+    if (folder / "local" / "uid").exists():
+        shutil.rmtree(folder)
+
+
+def _addresses(processes: int) -> list[str]:
+    """Loopback addresses, one a process, with the ports of a leader free on the first."""
+    for _ in range(100):
+        prefix = f"127.{random.randint(16, 250)}.{random.randint(0, 255)}"
+        if all(_free(f"{prefix}.1", port) for port in (PORT, COORDINATOR_PORT, COORDINATOR_PORT + 1)):
+            return [f"{prefix}.{1 + i}" for i in range(processes)]
+    raise OSError(f"no loopback address has ports {PORT}, {COORDINATOR_PORT} and {COORDINATOR_PORT + 1} free")
+
+
+def _free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+        return True
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replaces a file as a kubelet does: it is never seen half-written."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, path)
