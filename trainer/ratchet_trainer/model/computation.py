@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,9 @@ OLD_GAP_LIMIT = {"float32": 2e-6, "bfloat16": 2e-2}
 OPERATIONS = {"cpu": cpu}
 """Platform -> what lies between the matrix products there; elsewhere it is `plain`."""
 
-SCANNED_FROM = {"cpu": {"training": 24, "sampling": 1 << 30}}
-"""Platform and purpose -> so many layers or more are a loop (`depth`); elsewhere, two are."""
+UNROLLED = ("cpu",)
+"""Platforms on which no layers are a loop (`depth`). XLA's CPU backend copies a loop's weights out of their stack at
+every turn, and compiles a model of 30 layers no faster."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Computation:
     """dtype: of activations and matrix products; norms, softmax and what follows the last product are float32.
     recompute: the gradient's pass computes the inside of every block again. mesh: that parameters are spread on.
     platform: of its devices, as JAX calls it; None: JAX's own choice. scanned: whether layers that are alike are a
-    loop; None: where that pays."""
+    loop (`depth`); None: where that pays."""
 
     dtype: str = "float32"
     recompute: bool = False
@@ -59,11 +60,10 @@ class Computation:
     def _platform(self) -> str:
         return self.platform or jax.default_backend()
 
-    def scans(self, purpose: Literal["training", "sampling"], layers: int) -> bool:
-        """Whether layers that are alike are a loop, in a model of so many."""
-        if self.scanned is not None:
-            return self.scanned
-        return layers >= SCANNED_FROM.get(self._platform, {}).get(purpose, 2)
+    @property
+    def scans(self) -> bool:
+        """Whether layers that are alike are a loop."""
+        return self._platform not in UNROLLED if self.scanned is None else self.scanned
 
     @property
     def row_parts(self) -> int:
@@ -101,14 +101,20 @@ class Computation:
             return x
         return jax.lax.with_sharding_constraint(x, sharding.of_parameter(self.mesh, path, x.shape, over=("tensor",)))
 
-    def stack(self, path: Any, *layers: jax.Array) -> jax.Array:
-        """A parameter of several layers as one array, in the format of its use; it lies as they do."""
-        matrix = layers[0].ndim == 2
-        whole = jnp.stack([x.astype(self.dtype) if matrix else x for x in layers])
+    def stack(self, over: tuple[str, ...], path: Any, *layers: jax.Array) -> jax.Array:
+        """A parameter of several layers as one array, in the format of its use; spread `over` these axes of the mesh,
+        as the layers are."""
+        whole = jnp.stack([x.astype(self.dtype) if x.ndim == 2 else x for x in layers])
         if self.mesh is None:
             return whole
-        where = sharding.of_parameter(self.mesh, sharding.path_of(path), layers[0].shape)
-        return jax.lax.with_sharding_constraint(whole, NamedSharding(self.mesh, PartitionSpec(None, *where.spec)))
+        where = sharding.of_parameter(self.mesh, sharding.path_of(path), layers[0].shape, over)
+        return jax.lax.with_sharding_constraint(whole, _below_an_axis(where))
+
+    def stacked_shape(self, path: Any, *layers: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """The shape of what `stack` gives."""
+        one = layers[0]
+        where = _below_an_axis(one.sharding) if isinstance(one.sharding, NamedSharding) else one.sharding
+        return jax.ShapeDtypeStruct((len(layers), *one.shape), one.dtype, sharding=where)
 
     def rows(self, x: jax.Array) -> jax.Array:
         """Activations with rows, or prompts, along their first axis."""
@@ -129,6 +135,11 @@ class Computation:
         if self.mesh is None:
             return x
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+
+
+def _below_an_axis(where: NamedSharding) -> NamedSharding:
+    """Of one layer's parameter: of several, one below the other."""
+    return NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
 
 
 PLAIN = Computation()

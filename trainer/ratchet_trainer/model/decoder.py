@@ -21,7 +21,7 @@ from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.block import Block, Norm, Stream, matrix
 from ratchet_trainer.model.computation import Computation
-from ratchet_trainer.model.depth import Run, runs, stacked
+from ratchet_trainer.model.depth import Run, runs, stacked, through
 from ratchet_trainer.model.plain import Turn
 
 Params = dict[str, Any]
@@ -42,7 +42,7 @@ class Modules:
     """The modules of a model without their weights: what is static of it, looked at once."""
 
     def __init__(self, a: Architecture, how: Computation):
-        self.architecture, self.how = a, how
+        self.architecture, self.how, self.runs = a, how, runs(a.layers, how.scans)
         abstract = lambda make: nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))  # noqa: E731
         self._ends = abstract(partial(Ends, a, how))
         self._blocks = {layer: abstract(partial(Block, a, how, layer)) for layer in dict.fromkeys(a.layers)}
@@ -54,6 +54,15 @@ class Modules:
         pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
         blocks = {i: pure(Block(a, how, layer, k)) for i, (layer, k) in enumerate(zip(a.layers, keys, strict=True))}
         return {**pure(Ends(a, how, first)), "blocks": blocks}
+
+    def stacked(self, blocks: Any, over: tuple[str, ...] = ("fsdp", "tensor")) -> tuple[Any, ...]:
+        """The weights of every run of layers, as `depth.stacked`, of parameters by layer, which are spread `over` these
+        axes of the mesh."""
+        return tuple(stacked(run, lambda i: blocks[i], partial(self.how.stack, over)) for run in self.runs)
+
+    def stacked_shapes(self, blocks: Any) -> tuple[Any, ...]:
+        """The shapes of what `stacked` gives of these shapes."""
+        return tuple(stacked(run, lambda i: blocks[i], self.how.stacked_shape) for run in self.runs)
 
     def ends(self, params: Params) -> Ends:
         return _merged(self._ends, {name: value for name, value in params.items() if name != "blocks"})
@@ -84,12 +93,11 @@ class Decoder:
         return tuple(turn(positions, rope, a.head_width, alive) for rope in a.ropes)
 
     @cached_property
-    def _sampling(self) -> tuple[tuple[Run, ...], tuple[Any, ...]]:
-        """The runs of layers that sampling goes through, and their weights, stacked here if they are not yet."""
-        found = sampling_runs(self.architecture, self.how)
+    def _stacked(self) -> tuple[Any, ...]:
+        """The weights of every run of layers, as `depth.stacked`; made here unless they came so."""
         if isinstance(self._blocks, tuple):
-            return found, self._blocks
-        return found, stacked_blocks(self.how, found, self._blocks)
+            return self._blocks
+        return self.modules.stacked(self._blocks)
 
     def __call__(
         self,
@@ -105,41 +113,30 @@ class Decoder:
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
         at..at+T-1, one number or int32[P], and see what is there before.
         """
-        a, x, caches = self.architecture, self._embedded(tokens), []
-        for r, (run, weights) in enumerate(zip(*self._sampling, strict=True)):
-            pair = None if prompt is None else prompt.runs[r]
+        x, caches = self._embedded(tokens), []
+        for r, run in enumerate(self.modules.runs):
+            step = partial(
+                self._step, run, tokens.shape, turns, prompt and prompt.runs[r], prompt and prompt.length, at
+            )
+            (x, cache), made = through(run, step, (x, own and own[r]), self._stacked[r])
+            caches.append(kv_cache.joined(made) if cache is None else cache)
+        return self.ends.norm(x).reshape(*tokens.shape, self.architecture.width), tuple(caches)
 
-            def through(x, cache, weights, time, run=run, pair=pair):
-                """Once through the run's pattern; `cache`: the run's own slots, or None."""
-                made = []
-                for place, w in enumerate(weights):
-                    layer, i = a.layers[run.first + place], time * run.period + place
-                    past = (None, None) if pair is None else (kv_cache.layer(pair, i), prompt.length)
-                    stream = Stream(tokens.shape, self._turn(turns, layer), *past, cache, i, at)
-                    x, (kept,) = self.modules.block(layer, w)(x, (stream,))
-                    x = self.how.rows(x)
-                    cache = None if cache is None else kept
-                    made.append(kept)
-                return x, cache, made
-
-            if own is None and run.times == 1:
-                x, _, made = through(x, None, weights, 0)
-                cache = made[0][0][:, None], made[0][1][:, None]
-            elif own is None:
-                turned = lambda x, w: (lambda x, _, made: (x, made))(*through(x, None, w, 0))  # noqa: E731
-                x, made = jax.lax.scan(turned, x, weights)
-                cache = kv_cache.joined(made)
-            elif run.times == 1:
-                x, cache, _ = through(x, own[r], weights, 0)
+    def _step(self, run, shape, turns, prompt, length, at, carry, weights, turn):
+        """Once through a run's pattern: rows and, if there are any, the run's own slots are carried; without own slots
+        every layer's keys and values are made."""
+        (x, cache), made = carry, []
+        for place, w in enumerate(weights):
+            layer, i = self.architecture.layers[run.first + place], turn * run.period + place
+            past = prompt and kv_cache.layer(prompt, i)
+            stream = Stream(shape, self._turn(turns, layer), past, length, cache, i, at)
+            x, (kept,) = self.modules.block(layer, w)(x, (stream,))
+            x = self.how.rows(x)
+            if cache is None:
+                made.append(kept)
             else:
-
-                def turned(carry, now):
-                    x, cache, _ = through(*carry, *now)
-                    return (x, cache), None
-
-                (x, cache), _ = jax.lax.scan(turned, (x, own[r]), (weights, jnp.arange(run.times)))
-            caches.append(cache)
-        return self.ends.norm(x).reshape(*tokens.shape, a.width), tuple(caches)
+                cache = kept
+        return (x, cache), made
 
     def continued(self, prompts: Tokens, length: jax.Array, responses: Tokens) -> jax.Array:
         """Hidden states [P, G, T, width] of responses to prompts; each of both: tokens, [P, 1, C] and [P, G, T], and
@@ -154,22 +151,18 @@ class Decoder:
             streams = tuple(Stream(shape, *other) for shape, other in zip(shapes, others, strict=True))
             return self.modules.block(layer, weights)(x, streams)[0]
 
-        def through(run: Run, x: jax.Array, weights: tuple[Any, ...]) -> jax.Array:
+        def step(run: Run, x: jax.Array, weights: tuple[Any, ...], _: Any) -> tuple[jax.Array, None]:
             for layer, w in zip(a.layers[run.first :], weights, strict=False):
                 of_prompt, of_response = (self._turn(of_stream, layer) for of_stream in turns)
                 others = (of_prompt,), (of_response, None, length)
                 one = partial(block, layer)
                 x = how.operations.recomputed(one, w, x, others, alive) if how.recompute else one(w, x, others)
                 x = how.rows(x)
-            return x
+            return x, None
 
         x = self._embedded(tokens)
-        found = training_runs(a, how)
-        for run, weights in zip(found, stacked_blocks(how, found, self._blocks), strict=True):
-            if run.times == 1:
-                x = through(run, x, weights)
-            else:
-                x = jax.lax.scan(lambda x, w, run=run: (through(run, x, w), None), x, weights)[0]
+        for run, weights in zip(self.modules.runs, self._stacked, strict=True):
+            x, _ = through(run, partial(step, run), x, weights)
         widths = tuple(g * t for _, g, t in shapes)
         x = how.operations.split(x.reshape(len(length), -1, a.width), widths, 1)[1]
         return self.ends.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
@@ -201,16 +194,3 @@ class Decoder:
         if a.logit_cap is not None:
             logits = a.logit_cap * jnp.tanh(logits / a.logit_cap)
         return logits.reshape(*hidden.shape[:-1], a.vocabulary)
-
-
-def sampling_runs(a: Architecture, how: Computation) -> tuple[Run, ...]:
-    return runs(a.layers, how.scans("sampling", len(a.layers)))
-
-
-def training_runs(a: Architecture, how: Computation) -> tuple[Run, ...]:
-    return runs(a.layers, how.scans("training", len(a.layers)))
-
-
-def stacked_blocks(how: Computation, found: tuple[Run, ...], blocks: Any) -> tuple[Any, ...]:
-    """The weights of each run, as `depth.stacked`."""
-    return tuple(stacked(run, lambda i: blocks[i], how.stack) for run in found)

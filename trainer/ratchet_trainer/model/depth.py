@@ -5,8 +5,7 @@ compiled once, however deep the model is; its weights and caches have the repeat
 kind and repeat together (local and global attention in turns) are one body together. A layer that repeats nothing is a
 run by itself, and no loop.
 
-A loop is not free: weights are copied into the form that it reads, and XLA's CPU backend copies them out of it again
-at every turn. Hence `SCANNED_FROM`.
+A loop is not free: weights are copied into the form that it reads, a stack. Where it pays, `computation` says.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 LONGEST_PERIOD = 8
 """Most layers that are looked at as one pattern. Gemma 3 has 6."""
@@ -64,3 +64,14 @@ def stacked(run: Run, weights: Callable[[int], Any], stack: Callable[..., jax.Ar
         return tuple(weights(i) for i in run.layers)
     places = (run.layers[place :: run.period] for place in range(run.period))
     return tuple(jax.tree_util.tree_map_with_path(stack, *map(weights, place)) for place in places)
+
+
+def through(
+    run: Run, step: Callable[[Any, tuple[Any, ...], Any], tuple[Any, Any]], carry: Any, weights: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    """What is carried behind a run of layers, and what each turn made, along a new first axis. step(carry, weights of
+    the pattern's layers, number of the turn) -> carry, made. `weights` as `stacked` gives them."""
+    if run.times == 1:
+        carry, made = step(carry, weights, 0)
+        return carry, jax.tree.map(lambda x: x[None], made)
+    return jax.lax.scan(lambda carry, now: step(carry, *now), carry, (weights, jnp.arange(run.times)))

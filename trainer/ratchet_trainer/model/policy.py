@@ -10,6 +10,7 @@ Letters: P prompts, G responses of each, C prompt slots, T response slots, V voc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
-from ratchet_trainer.model.decoder import Decoder, Modules, Params, sampling_runs
+from ratchet_trainer.model.decoder import Decoder, Modules, Params
 
 LOGITS = 2**23
 """More logits than these (32 MiB) on a device are computed some positions at a time, and again for the gradient: with a
@@ -43,6 +44,7 @@ class Policy:
     def __init__(self, architecture: Architecture, how: Computation = PLAIN):
         self.architecture, self.how = architecture, how
         self._modules = Modules(architecture, how)
+        self._stack = jax.jit(partial(self._modules.stacked, over=("tensor",)))
         self.abstract: Params = jax.eval_shape(self._modules.init, jax.random.key(0))
 
     def init(self, seed: jax.Array) -> Params:
@@ -52,9 +54,19 @@ class Policy:
     def decoder(self, params: Params) -> Decoder:
         return Decoder(self._modules, params)
 
+    def weights(self, params: Params) -> Params:
+        """Parameters, or their shapes, as programs want them that use them again and again: in the format of matrix
+        products, gathered, and layers that are a loop as its stack."""
+        params = self.how.weights(params)
+        if all(run.times == 1 for run in self._modules.runs):
+            return params
+        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+            return {**params, "blocks": self._modules.stacked_shapes(params["blocks"])}
+        return {**params, "blocks": self._stack(params["blocks"])}
+
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        layers = [len(run.layers) for run in sampling_runs(a, self.how)]
+        layers = [len(run.layers) for run in self._modules.runs]
         return kv_cache.empty(layers, (prompts, a.kv_heads, samples, slots, a.head_width), self.how.dtype)
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
