@@ -213,7 +213,7 @@ def _placed(builder: PlanBuilder) -> Said:
 
 def _running(builder: PlanBuilder) -> Said:
     attempt = builder.attempt
-    if attempt is None or finished(builder.status):
+    if attempt is None or finished(builder.status) or _waits_for(builder, "Suspended", "AwaitingApproval"):
         return "False", "NotPlaced", ""
     record = builder.record(attempt.number)
     if record is not None and record.verdict == Verdict.COMPLETED:
