@@ -26,3 +26,11 @@ APPROVALS: Any = Field(
     description="Stages whose end is approved, so that the next stage may begin or the job be completed; read where a "
     "stage asks for it: advance.approval, advance.atLimit, a guard's action. Can change at any time.",
 )
+
+
+def json_patch(spec: dict[str, Any], stage: str) -> list[dict[str, Any]]:
+    """The JSON patch (RFC 6902) that adds an approval to a job whose `spec` is this one; no other entry is touched."""
+    entry = {"stage": stage}
+    if spec.get("approvals"):
+        return [{"op": "add", "path": "/spec/approvals/-", "value": entry}]
+    return [{"op": "add", "path": "/spec/approvals", "value": [entry]}]

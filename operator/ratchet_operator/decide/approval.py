@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 
+from ratchet_api.approvals import json_patch
 from ratchet_api.job import PLURAL, Spec
 from ratchet_api.status import StageRecord, Status
 from ratchet_operator.decide.observed_job import ObservedJob
@@ -40,8 +41,5 @@ def in_words(observed: ObservedJob, waits: StageRecord) -> str:
 
 
 def _patch(observed: ObservedJob, stage: str) -> str:
-    entry = {"stage": stage}
-    there = bool(observed.snapshot.job["spec"].get("approvals"))
-    path, value = ("/spec/approvals/-", entry) if there else ("/spec/approvals", [entry])
-    patch = json.dumps([{"op": "add", "path": path, "value": value}], separators=(",", ":"))
+    patch = json.dumps(json_patch(observed.snapshot.job["spec"], stage), separators=(",", ":"))
     return f"kubectl patch {PLURAL} {observed.name} -n {observed.namespace} --type=json -p '{patch}'"
