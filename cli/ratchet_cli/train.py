@@ -57,7 +57,9 @@ def trainer() -> None:
     help="Devices that the CPUs of each process count as. Keep the number when you go on: bits depend on it.",
 )
 @click.option(
-    "--approve", is_flag=True, help="Go on after stages whose end needs an approval; as if spec.approvals named them all."
+    "--approve",
+    is_flag=True,
+    help="Go on after stages whose end needs an approval; as if spec.approvals named them all.",
 )
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 def train(
@@ -72,7 +74,8 @@ def train(
     """Train a manifest on this machine; resumes what is in the folder.
 
     Exits 0 when done, 65 for a manifest or checkpoint that cannot be used, 74 when the folder cannot be written, 75
-    when interrupted (run it again to go on) or when a stage has ended that needs an approval (--approve), 70 when the training itself failed.
+    when interrupted (run it again to go on) or when what comes after a stage needs an approval (go on with --approve),
+    70 when the training itself failed.
     """
     from ratchet_trainer.tools.local import Folder, FolderInUse
     from ratchet_trainer.tools.local import train as run
@@ -106,11 +109,11 @@ def train(
             click.echo(line)
         sys.exit(os.EX_OK)
     if (boundary := message.get("unapproved")) is not None:
-        place = "" if workdir is None else f" --workdir {workdir}"
+        stage, place = job.spec.stages[boundary["stage"]].name, "" if workdir is None else f" --workdir {workdir}"
         fail(
             os.EX_TEMPFAIL,
-            f"stage {job.spec.stages[boundary['stage']].name} ended at step {boundary['step']} ({boundary['rule']}), and "
-            f"what comes next needs an approval; look at what it learned, then run: ratchet train {file}{place} --approve",
+            f"stage {stage} ended at step {boundary['step']} ({boundary['rule']}), and what comes next needs an approval; "
+            f"look at what it learned, then run: ratchet train {file}{place} --approve",
         )
     text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""

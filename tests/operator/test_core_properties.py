@@ -44,7 +44,12 @@ class World(Story):
             case "boundary" if self._speaks():
                 self.committed = self.step
                 stage = self.status["stage"]
-                boundary = {"stage": stage["index"], "step": self.step, "rule": "steps", "needsApproval": index % 2 == 1}
+                boundary = {
+                    "stage": stage["index"],
+                    "step": self.step,
+                    "rule": "steps",
+                    "needsApproval": index % 2 == 1,
+                }
                 self.say(phase="boundary", boundary=boundary)
             case "approve" if "stage" in self.status:
                 approvals = {a["stage"] for a in self.job["spec"].get("approvals", ())} ^ {self.status["stage"]["name"]}

@@ -171,6 +171,6 @@ def _take_last_words(builder: PlanBuilder, attempt: AttemptStatus, record: Attem
 
 
 def _disturbs(builder: PlanBuilder, sign: Sign) -> bool:
-    """Whether there is something to recover from: neither a suspended job nor one that waits for an approval goes on."""
+    """Whether there is something to recover from: a job that is suspended or waits for an approval does not go on."""
     goes_on = sign.evidence != end_signs.SUSPENDED and approval.missing(builder.status) is None
     return TABLE[sign.verdict].disturbs and goes_on

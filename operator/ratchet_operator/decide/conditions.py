@@ -58,8 +58,7 @@ REASONS: dict[str, dict[str, str]] = {
     },
     "AwaitingApproval": {
         "NotRequired": "nothing waits for an approval",
-        "ApprovalNeeded": "a stage has ended, and what comes next waits for an entry in spec.approvals; the message has "
-        "the command",
+        "ApprovalNeeded": "a stage has ended; what comes next waits for an entry in spec.approvals, see the message",
     },
     "Completed": {"NotCompleted": "there are steps to be made", "AllStagesDone": "every stage has ended"},
     "Failed": {
@@ -178,10 +177,11 @@ def _accepted(builder: PlanBuilder, problems: Sequence[Problem]) -> Said:
     if problems:
         return "False", "Invalid", "; ".join(str(problem) for problem in problems)
     stage, spec = builder.status.stage, builder.observed.spec
-    if stage is not None and spec is not None and stage.index + 1 < len(spec.stages):
-        if stage_end.last_stage_over(builder.status):
-            late = spec.stages[stage.index + 1].name
-            return "True", "Accepted", f"stage {late} came after the last stage had ended and is left out"
+    if stage is None or spec is None or not stage_end.last_stage_over(builder.status):
+        return "True", "Accepted", ""
+    if stage.index + 1 < len(spec.stages):
+        late = spec.stages[stage.index + 1].name
+        return "True", "Accepted", f"stage {late} came after the last stage had ended and is left out"
     return "True", "Accepted", ""
 
 
