@@ -147,7 +147,10 @@ def _child(request: Mapping[str, Any], *descriptors: int) -> None:
     high = [os.dup2(d, 100 + n, inheritable=False) for n, d in enumerate(descriptors)]
     for place, descriptor in zip((0, 1, 3, 4), high, strict=True):
         os.dup2(descriptor, place)
-    os.closerange(5, os.sysconf("SC_OPEN_MAX"))
+    for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
+        with contextlib.suppress(OSError):
+            if descriptor > 4:
+                os.close(descriptor)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
     setattr(sys, "__stdin__", sys.stdin)  # noqa: B010
