@@ -19,6 +19,10 @@ from ratchet_trainer.errors import ConfigurationInvalid
 __all__ = ["Item", "Message", "Source", "answer_tokens", "open_source", "place_of", "prompt_of", "where"]
 
 
+WITHOUT_ANSWER = ("code", "python", "http")
+"""Verifiers that may do without an expected answer."""
+
+
 class Source(Protocol):
     """Items 0..size-1 to train on. `digest` is hex and changes whenever any item could."""
 
@@ -51,6 +55,11 @@ def open_source(dataset: Dataset, cache: Path | None = None, answers: bool = Tru
 
     assert dataset.file is not None  # the type's rules
     return FileItems(dataset.name, dataset.file, dataset.system, remembered, answers)
+
+
+def needs_answer(dataset: Dataset) -> bool:
+    """Whether the items of a data set need an expected answer to be verified."""
+    return dataset.verifier not in WITHOUT_ANSWER
 
 
 def where(source: Any, index: int) -> str:
