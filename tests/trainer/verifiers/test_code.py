@@ -22,6 +22,34 @@ from ratchet_trainer.errors import ConfigurationInvalid
 SETTINGS: dict[str, Any] = {"timeoutSeconds": 1, "memoryMiB": 256, "tests": "tests", "sandbox": "Required"}
 DOUBLE = ["assert double(2) == 4", "assert double('a') == 'aa'"]
 RIGHT = "def double(x):\n    return x * 2\n"
+CLASSES = """
+import collections, dataclasses, enum, functools, typing, copy, abc
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int = 1
+
+class Color(enum.Enum):
+    RED = "red"
+
+class Pair(typing.NamedTuple):
+    a: int
+    b: int = 3
+
+class Shape(abc.ABC):
+    @abc.abstractmethod
+    def area(self) -> float: ...
+
+class Square(Shape):
+    def area(self): return 6
+
+@functools.lru_cache(None)
+def factorial(n): return n * factorial(n - 1) if n else 1
+
+def f() -> typing.List[object]:
+    two = collections.namedtuple("Two", "a b")(1, 2)
+    return [copy.deepcopy(Point()).x, two.b, Color.RED.value, Pair(1).b, Square().area(), factorial(5)]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +115,7 @@ os.execv(sys.executable, [sys.executable, "-c", again % sys.path])
             ["assert f() == 1"],
             1.0,
         ),
+        (CLASSES, ["assert f() == [1, 2, 'red', 3, 6, 120]"], 1.0),
         ("import time\ntime.sleep(1000)\ndef f(): return 1", ["assert f() == 1"], 1.0),
         (
             "from datetime import datetime\ndef f(): return datetime.strptime('2020', '%Y').year",

@@ -21,6 +21,7 @@ import select
 import signal
 import sys
 import time
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -167,7 +168,9 @@ def _child(request: Mapping[str, Any], *descriptors: int) -> None:
     except (NoSandbox, OSError, ValueError) as error:
         say({"locked": str(error)})
         os._exit(1)
-    space: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    main = types.ModuleType("__main__")  # a module of its own: data classes and enums look themselves up in it
+    main.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"], space = main, main.__dict__
     gc.collect()
     try:
         exec(compile(request["program"], "program.py", "exec"), space)
