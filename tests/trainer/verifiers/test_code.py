@@ -104,6 +104,21 @@ os.execv(sys.executable, [sys.executable, "-c", again % sys.path])
         ),
         ("print(8)", [{"input": "4\n", "output": "8"}, {"input": "5", "output": "10\n"}], 0.5),
         ("import sys\nprint(8)\nsys.exit(0)", [{"input": "", "output": "8"}], 1.0),
+        ("print(sum(map(int, open(0).read().split())))", [{"input": "4 5\n6", "output": "15"}], 1.0),
+        (
+            "import sys\nprint(sys.stdin.buffer.readline().decode()[::-1].strip())",
+            [{"input": "ab", "output": "ba"}],
+            1.0,
+        ),
+        ("import sys\ninput = sys.stdin.readline\nsys.stdout.write(input())", [{"input": "ab", "output": "ab"}], 1.0),
+        ("import sys\nprint('x', file=sys.stderr)\nprint(2)\nexit()", [{"input": "", "output": "2"}], 1.0),
+        (
+            "import sys\nsys.setrecursionlimit(10**5)\ndef g(n): return n and 1 + g(n - 1)\nprint(g(5000))",
+            [{"input": "", "output": "5000"}],
+            1.0,
+        ),
+        ("print('h\u00e9', input())", [{"input": "\u00fc", "output": "h\u00e9 \u00fc"}], 1.0),
+        ("if __name__ == '__main__':\n    print(1)", [{"input": "", "output": "1"}], 1.0),
         ("print(8)\nraise ValueError", [{"input": "", "output": "8"}], 0.0),
         (
             "from collections import Counter, deque\ndef f(): return Counter('aab')",
