@@ -186,7 +186,9 @@ class Run:
             drawn += len(further)
             return method.expansion.first(state.expansion, further, later)
 
+        groups, failed = verified(groups)
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+        samples = replace(samples, dropped=(*samples.dropped, *failed))
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
@@ -446,3 +448,11 @@ def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Gr
         groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
         at += request.n
     return groups
+
+
+def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+    """The groups of which at least one response was verified, and the others: where no verifier answered at all, zeros
+    would teach that everything is wrong."""
+    lost = [all(r.outcome.status in ("timeout", "crash") for r in g.rollouts) for g in groups]
+    failed = [replace(g, disposition="failed") for g, gone in zip(groups, lost, strict=True) if gone]
+    return [g for g, gone in zip(groups, lost, strict=True) if not gone], failed
