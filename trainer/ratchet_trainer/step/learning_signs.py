@@ -22,6 +22,7 @@ WINDOWS = {
     "train/solved": 3,
     "train/accuracy": 3,
     "train/truncated": 3,
+    "train/verifier_failures": 3,
     "train/entropy": 10,
     "train/logprob_mismatch": 3,
     "train/reward": 40,
@@ -45,7 +46,9 @@ def _no_informative_groups(w: Windows) -> str | None:
     values = w["train/informative"]
     if max(values) > 0 or _mean(w["train/solved"]) >= 0.5:
         return None
-    return f"in {len(values)} steps in a row all responses to a prompt earned the same, so nothing could be learned"
+    text = f"in {len(values)} steps in a row all responses to a prompt earned the same, so nothing could be learned"
+    failing = _mean(w["train/verifier_failures"])
+    return f"{text}; the verifier gave no outcome for {failing:.0%} of the responses" if failing > 0 else text
 
 
 def _all_solved(w: Windows) -> str | None:
