@@ -109,11 +109,12 @@ def train(
             click.echo(line)
         sys.exit(os.EX_OK)
     if (boundary := message.get("unapproved")) is not None:
-        stage, place = job.spec.stages[boundary["stage"]].name, "" if workdir is None else f" --workdir {workdir}"
+        stage = job.spec.stages[boundary["stage"]].name
         fail(
             os.EX_TEMPFAIL,
-            f"stage {stage} ended at step {boundary['step']} ({boundary['rule']}), and what comes next needs an approval; "
-            f"look at what it learned, then run: ratchet train {file}{place} --approve",
+            f"stage {stage} ended at step {boundary['step']} ({boundary['rule']}); what comes next needs an approval: "
+            f"look at `ratchet samples {file}`, then go on with the same command and --approve "
+            f"(ratchet train {file} --approve)",
         )
     text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
