@@ -47,7 +47,8 @@ def test_another_identity_is_a_mismatch(changes):
     [
         {"v": 2}, {"v": None}, {"phase": "dance"}, {"step": -1}, {"step": 1.5}, {"step": True}, {"step": 2**60},
         {"reward": "high"}, {"reward": 1e301}, {"stage": {"name": "x"}}, {"stage": []}, {"checkpoint": {"step": 1}},
-        {"boundary": {"stage": 0}}, {"artifacts": [{"stage": "x"}]}, {"draining": "no"}, {"parts": {"start": "long"}}, {"revision": None},
+        {"artifacts": [{"stage": "x"}]},
+        {"boundary": {"stage": 0}}, {"draining": "no"}, {"parts": {"start": "long"}}, {"revision": None},
         {"stage": {"name": "x" * 2000, "index": 0, "startStep": 0}},
         {"stage": {"name": "a\nb", "index": 0, "startStep": 0}},
     ],
