@@ -86,8 +86,8 @@ def _reported_boundaries(builder: PlanBuilder, attempt: AttemptStatus) -> Iterat
 def _catch_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     """After a loss of status the checkpoint knows best which stage the job is in: the one that the attempt began in, or
     one that the stage gate, which still stands on the leader, let it enter. Whoever claims another is not believed:
-    nobody steers a run over HTTP, least of all past an approval. Where stages were passed over, nobody knows when the open one ended, so its record
-    goes.
+    nobody steers a run over HTTP, least of all past an approval. Where stages were passed over, nobody knows when the
+    open one ended, so its record goes.
     """
     report, stage = builder.observed.report_of(attempt), builder.status.stage
     if report is None or report.said.stage is None or stage is None or approval.missing(builder.status) is not None:
