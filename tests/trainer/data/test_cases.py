@@ -126,6 +126,14 @@ def test_pointers_in_the_place_of_files_are_all_named(tmp_path: Path) -> None:
             read(folder)
 
 
+def test_what_the_tokenizer_cannot_write_and_what_ends_a_response_is_told_of_a_folder() -> None:
+    said = check.look(CASES / "model")["tokenizer"]
+    assert (
+        said
+        == "298 tokens; 22 of the model's tokens are none of them; responses end with 0 '<|endoftext|>', 2 '<|im_end|>'"
+    )
+
+
 def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path: Path, memory_runtime: Any) -> None:
     data = {"path": str(CASES / "qwen-base-eos" / "data.jsonl")}
     runtime = memory_runtime(job(data, {"path": str(CASES / "model")}, maxPromptTokens=200, maxResponseTokens=57))

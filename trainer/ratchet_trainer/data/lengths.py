@@ -27,6 +27,8 @@ from ratchet_trainer.errors import ConfigurationInvalid
 
 log = logging.getLogger(__name__)
 
+VERSION = 1
+"""Of how text becomes tokens here; lengths of another one are measured again."""
 LOOKED_AT = 100
 """Generated items, of milliseconds each, that are measured before the first step."""
 TRIED = 1000
@@ -161,7 +163,7 @@ def _measured(
 ) -> np.ndarray:
     """Tokens of prompt and answer of the first items, int64[count, 2]. Raises ConfigurationInvalid that names the items
     that no prompt can be made of."""
-    key = key_of("lengths", source.digest, tokenizer.digest, answers)
+    key = key_of("lengths", VERSION, source.digest, tokenizer.digest, answers)
     kept = remembered.find(key, "lengths")
     known = kept["lengths"][:count] if kept is not None else np.empty((0, 2), np.int64)
     lengths = np.zeros((count, 2), np.int64)

@@ -267,6 +267,8 @@ class Stage:
         shape = Shape(
             -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
         )
+        if self.programs.folder is not None:
+            self.programs.folder.check_positions(shape.prompt_tokens, shape.response_tokens)
         greedy = evaluation.temperature is None and evaluation.samples == 1
         temperature = evaluation.temperature or (rl.temperature if rl is not None and not greedy else "1")
         engine = Engine(
