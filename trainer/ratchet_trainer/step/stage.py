@@ -42,7 +42,7 @@ from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import GREEDY, Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
-from ratchet_trainer.step.stage_data import check_positions, stage_source
+from ratchet_trainer.step.stage_data import stage_source
 
 if TYPE_CHECKING:
     from ratchet_trainer.model.huggingface import Folder
@@ -260,15 +260,17 @@ class Stage:
             dataset = self.job.dataset(evaluation.dataset)
             source = held_out(self.job, dataset.name, evaluation.items, self.group.data_cache)
             leave_out = dataset.overlong == "LeaveOut" or (dataset.overlong is None and dataset.file is None)
-            source = that_fit(source, self.programs.tokenizer, self.settings.max_prompt_tokens, leave_out)
+            longest = self.settings.max_prompt_tokens
+            if self.programs.folder is not None:
+                response = evaluation.max_response_tokens or self.settings.max_response_tokens
+                longest = self.programs.folder.room_for_prompts(longest, response)
+            source = that_fit(source, self.programs.tokenizer, longest, leave_out)
         items = self.group.broadcast(list(source.items) if source is not None else None)
         rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
         prompts = min(len(items), (rl.prompts_in_flight or rl.prompts_per_step) if rl is not None else PROMPTS)
         shape = Shape(
             -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
         )
-        if self.programs.folder is not None:
-            self.programs.folder.check_positions(shape.prompt_tokens, shape.response_tokens)
         greedy = evaluation.temperature is None and evaluation.samples == 1
         temperature = evaluation.temperature or (rl.temperature if rl is not None and not greedy else "1")
         engine = Engine(
@@ -342,7 +344,6 @@ class Stage:
 def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
-    check_positions(programs, stage)
     source = stage_source(group, programs, spec, stage) if group.process == 0 else None
     parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
     told = group.broadcast([source.digest, source.size, parts] if source is not None else None)
