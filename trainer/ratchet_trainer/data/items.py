@@ -82,7 +82,7 @@ def prompt_of(source: Source, tokenizer: Tokenizer, index: int, limit: int) -> P
             f"{place_of(source, index)}: the prompt has {len(tokens)} tokens, maxPromptTokens is {limit}; "
             f"raise it or leave the item out"
         )
-    return Prompt(tokens, item.answer, item.question)
+    return Prompt(tokens, item.answer, item.question, item.fields)
 
 
 def prompt_tokens(source: Source, tokenizer: Tokenizer, index: int, item: Item) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def written(pending: Pending, stage: Stage) -> MidStep:
     arrays |= {k: v for k, v in {"returns": batch.returns, "values": batch.values}.items() if v is not None}
     for name in MODELS:
         said = [getattr(part, name) for part in pending.parts]
-        if said[0] is not None:
+        if said and said[0] is not None:
             rows = [learner.on_host(x, layout, part.rows) for x, part in zip(said, pending.parts, strict=True)]
             arrays[name] = np.concatenate(rows).astype(said[0].dtype)
     asked = {(r.request, r.prompt, r.trained_prompt): None for r in rollouts}
