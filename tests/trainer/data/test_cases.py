@@ -137,7 +137,7 @@ def test_what_the_tokenizer_cannot_write_and_what_ends_a_response_is_told_of_a_f
 def test_prompts_that_leave_no_positions_for_a_response_are_too_long(tmp_path: Path, memory_runtime: Any) -> None:
     data = {"path": str(CASES / "qwen-base-eos" / "data.jsonl")}
     runtime = memory_runtime(job(data, {"path": str(CASES / "model")}, maxPromptTokens=64, maxResponseTokens=250))
-    with pytest.raises(ConfigurationInvalid, match=r"16 of 16 items are too long.*positions .* leave 6 tokens.* lower"):
+    with pytest.raises(ConfigurationInvalid, match=r"16 of 16 items .*The model's positions .* leave 6 tokens.* lower"):
         run(runtime)
     folder = Folder(CASES / "model")
     assert [folder.room_for_prompts(n, 56) for n in (100, 200, 201)] == [100, 200, 200]

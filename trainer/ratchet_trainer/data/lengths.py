@@ -199,7 +199,7 @@ def _said(source: Source, lengths: np.ndarray, limits: Limits, of: str) -> str:
         if limit is not None and (longest := int(lengths[:, column].max())) > limit:
             if column == 0 and limits.asked is not None and limits.asked > limit:
                 ways.append(
-                    f"the model's positions (max_position_embeddings) leave {limit} tokens for a prompt beside a "
+                    f"The model's positions (max_position_embeddings) leave {limit} tokens for a prompt beside a "
                     "response of maxResponseTokens, lower that"
                 )
             else:
