@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ratchet_trainer.algorithm.slots import Context, SlotState
-from ratchet_trainer.algorithm.types import Group, Request, Rollout, StepSamples
+from ratchet_trainer.algorithm.types import Batch, Group, Request, Rollout, StepSamples
 from ratchet_trainer.errors import ConfigurationInvalid, Drain
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
@@ -31,7 +31,7 @@ from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
 from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
-from ratchet_trainer.step.old_logprobs import model_outputs
+from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
@@ -189,8 +189,11 @@ class Run:
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
-        parts, outputs = model_outputs(self.stage, state, samples.rollouts)
-        batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
+        parts: Sequence[MiniBatch] = []
+        batch = Batch((), np.zeros((0, self.stage.rl.max_response_tokens)))
+        if samples.trained:
+            parts, outputs = model_outputs(self.stage, state, samples.rollouts)
+            batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
         samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
         values = None if state.critic is None else ()
         return Pending(samples, selection, expansion, drawn, batch, parts, values=values)
