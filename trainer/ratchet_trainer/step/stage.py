@@ -30,7 +30,7 @@ from ratchet_trainer.data.mixture import Mixture, Part
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
-from ratchet_trainer.learning.learner import Layout, Learner
+from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Adapters, Architecture
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import joined, split, trained
@@ -303,6 +303,11 @@ class Stage:
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
+
+    def layout_of(self, rows: list[Row]) -> Layout:
+        """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
+        prompts or of another size, each row with its own prompt. Follows from the rows alone."""
+        return self.layout if self.layout.fits(rows) else self.layout.one_by_one
 
     @property
     def needs_old_logprobs(self) -> bool:
