@@ -83,7 +83,7 @@ class Run:
                 self.train_stage()
                 self.export()
                 stage = self.state.stage
-                gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
+                gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "", stage.needs_approval)
                 if gate.ends(stage.index):
                     return
                 self.state = self.enter_stage(stage.index + 1)
@@ -330,8 +330,10 @@ class Run:
         best = stage.best if best_weights.kept(self.runtime.job.spec, stage) else None
         self.runtime.pin({best[0]} if best is not None else set())
         self.runtime.commit_requested |= best is not None and best[0] == state.step
-        rule = advance.ended_by(stage, spec, state.step)
-        return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
+        ended = advance.ended_by(stage, spec, state.step)
+        told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
+        done, needs_approval = told or (None, False)
+        return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
 
     # Beginning and going on
 
