@@ -192,8 +192,8 @@ class Run:
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
-        parts: list[MiniBatch] = []
-        batch = Batch((), np.zeros((0, self.stage.layout.response_slots)))  # where nothing is left to train on
+        parts: Sequence[MiniBatch] = []
+        batch = Batch((), np.zeros((0, self.stage.rl.max_response_tokens)))
         if samples.trained:
             parts, outputs = model_outputs(self.stage, state, samples.rollouts)
             batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
