@@ -113,8 +113,8 @@ class Layout:
             first = i - i % self.samples
             if row.prompt != rows[first].prompt:
                 raise ValueError(
-                    f"row {i} has another prompt than row {first}, beside which it lies: {self.samples} rows in turn share "
-                    "one prompt here; order rows by their prompt, or lay them out in groups of 1"
+                    f"row {i} has another prompt than row {first}, beside which it lies: {self.samples} rows in turn "
+                    "share one prompt here; order rows by their prompt, or lay them out in groups of 1"
                 )
 
     def per_token(self, rows: list[np.ndarray]) -> np.ndarray:
