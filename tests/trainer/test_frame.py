@@ -277,9 +277,9 @@ def test_rows_of_two_prompts_never_share_one() -> None:
     layout = Layout.of(4, 2, 1, 8, 5)
     rows = [Row(PROMPT, (1,)), Row(PROMPT, (2,)), Row(PROMPT, (3,)), Row((9,), (4,))]
     assert layout.samples == 2
-    assert not layout.fits(rows)
-    with pytest.raises(ValueError, match="rows of different prompts among 2 that share one"):
+    assert layout.first_misfit(rows) == 3
+    with pytest.raises(ValueError, match="row 3 has another prompt than row 2"):
         layout.rows(rows)
     assert layout.one_by_one.rows(rows).responses.shape == (4, 1, 5)
-    assert layout.fits(rows[:3])
+    assert layout.first_misfit(rows[:3]) is None
     assert learner_module.token_weights(methods.resolve(Rl(dataset="d")).objective, rows, 5).shape == (4, 5)

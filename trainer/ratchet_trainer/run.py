@@ -142,7 +142,7 @@ class Run:
         )
 
         # Evaluate, and move the reference.
-        metrics |= self.evaluated(state, pending, ctx.step)
+        metrics |= self.evaluated(state, pending, ctx.step, metrics)
         judgement = method.reference.after(metrics, ctx)
         if judgement != "keep":
             reference = self.programs.learner.copied(trained(state.params))
@@ -201,10 +201,10 @@ class Run:
         values = None if state.critic is None else ()
         return Pending(samples, selection, expansion, drawn, batch, parts, values=values)
 
-    def evaluated(self, state: State, pending: Pending, step: int) -> Metrics:
+    def evaluated(self, state: State, pending: Pending, step: int, metrics: Metrics) -> Metrics:
         """What the evaluations that are due after `step` say of the state's weights; none are due in most steps. Who is
-        told to go leaves with the step's updates made, and evaluates again."""
-        due = self.evaluations.due(step, state.stage, self.stage)
+        told to go leaves with the step's updates made, and evaluates again. `metrics`: the step's."""
+        due = self.evaluations.due(step, state.stage, self.stage, metrics)
         if not due:
             return {}
         if self.leaving is not None:  # the step was finished because there was time for its updates alone
@@ -293,7 +293,7 @@ class Run:
             selection=SlotState(position),
         )
         metrics = {"train/loss": found["loss"], "train/tokens": float(tokens)}
-        due = self.evaluations.due(state.step, state.stage, stage)
+        due = self.evaluations.due(state.step, state.stage, stage, metrics)
         if due:
             self.runtime.rollouts.bind(self.here(state))
             metrics |= self.evaluations.metrics(due, stage, state, state.step)

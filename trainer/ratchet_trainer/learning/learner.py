@@ -76,9 +76,9 @@ class Layout:
         samples = gcd(width, group) if rows % parts == 0 else 1
         return cls(passes * width * parts // samples, samples, prompt_slots, response_slots, passes)
 
-    def fits(self, rows: list[Row]) -> bool:
-        """Whether the rows that are to share a prompt have the same one."""
-        return all(row.prompt == rows[i - i % self.samples].prompt for i, row in enumerate(rows))
+    def first_misfit(self, rows: list[Row]) -> int | None:
+        """The first row with another prompt than the one that it is to share; None if all fit."""
+        return next((i for i, row in enumerate(rows) if row.prompt != rows[i - i % self.samples].prompt), None)
 
     @property
     def one_by_one(self) -> Layout:
@@ -98,8 +98,6 @@ class Layout:
         for i, row in enumerate(rows):
             tokens[i, : len(row.response)] = row.response
         prompts = [row.prompt for row in rows[:: self.samples]]
-        if not self.fits(rows):
-            raise ValueError(f"rows of different prompts among {self.samples} that share one; lay them out one by one")
         return Rows(
             lay_out_prompts(prompts, self.prompts, self.prompt_slots),
             tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
@@ -109,13 +107,11 @@ class Layout:
     def _check(self, rows: list[Row]) -> None:
         if len(rows) > self.prompts * self.samples:
             raise ValueError(f"{len(rows)} rows do not fit a layout of {self.prompts} prompts x {self.samples} rows")
-        for i, row in enumerate(rows):
-            first = i - i % self.samples
-            if row.prompt != rows[first].prompt:
-                raise ValueError(
-                    f"row {i} has another prompt than row {first}, beside which it lies: {self.samples} rows in turn "
-                    "share one prompt here; order rows by their prompt, or lay them out in groups of 1"
-                )
+        if (i := self.first_misfit(rows)) is not None:
+            raise ValueError(
+                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} rows "
+                "in turn share one prompt here; order rows by their prompt, or lay them out in groups of 1"
+            )
 
     def per_token(self, rows: list[np.ndarray]) -> np.ndarray:
         """Values of each row's tokens as float32[P, G, T]; 0 elsewhere."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ratchet_api.evaluations import Evaluation
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.types import Draw, Request, Rollout
+from ratchet_trainer.step import advance
 from ratchet_trainer.step.state import StageState, State
 
 if TYPE_CHECKING:
@@ -60,8 +61,15 @@ class Evaluations:
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
 
-    def due(self, step: int, stage: StageState, open_stage: Stage) -> list[Evaluation]:
-        return due(self.runtime.job.spec.evaluations, step, stage, open_stage.spec.advance.steps)
+    def due(self, step: int, stage: StageState, open_stage: Stage, metrics: Metrics) -> list[Evaluation]:
+        """Those that are due after a step with these metrics. Where they end the job's last stage before its limit, all
+        are: what a run ends with is evaluated. Raises as `advance.ended_by`."""
+        spec, opened = self.runtime.job.spec, open_stage.spec
+        found = due(spec.evaluations, step, stage, opened.advance.steps)
+        if len(found) == len(spec.evaluations) or open_stage.index < len(spec.stages) - 1:
+            return found
+        ended = advance.ended_by(advance.observed(stage, opened, metrics), opened, step)
+        return found if ended is None else list(spec.evaluations)
 
     def metrics(self, evaluations: Sequence[Evaluation], stage: Stage, state: State, step: int) -> Metrics:
         """What the evaluations say of the state's weights after `step`. *Collective.* Raises Drain."""

@@ -307,7 +307,7 @@ class Stage:
     def layout_of(self, rows: list[Row]) -> Layout:
         """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
         prompts or of another size, each row with its own prompt. Follows from the rows alone."""
-        return self.layout if self.layout.fits(rows) else self.layout.one_by_one
+        return self.layout if self.layout.first_misfit(rows) is None else self.layout.one_by_one
 
     @property
     def needs_old_logprobs(self) -> bool:
