@@ -24,7 +24,10 @@ COMMANDS = {
     "objective": ("objective", "Check losses and advantages against numbers made by other implementations."),
     "validate": ("validate", "Say what is wrong in a manifest, with paths and ways out."),
     "render": ("render", "Print every Kubernetes object that a manifest would become."),
-    "model": ("model", "Check a model folder against another implementation; export a trained one."),
+    "model": (
+        "model",
+        "Fetch a small real model; check a folder against another implementation; export a trained one.",
+    ),
     "crd": ("crd", "Print the CustomResourceDefinition, the JSON schema or the API reference."),
     "operator": ("operator", "Run the operator (the process in the operator's image)."),
     "trainer": ("train", "Run one trainer process (the process in the trainer's image)."),
