@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "cluster": ("cluster", "A real Kubernetes control plane on this machine, with nodes that look like GKE TPU nodes."),
     "train": ("train", "Train a manifest without Kubernetes; resumes what is in its folder."),
+    "samples": ("samples", "Show what a run sampled: prompts, responses, answers and what they earned."),
     "prove": ("prove", "Train a manifest undisturbed and killed, and compare every hash."),
     "objective": ("objective", "Check losses and advantages against numbers made by other implementations."),
     "validate": ("validate", "Say what is wrong in a manifest, with paths and ways out."),

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import click
 
 from ratchet_api.protocol import Exit
 from ratchet_cli.manifests import fail, read_job
+from ratchet_cli.train_printer import Printer
+from ratchet_cli.train_summary import in_words, seen
 
 DEFAULT_FOLDER = Path(".ratchet")
 
@@ -93,8 +94,10 @@ def train(
             gang = f"{processes} process{'' if processes == 1 else 'es'}"
             gang += f" of {devices} devices" if devices > 1 else ""
             click.echo(f"{name}: {gang}, folder {folder.path}", err=True)
-            code, message = run(folder, processes, until_step, Printer(), stop, devices=devices)
+            printer = Printer(folder.path)
+            code, message = run(folder, processes, until_step, printer, stop, devices=devices)
             result = folder.result() | {"processes": processes}
+            result |= seen(folder.path, result, printer.learning)
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
     except OSError as error:
@@ -103,6 +106,8 @@ def train(
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     if code == 0:
         click.echo(f"step {result['step']}, stage {result['stage']}, weights {result.get('weightsSha256', '-')}")
+        for line in in_words(result):
+            click.echo(line)
         sys.exit(os.EX_OK)
     text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
@@ -127,36 +132,3 @@ def job_of(file: str, processes: int | None, model: Path | None = None) -> tuple
         here = job.spec.model.model_copy(update={"path": str(model.absolute())})
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": here})})
     return data["metadata"]["name"], job, processes or count(job.spec.placements[0])
-
-
-class Printer:
-    """Prints progress: one line for each new stage and phase of the start, then one every two seconds."""
-
-    def __init__(self) -> None:
-        self._last: tuple[Any, ...] = ()
-        self._printed = 0.0
-        self._line = ""
-
-    def __call__(self, document: dict[str, Any]) -> None:
-        stage = (document["stage"] or {}).get("name")
-        key = (document["attempt"], stage, document["phase"] in ("start", "restore", "compile"), document["step"])
-        if key == self._last or (key[:3] == self._last[:3] and time.monotonic() - self._printed < 2.0):
-            return
-        self._last, self._printed = key, time.monotonic()
-        if not stage:
-            click.echo(f"  attempt {document['attempt']}: {document['phase']}", err=True)
-            return
-        numbers = [
-            f"{title} {document[name]:{form}}"
-            for title, name, form in (
-                ("reward", "reward", ".3f"),
-                ("accuracy", "accuracy", ".3f"),
-                ("tok/s", "tokensPerSecond", ".0f"),
-            )
-            if isinstance(document[name], (int, float))
-        ]
-        target = "" if document["targetStep"] is None else f"/{document['targetStep']}"
-        line = "  ".join([f"  step {document['step']}{target}  {stage}", *numbers])
-        if line != self._line:
-            self._line = line
-            click.echo(line, err=True)

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ratchet_trainer.model.activations import GATES, gated, rms_norm, split
 from ratchet_trainer.model.architecture import Rope
-from ratchet_trainer.model.attention import _attend, rotate, turn
+from ratchet_trainer.model.cpu import GATES, _attend, gated, rms_norm, rotate, split, turn
 from ratchet_trainer.model.policy import log_prob_and_entropy
 
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from ratchet_api.exact_environment import performance_environment
 from ratchet_api.protocol import PORT, Exit
+from ratchet_trainer.algorithm.verifiers.preflight import check_machine
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
 from ratchet_trainer.process.environment import (
     ENV_PARENT,
@@ -63,6 +64,7 @@ def _train(
 
     if environment.uid != job["jobUID"]:
         raise ConfigurationInvalid(f"{environment.job_file} is of job {job['jobUID']}, the pod of {environment.uid}")
+    check_machine(job["spec"])
     directory = Path(job["spec"]["checkpoint"]["directory"])
     if str(directory).startswith("gs:"):
         raise ConfigurationInvalid(

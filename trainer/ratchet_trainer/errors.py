@@ -85,3 +85,9 @@ class Drain(Exception):
     def __init__(self, text: str = "told to go", boundary: dict[str, Any] | None = None):
         super().__init__(text)
         self.boundary = boundary
+
+
+def error_of(reason: str, text: str, owner: dict[str, Any] | None = None) -> TrainerError:
+    """The error of that name, as another process tells of it."""
+    kinds = {kind.__name__: kind for kind in TrainerError.__subclasses__()}
+    return Fenced(text, owner) if reason == Fenced.__name__ else kinds[reason](text)

@@ -26,7 +26,7 @@ from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
 from ratchet_trainer.rollout.rollout_journal import context_of
-from ratchet_trainer.step import advance, artifacts, best_weights, nonfinite, sft
+from ratchet_trainer.step import advance, artifacts, best_weights, nonfinite, preflight, sft
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
@@ -35,6 +35,7 @@ from ratchet_trainer.step.old_logprobs import model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
+from ratchet_trainer.step.stage_data import check_later_stages
 from ratchet_trainer.step.state import StageState, State, chain, metric_line, params_of
 from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
 from ratchet_trainer.step.updates import Pace, learn
@@ -68,6 +69,8 @@ class Run:
         self.samples = SampleBook(runtime)
         self.exported: dict[int, dict[str, Any]] = {}  # by stage
         self.latest: StepSamples | None = None  # what the step just made sampled
+        self.said = ""  # the last reason of the condition Learning
+        self.doubts = ""  # what the preflight said of the stage's expected answers
         self.stage: Stage
         self.state: State
 
@@ -303,15 +306,16 @@ class Run:
         return replace(state, lines=(*state.lines, line), metrics_digest=chain(state.metrics_digest, line))
 
     def tell_of_learning(self) -> None:
-        """Says whether the stage learns; where it does not, what was sampled is kept to be looked at."""
+        """Says whether the stage learns; where it no longer does, what was sampled is kept to be looked at."""
         if self.stage.spec.rl is None:
             self.runtime.tell(learning=NOT_APPLICABLE.plain())
             return
         decode = self.stage.programs.tokenizer.decode
-        found = learning(self.state.stage.windows, self.latest, decode)
-        self.runtime.tell(learning=found.plain())
-        if found.status == "False" and self.latest is not None:
+        found = learning(self.state.stage.windows, self.latest, decode, self.doubts)
+        if found.status == "False" and found.reason != self.said and self.latest is not None:
             self.samples.keep(self.stage, self.state.stage.start_step, self.state.step, self.latest, anyway=True)
+        self.said = found.reason
+        self.runtime.tell(learning=found.plain())  # once the samples are there
 
     def advance(self, state: State, metrics: Metrics) -> State:
         """The state with the advance rule applied: process 0 judges, all follow."""
@@ -332,6 +336,7 @@ class Run:
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
         self.programs = self.built()
         if saved is None:
+            check_later_stages(runtime, self.programs, runtime.job.spec)
             self.open(0)
             runtime.enter("compile")
             params, moments = self.programs.start(runtime.job.spec.seed)
@@ -340,7 +345,7 @@ class Run:
         state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
         state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
-            self.open(state.stage.index)
+            self.open(state.stage.index, begins=False)
             if self.stage.hash != state.stage.spec_hash:
                 raise ConfigurationInvalid(
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
@@ -368,18 +373,20 @@ class Run:
         """The state at the start of stage `index`: the weights as they are, the optimizer as the stage says."""
         self.open(index)
         state, before, spec = self.state, self.state.stage, self.runtime.job.spec
+        moved = False
         if spec.stages[index].start.weights != best_weights.PREVIOUS:
             step = best_weights.start_step(spec, index, before, self.runtime.ended_stages())
             if step is not None and step != state.step:
                 arrays = self.runtime.weights(step, partial(of_parameter, self.runtime.mesh))
                 params = params_of(arrays, trained(self.programs.template[0]))
-                state = replace(state, params=self.programs.whole(params, spec.seed))
+                state, moved = replace(state, params=self.programs.whole(params, spec.seed)), True
                 log.info("stage %s starts from the weights of step %d", self.stage.spec.name, step)
         if self.stage.spec.start.optimizer == "reset":
             state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
-        return self.at_start_of(self.stage, state)
+        return self.at_start_of(self.stage, state, moved=moved)
 
-    def at_start_of(self, stage: Stage, state: State) -> State:
+    def at_start_of(self, stage: Stage, state: State, *, moved: bool = False) -> State:
+        """`moved`: whether the weights are others than those that the stage before ended with."""
         where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates, inputs=stage.inputs)
         selection, expansion = SlotState({"epoch": 0, "position": 0}), SlotState()
         if stage.spec.rl is not None:
@@ -388,11 +395,12 @@ class Run:
             expansion = stage.method.expansion.init(ctx)
         before = state.stage
         state = replace(state, stage=where, selection=selection, expansion=expansion)
-        return self.evaluated_at_start(stage, before, self.with_companions(stage, state))
+        state = self.with_companions(stage, state)
+        return self.evaluated_at_start(stage, _NOWHERE if moved else before, state)
 
     def evaluated_at_start(self, stage: Stage, before: StageState, state: State) -> State:
-        """The state with what the evaluations say of the weights that a stage starts from, unless the stage before has
-        just evaluated them. A line of the metric stream of its own, at the step that the stage starts from."""
+        """The state with what the evaluations say of the weights that a stage starts from, unless the stage `before`
+        has just evaluated them. A line of the metric stream of its own, at the step that the stage starts from."""
         evaluations = self.runtime.job.spec.evaluations
         if before.index >= 0:
             steps = self.runtime.job.spec.stages[before.index].advance.steps
@@ -416,10 +424,13 @@ class Run:
         version = None if reference is None else state.step
         return replace(state, critic=critic, reference=reference, reference_version=version)
 
-    def open(self, index: int) -> None:
-        """Makes stage `index` ready: reads its data, compiles its programs."""
+    def open(self, index: int, *, begins: bool = True) -> None:
+        """Makes stage `index` ready: reads its data, compiles its programs. `begins`: before its first step, when it
+        can still be mended, its expected answers are tried."""
         self.runtime.enter("compile")
         self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
+        trying = begins and self.stage.spec.rl is not None and self.runtime.process == 0
+        self.doubts = preflight.of_stage(self.stage) if trying else ""
         self.pace = Pace()
         self.stage.prepare()
         host_memory.trim()

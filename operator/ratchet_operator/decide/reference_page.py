@@ -19,6 +19,7 @@ def reference_page() -> str:
         "## Conditions",
         "",
         "All are present from the first reconcile. The message says the rest in words, and what to do.",
+        "What leads to the reasons of `Learning`, and what helps: [watching.md](watching.md).",
         "",
         "| condition | reason | meaning |",
         "|---|---|---|",

@@ -83,6 +83,18 @@ def test_what_cannot_be_trained_on_is_said_before_the_first_step(memory_runtime:
     assert not runtime.steps
 
 
+def test_the_data_of_later_stages_are_looked_at_before_the_first_step(memory_runtime: Any) -> None:
+    spec = job({"path": str(CASES / "bom" / "data.jsonl")})
+    spec["datasets"].append({"name": "e", "jsonl": {"path": str(CASES / "one-long-line-at-a-time" / "data.jsonl")}})
+    later = json.loads(json.dumps(spec["stages"][0])) | {"name": "later"}
+    later["rl"]["dataset"] = "e"
+    spec["stages"].append(later)
+    runtime = memory_runtime(spec)
+    with pytest.raises(ConfigurationInvalid, match="stage later: data set e: 3 of 19 items are too long"):
+        run(runtime)
+    assert not runtime.steps
+
+
 def test_a_response_ends_where_the_template_ends_it(memory_runtime: Any) -> None:
     """The model answers rightly and ends its turn as its template does; generation_config names another end."""
     data = {"path": str(CASES / "qwen-base-eos" / "data.jsonl")}

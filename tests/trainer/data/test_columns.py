@@ -11,7 +11,7 @@ import pytest
 from ratchet_api.datasets import Dataset
 from ratchet_trainer.data.edits import edited
 from ratchet_trainer.data.item import Item
-from ratchet_trainer.data.items import open_source, place_of
+from ratchet_trainer.data.items import needs_answer, open_source, place_of
 from ratchet_trainer.errors import ConfigurationInvalid
 
 SYSTEM = {"role": "system", "content": "Add."}
@@ -137,3 +137,14 @@ def test_an_edit_of_a_prompt_changes_the_last_message_of_a_conversation(tmp_path
     assert source.item(0).question == asked
     assert source.item(0).messages == (SYSTEM, USER, ASSISTANT, {"role": "user", "content": asked})
     assert place_of(source, 0).endswith("d.jsonl:1")
+
+
+def test_verifiers_that_need_no_answer_may_do_without_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"question": "Write f.", "tests": ["assert f() == 1"]}))
+    spec = Dataset.model_validate({"name": "d", "jsonl": {"path": str(path)}, "verifier": "code"})
+    assert open_source(spec, answers=needs_answer(spec)).item(0) == Item(
+        "Write f.", "", None, {"tests": ["assert f() == 1"]}
+    )
+    with pytest.raises(ConfigurationInvalid, match="no key 'answer'"):
+        open_source(spec)  # for an sft stage

@@ -16,6 +16,8 @@ from ratchet_trainer.algorithm.outcome import Outcome
 from ratchet_trainer.algorithm.verifiers import sandbox
 from ratchet_trainer.algorithm.verifiers.code_tests import BadTests, read_tests
 from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
+from ratchet_trainer.algorithm.verifiers.preflight import check_machine
+from ratchet_trainer.errors import ConfigurationInvalid
 
 SETTINGS: dict[str, Any] = {"timeoutSeconds": 1, "memoryMiB": 256, "tests": "tests", "sandbox": "Required"}
 DOUBLE = ["assert double(2) == 4", "assert double('a') == 'aa'"]
@@ -187,10 +189,9 @@ def test_the_last_block_of_python_is_the_program(pool: VerifierPool):
 def test_tests_that_are_none_are_named(pool: VerifierPool, tests: Any):
     with pytest.raises(BadTests):
         read_tests(tests)
-    pool.anomalies.clear()
-    assert judged(pool, RIGHT, tests).status == "crash"
-    assert "field tests of the item" in pool.anomalies[0].message
-    pool.anomalies.clear()
+    with pytest.raises(ConfigurationInvalid, match="item 0: its field tests"):
+        judged(pool, RIGHT, tests)
+    assert judged(pool, RIGHT).accuracy == 1.0
 
 
 def test_without_a_sandbox_programs_run_only_if_that_is_asked_for(tmp_path: Path):
@@ -201,11 +202,32 @@ def test_without_a_sandbox_programs_run_only_if_that_is_asked_for(tmp_path: Path
     assert os.path.isdir(target)
 
 
-def test_a_machine_without_filters_refuses_the_job(monkeypatch: pytest.MonkeyPatch):
-    from ratchet_trainer.algorithm.verifiers import code
+def test_a_machine_without_filters_refuses_the_job_before_it_begins(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sandbox, "available", lambda: "the kernel takes no filter of system calls")
+    other, free = (
+        {"name": "a", "verifier": "exact"},
+        {"name": "b", "verifier": "code", "code": {"sandbox": "Unsandboxed"}},
+    )
+    check_machine({"datasets": [other, free]})
+    with pytest.raises(ConfigurationInvalid, match=r"data set c.*Unsandboxed"):
+        check_machine({"datasets": [other, free, {"name": "c", "verifier": "code"}]})
 
-    monkeypatch.setattr(code, "available", lambda: "the kernel takes no filter of system calls")
-    told = code.refusal(spec("code", **SETTINGS))
-    assert told is not None
-    assert "Unsandboxed" in told
-    assert code.refusal(spec("code", **SETTINGS | {"sandbox": "Unsandboxed"})) is None
+
+def test_where_filters_are_forbidden_the_trial_says_so():
+    script = """
+import ctypes, struct, sys
+sys.path[:0] = %r
+from ratchet_trainer.algorithm.verifiers import sandbox
+# A profile of the kind that a runtime may have: prctl(PR_SET_SECCOMP) fails, all else goes on.
+step = lambda code, k, t=0, f=0: struct.pack("<HBBI", code, t, f, k)
+number = {"x86_64": 157, "aarch64": 167}[sandbox.platform.machine()]
+code = step(0x20, 0) + step(0x15, number, 0, 3) + step(0x20, 16) + step(0x15, 22, 0, 1)
+code += step(6, 0x50001) + step(6, 0x7FFF0000)
+held = ctypes.create_string_buffer(code)
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+assert libc.prctl(22, 2, struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(held)), 0, 0) == 0
+print(sandbox.available())
+"""
+    done = subprocess.run([sys.executable, "-c", script % sys.path], capture_output=True, text=True, timeout=60)
+    assert "seccomp" in done.stdout, done.stderr

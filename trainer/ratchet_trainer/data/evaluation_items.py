@@ -15,7 +15,7 @@ from typing import Any
 from ratchet_api.job import Spec
 from ratchet_trainer.data.faults import Faults
 from ratchet_trainer.data.item import Item
-from ratchet_trainer.data.items import open_source, prompt_tokens, where
+from ratchet_trainer.data.items import needs_answer, open_source, prompt_tokens, where
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 
@@ -49,7 +49,9 @@ def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) ->
     ConfigurationInvalid if there are none; fewer are said in the log."""
     trained_on = {name for stage in spec.stages for name in stage.dataset_names}
     sources: dict[str, Any] = {
-        d.name: open_source(d, cache) for d in spec.datasets if d.name in trained_on or d.name == dataset
+        d.name: open_source(d, cache, needs_answer(d))
+        for d in spec.datasets
+        if d.name in trained_on or d.name == dataset
     }
     training = [source for name, source in sources.items() if name in trained_on or not source.held]
     found, left_out = sources[dataset].held_out(count, training)

@@ -19,6 +19,10 @@ from ratchet_trainer.errors import ConfigurationInvalid
 __all__ = ["Item", "Message", "Source", "answer_tokens", "open_source", "place_of", "prompt_of", "where"]
 
 
+WITHOUT_ANSWER = ("code", "python", "http")
+"""Verifiers that may do without an expected answer."""
+
+
 class Source(Protocol):
     """Items 0..size-1 to train on. `digest` is hex and changes whenever any item could."""
 
@@ -53,6 +57,11 @@ def open_source(dataset: Dataset, cache: Path | None = None, answers: bool = Tru
     return FileItems(dataset.name, dataset.file, dataset.system, remembered, answers)
 
 
+def needs_answer(dataset: Dataset) -> bool:
+    """Whether the items of a data set need an expected answer to be verified."""
+    return dataset.verifier not in WITHOUT_ANSWER
+
+
 def where(source: Any, index: int) -> str:
     """Where an item is in its data set, for people: file and line, or its number."""
     named = getattr(source, "place", None)
@@ -73,7 +82,7 @@ def prompt_of(source: Source, tokenizer: Tokenizer, index: int, limit: int) -> P
             f"{place_of(source, index)}: the prompt has {len(tokens)} tokens, maxPromptTokens is {limit}; "
             f"raise it or leave the item out"
         )
-    return Prompt(tokens, item.answer, item.question)
+    return Prompt(tokens, item.answer, item.question, item.fields)
 
 
 def prompt_tokens(source: Source, tokenizer: Tokenizer, index: int, item: Item) -> tuple[int, ...]:

@@ -127,6 +127,10 @@ class Mixture:
         dataset, item = unpacked(index)
         return f"data set {self.sources[dataset].name}, {where(self.sources[dataset], item)}"
 
+    def part_of(self, index: int) -> int:
+        """Which of the data sets an item is of."""
+        return unpacked(index)[0]
+
     @property
     def asked(self) -> np.ndarray:
         """A hash of what each item asks, for held-out items of others."""

@@ -63,7 +63,7 @@ class ReasoningGymItems:
             ) from error
         if not isinstance(entry["answer"], str):
             raise ConfigurationInvalid(
-                f"data set {self.name}: task {self._spec.task} has no single right answer, which verifier exact needs; "
+                f"data set {self.name}: task {self._spec.task} has no expected answer as text, which verifiers need; "
                 f"choose another task"
             )
         # What else the library knows of an item is no JSON: a verifier that needs it makes the item again.

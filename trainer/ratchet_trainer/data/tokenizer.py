@@ -50,7 +50,7 @@ class Bytes:
     A prompt is BEGIN and the bytes of its text; a response is bytes and END. Reversible for every text.
     """
 
-    ends = (END,)
+    ends: tuple[int, ...] = (END,)
     digest = "bytes-v1"
 
     def encode_prompt(self, text: str) -> list[int]:

@@ -12,22 +12,35 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ratchet_trainer.model import sharding
+from ratchet_trainer.model import cpu, plain, sharding
 
 OLD_GAP_LIMIT = {"float32": 2e-6, "bfloat16": 2e-2}
 """How far log-probabilities of the same weights from the same program may lie apart, relative to max(1, |old|)."""
 
 
+OPERATIONS = {"cpu": cpu}
+"""Platform -> what lies between the matrix products there; elsewhere it is `plain`."""
+
+UNROLLED = ("cpu",)
+"""Platforms on which no layers are a loop (`depth`). XLA's CPU backend copies a loop's weights out of their stack at
+every turn, and compiles a model of 30 layers no faster."""
+
+
 @dataclass(frozen=True)
 class Computation:
     """dtype: of activations and matrix products; norms, softmax and what follows the last product are float32.
-    recompute: the gradient's pass computes the inside of every block again. mesh: that parameters are spread on."""
+    recompute: the gradient's pass computes the inside of every block again. mesh: that parameters are spread on.
+    platform: of its devices, as JAX calls it; None: JAX's own choice. scanned: whether layers that are alike are a
+    loop (`depth`); None: where that pays."""
 
     dtype: str = "float32"
     recompute: bool = False
     mesh: Mesh | None = None
+    platform: str | None = None
+    scanned: bool | None = None
 
     @property
     def old_gap_limit(self) -> float:
@@ -35,7 +48,22 @@ class Computation:
 
     @classmethod
     def on(cls, mesh: Mesh, dtype: str = "float32", recompute: bool = False) -> Computation:
-        return cls(dtype, recompute, mesh if sharding.is_spread(mesh) else None)
+        platform = mesh.devices.flat[0].platform
+        return cls(dtype, recompute, mesh if sharding.is_spread(mesh) else None, platform)
+
+    @cached_property
+    def operations(self) -> Any:
+        """The module with what lies between the matrix products: `plain`, or one with the same functions."""
+        return OPERATIONS.get(self._platform, plain)
+
+    @property
+    def _platform(self) -> str:
+        return self.platform or jax.default_backend()
+
+    @property
+    def scans(self) -> bool:
+        """Whether layers that are alike are a loop."""
+        return self._platform not in UNROLLED if self.scanned is None else self.scanned
 
     @property
     def row_parts(self) -> int:
@@ -73,6 +101,21 @@ class Computation:
             return x
         return jax.lax.with_sharding_constraint(x, sharding.of_parameter(self.mesh, path, x.shape, over=("tensor",)))
 
+    def stack(self, over: tuple[str, ...], path: Any, *layers: jax.Array) -> jax.Array:
+        """A parameter of several layers as one array, in the format of its use; spread `over` these axes of the mesh,
+        as the layers are."""
+        whole = jnp.stack([x.astype(self.dtype) if x.ndim == 2 else x for x in layers])
+        if self.mesh is None:
+            return whole
+        where = sharding.of_parameter(self.mesh, sharding.path_of(path), layers[0].shape, over)
+        return jax.lax.with_sharding_constraint(whole, _below_an_axis(where))
+
+    def stacked_shape(self, path: Any, *layers: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        """The shape of what `stack` gives."""
+        one = layers[0]
+        where = _below_an_axis(one.sharding) if isinstance(one.sharding, NamedSharding) else one.sharding
+        return jax.ShapeDtypeStruct((len(layers), *one.shape), one.dtype, sharding=where)
+
     def rows(self, x: jax.Array) -> jax.Array:
         """Activations with rows, or prompts, along their first axis."""
         return self._at(x, sharding.ROWS)
@@ -92,6 +135,11 @@ class Computation:
         if self.mesh is None:
             return x
         return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+
+
+def _below_an_axis(where: NamedSharding) -> NamedSharding:
+    """Of one layer's parameter: of several, one below the other."""
+    return NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
 
 
 PLAIN = Computation()

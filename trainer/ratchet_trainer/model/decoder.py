@@ -1,17 +1,16 @@
-"""The decoder: RMSNorm, rotary attention, a gated MLP; a flax module, called functionally.
+"""The decoder: blocks one after the other, between an embedding and a head.
 
 One function serves sampling, log-probabilities and training of every family, so that what is trained is what was
-sampled. Decides the order of a forward pass; which choices a model makes is data (`architecture`), what is kept between
-calls is in `kv_cache`, placement on devices in `sharding`. Modules are trees (no shared references): they are split
-once and merged inside `jax.jit`.
+sampled. Decides the order of a forward pass, and how it goes through the depth: layers that are alike as one loop
+(`depth`), so that a deep model compiles as fast as a shallow one. What happens within a layer is in `block`.
 
-Activations are rows [M, D] of all tokens: XLA's CPU backend is half as fast with matrix products of more axes.
+Parameters are stored by layer, whatever is looped over: checkpoints, adapters and export know of no loop. Training
+stacks them within the program, sampling once for a call (`Policy.weights`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -19,158 +18,86 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.activations import gated, rms_norm, split
 from ratchet_trainer.model.architecture import Architecture, Layer
-from ratchet_trainer.model.attention import Turn, attend, rotate, turn
+from ratchet_trainer.model.block import Block, Norm, Stream, matrix
 from ratchet_trainer.model.computation import Computation
-from ratchet_trainer.model.lora import adapter
-from ratchet_trainer.model.recompute import recomputed
+from ratchet_trainer.model.depth import Run, runs, stacked, through
+from ratchet_trainer.model.plain import Turn
 
-
-@dataclass(frozen=True)
-class Stream:
-    """Tokens [P, G, T] that go through a block together: their rotary angles; what they see before themselves, of which
-    `length` [P] slots are real (None: the stream before them, or nothing); their own slots, from `at` on new."""
-
-    shape: tuple[int, int, int]
-    by: Turn
-    prompt: kv_cache.Pair | None = None
-    length: jax.Array | None = None
-    own: kv_cache.Pair | None = None
-    at: jax.Array | int = 0
-
-
+Params = dict[str, Any]
 Turns = tuple[Turn, ...]
-Streams = tuple[Stream, ...]
-"""Side by side for each prompt: the rows of a pass are [P, all tokens of the prompt's streams]."""
 Tokens = tuple[jax.Array, jax.Array]
 
 
-def _apart(rows: jax.Array, streams: Streams) -> tuple[jax.Array, ...]:
-    """Rows [M, width] as one [P, G T, width] a stream."""
-    rows = rows.reshape(streams[0].shape[0], -1, rows.shape[-1])
-    return (rows,) if len(streams) == 1 else split(rows, tuple(s.shape[1] * s.shape[2] for s in streams), 1)
+class Ends(nnx.Module):
+    """What lies before the first block and behind the last one."""
+
+    def __init__(self, a: Architecture, how: Computation, key: jax.Array):
+        self.embedding = nnx.Param(a.width**-0.5 * jax.random.normal(key, (a.vocabulary, a.width), jnp.float32))
+        self.norm = Norm(a, how, a.width)
+        self.head = None if a.tied else matrix(jax.random.fold_in(key, 1), a.width, a.vocabulary)
 
 
-def _matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param:
-    return nnx.Param(gain * rows**-0.5 * jax.random.normal(key, (rows, columns), jnp.float32))
+class Modules:
+    """The modules of a model without their weights: what is static of it, looked at once."""
 
+    def __init__(self, a: Architecture, how: Computation):
+        self.architecture, self.how, self.runs = a, how, runs(a.layers, how.scans)
+        abstract = lambda make: nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))  # noqa: E731
+        self._ends = abstract(partial(Ends, a, how))
+        self._blocks = {layer: abstract(partial(Block, a, how, layer)) for layer in dict.fromkeys(a.layers)}
 
-def _bias(there: bool, width: int) -> nnx.Param | None:
-    return nnx.Param(jnp.zeros((width,), jnp.float32)) if there else None
-
-
-def _times(how: Computation, x: jax.Array, module: nnx.Module, kind: str, side: str) -> jax.Array:
-    """x times the matrix `kind`/`side` of a module, with its adapter and its bias, if it has them."""
-    product = x @ how.weight(getattr(module, side)[...], f"{kind}/{side}")
-    if (adapter := getattr(module, f"{side}_adapter")) is not None:
-        product = product + adapter(x)
-    bias = getattr(module, f"{side}_bias")
-    return product if bias is None else product + bias[...].astype(x.dtype)
-
-
-class Norm(nnx.Module):
-    """RMSNorm with scale `offset` + weight."""
-
-    def __init__(self, a: Architecture, width: int):
-        self.scale = nnx.Param(jnp.full((width,), 1.0 - a.norm_offset, jnp.float32))
-        self.offset, self.epsilon = a.norm_offset, a.epsilon
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return rms_norm(x, self.offset + self.scale[...], self.epsilon)
-
-
-class Attention(nnx.Module):
-    """Rotary self-attention; `input` holds query, key and value side by side (one matrix product)."""
-
-    def __init__(self, a: Architecture, how: Computation, layer: Layer, key: jax.Array):
-        first, second = jax.random.split(key)
-        self.input = _matrix(first, a.width, sum(a.projections))
-        self.input_bias = _bias(a.attention_bias[0], sum(a.projections))
-        self.output = _matrix(second, a.projections[0], a.width, gain=(2 * len(a.layers)) ** -0.5)
-        self.output_bias = _bias(a.attention_bias[1], a.width)
-        self.input_adapter = adapter(a, how, "attention/input", a.width, a.projections, first)
-        self.output_adapter = adapter(a, how, "attention/output", a.projections[0], (a.width,), second)
-        self.query_norm = Norm(a, a.head_width) if a.head_norms else None
-        self.key_norm = Norm(a, a.head_width) if a.head_norms else None
-        self.architecture, self.how, self.layer = a, how, layer
-
-    def __call__(self, x: jax.Array, streams: Streams) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
-        """x [M, D] of the streams' tokens -> [M, D], and each stream's keys and values."""
+    def init(self, key: jax.Array) -> Params:
+        """Random parameters."""
         a, how = self.architecture, self.how
-        wide = split(_times(how, x, self, "attention", "input"), a.projections)
-        mixed, kept, before = [], [], None
-        for stream, parts in zip(streams, zip(*(_apart(part, streams) for part in wide), strict=True), strict=True):
-            query, key, value = (how.heads(part.reshape(*stream.shape, -1, a.head_width)) for part in parts)
-            if self.query_norm is not None:
-                query, key = self.query_norm(query), self.key_norm(key)
-            query, key = rotate(query * a.query_scale, stream.by), rotate(key, stream.by)
-            new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
-            own = new if stream.own is None else kv_cache.write(stream.own, new, stream.at)
-            prompt = before if stream.prompt is None else stream.prompt
-            seen = attend(query, own, stream.at, prompt, stream.length, self.layer.window, a.attention_cap)
-            mixed.append(seen.reshape(stream.shape[0], -1, a.projections[0]))
-            kept.append(own)
-            before = (own[0].squeeze(2), own[1].squeeze(2)) if stream.shape[1] == 1 else None
-        rows = (mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, 1)).reshape(len(x), -1)
-        return _times(how, how.inner(rows), self, "attention", "output"), tuple(kept)
+        first, *keys = jax.random.split(key, len(a.layers) + 1)
+        pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
+        blocks = {i: pure(Block(a, how, layer, k)) for i, (layer, k) in enumerate(zip(a.layers, keys, strict=True))}
+        return {**pure(Ends(a, how, first)), "blocks": blocks}
+
+    def stacked(self, blocks: Any, over: tuple[str, ...] = ("fsdp", "tensor")) -> tuple[Any, ...]:
+        """The weights of every run of layers, as `depth.stacked`, of parameters by layer, which are spread `over` these
+        axes of the mesh."""
+        return tuple(stacked(run, lambda i: blocks[i], partial(self.how.stack, over)) for run in self.runs)
+
+    def stacked_shapes(self, blocks: Any) -> tuple[Any, ...]:
+        """The shapes of what `stacked` gives of these shapes."""
+        return tuple(stacked(run, lambda i: blocks[i], self.how.stacked_shape) for run in self.runs)
+
+    def ends(self, params: Params) -> Ends:
+        return _merged(self._ends, {name: value for name, value in params.items() if name != "blocks"})
+
+    def block(self, layer: Layer, weights: Any) -> Block:
+        return _merged(self._blocks[layer], weights)
 
 
-class Mlp(nnx.Module):
-    """The gated MLP; `input` holds gate and up side by side."""
-
-    def __init__(self, a: Architecture, how: Computation, key: jax.Array):
-        first, second = jax.random.split(key)
-        self.input = _matrix(first, a.width, 2 * a.hidden)
-        self.input_bias = _bias(a.mlp_bias, 2 * a.hidden)
-        self.output = _matrix(second, a.hidden, a.width, gain=(2 * len(a.layers)) ** -0.5)
-        self.output_bias = _bias(a.mlp_bias, a.width)
-        self.input_adapter = adapter(a, how, "mlp/input", a.width, (a.hidden,) * 2, first)
-        self.output_adapter = adapter(a, how, "mlp/output", a.hidden, (a.width,), second)
-        self.gate, self.how = a.activation, how
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inner = self.how.inner(gated(_times(self.how, x, self, "mlp", "input"), self.gate))
-        return _times(self.how, inner, self, "mlp", "output")
+def _merged(parts: tuple[Any, Any], weights: Any) -> Any:
+    graph, state = parts
+    state = jax.tree.map(lambda x: x, state)  # a copy: the structure is shared, the values are not
+    nnx.replace_by_pure_dict(state, weights)
+    return nnx.merge(graph, state)
 
 
-class Block(nnx.Module):
-    def __init__(self, a: Architecture, how: Computation, layer: Layer, key: jax.Array):
-        first, second = jax.random.split(key)
-        self.attention_norm, self.attention = Norm(a, a.width), Attention(a, how, layer, first)
-        self.mlp_norm, self.mlp = Norm(a, a.width), Mlp(a, how, second)
-        self.attention_post_norm = Norm(a, a.width) if a.post_norms else None
-        self.mlp_post_norm = Norm(a, a.width) if a.post_norms else None
+class Decoder:
+    """A decoder-only transformer with its weights."""
 
-    def __call__(self, x: jax.Array, streams: Streams) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
-        mixed, kept = self.attention(self.attention_norm(x), streams)
-        x = x + (mixed if self.attention_post_norm is None else self.attention_post_norm(mixed))
-        made = self.mlp(self.mlp_norm(x))
-        return x + (made if self.mlp_post_norm is None else self.mlp_post_norm(made)), kept
-
-
-def _output(structure: Any, shapes: tuple[Any, ...], weights: Any, x: jax.Array, others: Any) -> jax.Array:
-    """What a block makes of x, as a function."""
-    streams = tuple(Stream(shape, *other) for shape, other in zip(shapes, others, strict=True))
-    return nnx.merge(structure, weights)(x, streams)[0]
-
-
-class Decoder(nnx.Module):
-    """Decoder-only transformer."""
-
-    def __init__(self, a: Architecture, how: Computation, key: jax.Array):
-        keys = jax.random.split(key, len(a.layers) + 1)
-        self.embedding = nnx.Param(a.width**-0.5 * jax.random.normal(keys[0], (a.vocabulary, a.width), jnp.float32))
-        self.blocks = nnx.List([Block(a, how, layer, k) for layer, k in zip(a.layers, keys[1:], strict=True)])
-        self.norm = Norm(a, a.width)
-        self.head = None if a.tied else _matrix(jax.random.fold_in(keys[0], 1), a.width, a.vocabulary)
-        self.architecture, self.how = a, how
+    def __init__(self, modules: Modules, params: Params):
+        self.modules, self.architecture, self.how = modules, modules.architecture, modules.how
+        self.ends, self._blocks = modules.ends(params), params["blocks"]
 
     def turns(self, positions: jax.Array) -> Turns:
         """How `positions` [..., P, G or 1, T] turn, for each of the architecture's `ropes`; equal for all layers, and
         best made before a loop that decodes."""
-        width, alive = self.architecture.head_width, self._alive()
-        return tuple(turn(positions, rope, width, alive) for rope in self.architecture.ropes)
+        a = self.architecture
+        turn, alive = self.how.operations.turn, self._alive()
+        return tuple(turn(positions, rope, a.head_width, alive) for rope in a.ropes)
+
+    @cached_property
+    def _stacked(self) -> tuple[Any, ...]:
+        """The weights of every run of layers, as `depth.stacked`; made here unless they came so."""
+        if isinstance(self._blocks, tuple):
+            return self._blocks
+        return self.modules.stacked(self._blocks)
 
     def __call__(
         self,
@@ -180,52 +107,77 @@ class Decoder(nnx.Module):
         own: tuple[kv_cache.Pair, ...] | None = None,
         at: jax.Array | int = 0,
     ) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
-        """Hidden states [P, G, T, width] of tokens [P, G, T] at the positions of `turns`, and their keys and values.
+        """Hidden states [P, G, T, width] of tokens [P, G, T] at the positions of `turns`, and their keys and values,
+        one pair [P, n, M, G, T, K] for each run of n layers.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
         at..at+T-1, one number or int32[P], and see what is there before.
         """
-        a = self.architecture
-        x, cache = self._embedded(tokens), []
-        for i, block in enumerate(self.blocks):
-            past = (None, None) if prompt is None else (prompt.layers[i], prompt.length)
-            stream = Stream(tokens.shape, self._turn(turns, i), *past, None if own is None else own[i], at)
-            x, (kept,) = block(x, (stream,))
+        x, caches = self._embedded(tokens), []
+        for r, run in enumerate(self.modules.runs):
+            step = partial(
+                self._step, run, tokens.shape, turns, prompt and prompt.runs[r], prompt and prompt.length, at
+            )
+            (x, cache), made = through(run, step, (x, own and own[r]), self._stacked[r])
+            caches.append(kv_cache.joined(made) if cache is None else cache)
+        return self.ends.norm(x).reshape(*tokens.shape, self.architecture.width), tuple(caches)
+
+    def _step(self, run, shape, turns, prompt, length, at, carry, weights, turn):
+        """Once through a run's pattern: rows and, if there are any, the run's own slots are carried; without own slots
+        every layer's keys and values are made."""
+        (x, cache), made = carry, []
+        for place, w in enumerate(weights):
+            layer, i = self.architecture.layers[run.first + place], turn * run.period + place
+            past = prompt and kv_cache.layer(prompt, i)
+            stream = Stream(shape, self._turn(turns, layer), past, length, cache, i, at)
+            x, (kept,) = self.modules.block(layer, w)(x, (stream,))
             x = self.how.rows(x)
-            cache.append(kept)
-        return self.norm(x).reshape(*tokens.shape, a.width), tuple(cache)
+            if cache is None:
+                made.append(kept)
+            else:
+                cache = kept
+        return (x, cache), made
 
     def continued(self, prompts: Tokens, length: jax.Array, responses: Tokens) -> jax.Array:
         """Hidden states [P, G, T, width] of responses to prompts; each of both: tokens, [P, 1, C] and [P, G, T], and
         positions, equal in a group. `length` [P] slots of a prompt are real. One pass over the rows of both, so that a
         gradient is one product a matrix; if the computation says so, it keeps of each block its input alone."""
-        a, shapes = self.architecture, (prompts[0].shape, responses[0].shape)
+        a, how, shapes = self.architecture, self.how, (prompts[0].shape, responses[0].shape)
         alive = self._alive()
         turns = [self.turns(positions) for _, positions in (prompts, responses)]
         tokens = jnp.concatenate([x.reshape(len(x), -1) for x, _ in (prompts, responses)], 1)
-        x = self._embedded(tokens)
-        for i, block in enumerate(self.blocks):
-            of_prompt, of_response = (self._turn(of_stream, i) for of_stream in turns)
-            others = (of_prompt,), (of_response, None, length)
-            structure, weights = nnx.split(block)
-            run = partial(_output, structure, shapes)
-            x = recomputed(run, weights, x, others, alive) if self.how.recompute else run(weights, x, others)
-            x = self.how.rows(x)
-        x = split(x.reshape(len(length), -1, a.width), tuple(g * t for _, g, t in shapes), 1)[1]
-        return self.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
 
-    def _turn(self, turns: Turns, layer: int) -> Turn:
-        a = self.architecture
-        return turns[a.ropes.index(a.layers[layer].rope)]
+        def block(layer: Layer, weights: Any, x: jax.Array, others: Any) -> jax.Array:
+            streams = tuple(Stream(shape, *other) for shape, other in zip(shapes, others, strict=True))
+            return self.modules.block(layer, weights)(x, streams)[0]
+
+        def step(run: Run, x: jax.Array, weights: tuple[Any, ...], _: Any) -> tuple[jax.Array, None]:
+            for layer, w in zip(a.layers[run.first :], weights, strict=False):
+                of_prompt, of_response = (self._turn(of_stream, layer) for of_stream in turns)
+                others = (of_prompt,), (of_response, None, length)
+                one = partial(block, layer)
+                x = how.operations.recomputed(one, w, x, others, alive) if how.recompute else one(w, x, others)
+                x = how.rows(x)
+            return x, None
+
+        x = self._embedded(tokens)
+        for run, weights in zip(self.modules.runs, self._stacked, strict=True):
+            x, _ = through(run, partial(step, run), x, weights)
+        widths = tuple(g * t for _, g, t in shapes)
+        x = how.operations.split(x.reshape(len(length), -1, a.width), widths, 1)[1]
+        return self.ends.norm(x.reshape(-1, a.width)).reshape(*shapes[1], a.width)
+
+    def _turn(self, turns: Turns, layer: Layer) -> Turn:
+        return turns[self.architecture.ropes.index(layer.rope)]
 
     def _alive(self) -> jax.Array:
         """True while the weights are numbers, which no compiler can know. Of a vector, as those lie whole on every
         device: nobody is asked."""
-        return jnp.isfinite(self.norm.scale[...][0])
+        return jnp.isfinite(self.ends.norm.scale[...][0])
 
     def _embedded(self, tokens: jax.Array) -> jax.Array:
         """Tokens [...] -> rows [M, width]."""
-        table = self.embedding[...]
+        table = self.ends.embedding[...]
         if self.how.mesh is not None:
             table = self.how.weight(table, "embedding")
         x = table[tokens.reshape(-1)].astype(self.how.dtype) * self.architecture.embedding_scale
@@ -233,10 +185,10 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Unnormalized log-probabilities [..., vocabulary] of the next token, float32."""
-        a, how = self.architecture, self.how
+        a, how, ends = self.architecture, self.how, self.ends
         rows = hidden.reshape(-1, a.width)
         matrix = (
-            how.weight(self.embedding[...], "embedding").T if self.head is None else how.weight(self.head[...], "head")
+            how.weight(ends.embedding[...], "embedding").T if ends.head is None else how.weight(ends.head[...], "head")
         )
         logits = jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
         if a.logit_cap is not None:

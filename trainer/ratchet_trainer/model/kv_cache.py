@@ -1,12 +1,14 @@
 """What a decoder remembers between calls: keys and values of a prompt and of the responses to it.
 
 Decides layout and slots; attention reads them. `Prompt` is written once by a prefill and shared by the group; a
-response's own slots are written token by token. Both are pytrees with one (key, value) pair a layer. Heads come before
-slots: so attention reads them without moving anything.
+response's own slots are written token by token. Both have one pair for each run of layers (`depth`), with the run's n
+layers along the second axis, and are written in place. Heads come before slots: so attention reads them without moving
+anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,23 +21,44 @@ Pair = tuple[jax.Array, jax.Array]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Prompt:
-    """Keys and values of prompts, right-padded: pairs [P, M, C, K], of which the first `length[p]` slots are real."""
+    """Keys and values of prompts, right-padded: pairs [P, n, M, C, K], of which the first `length[p]` slots are
+    real."""
 
-    layers: tuple[Pair, ...]
+    runs: tuple[Pair, ...]
     length: jax.Array
 
 
-def write(own: Pair, new: Pair, at: jax.Array | int) -> Pair:
-    """`own` [P, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] in slots at..at+T-1, where `at` is one
-    number or int32[P]."""
-    if jnp.ndim(at) == 0:
-        one = partial(jax.lax.dynamic_update_slice_in_dim, axis=3)
-    else:
-        one = jax.vmap(partial(jax.lax.dynamic_update_slice_in_dim, axis=2))
-    key, value = (one(o, n, at) for o, n in zip(own, new, strict=True))
+def layer(pair: Pair, i: jax.Array | int) -> Pair:
+    """The pair of one layer of a run, [P, M, ...]."""
+    if pair[0].shape[1] == 1:
+        return pair[0].squeeze(1), pair[1].squeeze(1)
+    key, value = (jax.lax.dynamic_index_in_dim(x, i, 1, keepdims=False) for x in pair)
     return key, value
 
 
-def empty(layers: int, shape: tuple[int, int, int, int, int], dtype: str) -> tuple[Pair, ...]:
-    """Own caches without a token: `layers` pairs of zeros of `shape` = (P, M, G, S, K)."""
-    return tuple((jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(layers))
+def write(own: Pair, new: Pair, i: jax.Array | int, at: jax.Array | int) -> Pair:
+    """`own` [P, n, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] of layer i in slots at..at+T-1,
+    where `at` is one number or int32[P]."""
+    key, value = (_write(o, n[:, None], i, at) for o, n in zip(own, new, strict=True))
+    return key, value
+
+
+def _write(own: jax.Array, new: jax.Array, i: jax.Array | int, at: jax.Array | int) -> jax.Array:
+    if jnp.ndim(at) == 0:
+        return jax.lax.dynamic_update_slice(own, new, (0, i, 0, 0, at, 0))
+    one = lambda own, new, at: jax.lax.dynamic_update_slice(own, new, (i, 0, 0, at, 0))  # noqa: E731
+    return jax.vmap(one)(own, new, at)
+
+
+def joined(pairs: Sequence[Pair]) -> Pair:
+    """What a scan made of each place of a run's pattern, pairs [times, P, ...] each, in the order of the layers: a
+    pair [P, n, ...]."""
+    key, value = (jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]).swapaxes(0, 1) for x in zip(*pairs, strict=True))
+    return key, value
+
+
+def empty(layers: Sequence[int], shape: tuple[int, int, int, int, int], dtype: str) -> tuple[Pair, ...]:
+    """Own caches without a token: for each run of so many layers zeros of `shape` = (P, M, G, S, K)."""
+    zeros = partial(jnp.zeros, dtype=dtype)
+    wholes = [(shape[0], n, *shape[1:]) for n in layers]
+    return tuple((zeros(whole), zeros(whole)) for whole in wholes)

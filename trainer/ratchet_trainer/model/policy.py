@@ -10,20 +10,17 @@ Letters: P prompts, G responses of each, C prompt slots, T response slots, V voc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
-from ratchet_trainer.model.decoder import Decoder
-
-Params = dict[str, Any]
+from ratchet_trainer.model.decoder import Decoder, Modules, Params
 
 LOGITS = 2**23
 """More logits than these (32 MiB) on a device are computed some positions at a time, and again for the gradient: with a
@@ -46,29 +43,37 @@ class Policy:
 
     def __init__(self, architecture: Architecture, how: Computation = PLAIN):
         self.architecture, self.how = architecture, how
-        self._graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(architecture, how, jax.random.key(0))))
-        self._state = state
-        self.abstract: Params = nnx.to_pure_dict(state)
+        self._modules = Modules(architecture, how)
+        self._stack = jax.jit(partial(self._modules.stacked, over=("tensor",)))
+        self.abstract: Params = jax.eval_shape(self._modules.init, jax.random.key(0))
 
     def init(self, seed: jax.Array) -> Params:
         """Random parameters from a raw threefry2x32 key uint32[2]."""
-        key = jax.random.wrap_key_data(seed, impl="threefry2x32")
-        return nnx.to_pure_dict(nnx.split(Decoder(self.architecture, self.how, key))[1])
+        return self._modules.init(jax.random.wrap_key_data(seed, impl="threefry2x32"))
 
     def decoder(self, params: Params) -> Decoder:
-        state = jax.tree.map(lambda x: x, self._state)  # a copy: the structure is shared, the values are not
-        nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(self._graph, state)
+        return Decoder(self._modules, params)
+
+    def weights(self, params: Params) -> Params:
+        """Parameters, or their shapes, as programs want them that use them again and again: in the format of matrix
+        products, gathered, and layers that are a loop as its stack."""
+        params = self.how.weights(params)
+        if all(run.times == 1 for run in self._modules.runs):
+            return params
+        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+            return {**params, "blocks": self._modules.stacked_shapes(params["blocks"])}
+        return {**params, "blocks": self._stack(params["blocks"])}
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        return kv_cache.empty(len(a.layers), (prompts, a.kv_heads, samples, slots, a.head_width), self.how.dtype)
+        layers = [len(run.layers) for run in self._modules.runs]
+        return kv_cache.empty(layers, (prompts, a.kv_heads, samples, slots, a.head_width), self.how.dtype)
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
         """Keys and values of the prompts' bodies, once for each group."""
         model, (tokens, positions) = self.decoder(params), _bodies(prompts)
-        _, layers = model(tokens, model.turns(positions))
-        return kv_cache.Prompt(tuple((k[:, :, 0], v[:, :, 0]) for k, v in layers), prompts.length)
+        _, runs = model(tokens, model.turns(positions))
+        return kv_cache.Prompt(tuple((k.squeeze(3), v.squeeze(3)) for k, v in runs), prompts.length)
 
     def hidden(self, params: Params, prompts: Prompts, responses: jax.Array) -> jax.Array:
         """What the trunk makes of prompts and responses int32[P, G, T] before each response token, [P, G, T, width].

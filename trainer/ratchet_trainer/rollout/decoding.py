@@ -117,6 +117,6 @@ def refill(
 ) -> Decoding:
     """The state with the `fresh` bool[P] of these prompts in place of those that were there. All P are read, wanted or
     not: a prompt's bits depend on the shape in which it is read."""
-    new = start(policy, params, seed, prompts, rows, samples, state.own[0][0].shape[3])
+    new = start(policy, params, seed, prompts, rows, samples, state.own[0][0].shape[4])
     chosen = lambda a, b: jnp.where(fresh.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
     return jax.tree.map(chosen, new, state)

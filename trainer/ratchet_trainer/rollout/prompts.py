@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet_trainer.algorithm.types import Request
 from ratchet_trainer.data.edits import edited
 from ratchet_trainer.data.items import Source, prompt_of
+from ratchet_trainer.data.mixture import Mixture
 from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 
@@ -56,7 +57,7 @@ class PromptReader:
         shown = plain
         if request.edit is not None:
             shown = prompt_of(edited(source, request.edit), self._tokenizer, item, self._limit)
-        place = source.place_of(item) if hasattr(source, "place_of") else 0
+        place = source.part_of(item) if isinstance(source, Mixture) else 0
         return [_to_plain(shown), _to_plain(plain) if request.train_plain and shown is not plain else None, place]
 
 

@@ -59,7 +59,7 @@ class Sampler:
 
     def __init__(self, policy: Policy, mesh: Mesh, ends: tuple[int, ...]):
         """`ends`: tokens after which a response is over."""
-        self.mesh, self.ends, self.weights = mesh, ends, policy.how.weights
+        self.mesh, self.ends, self.weights = mesh, ends, policy.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots", out_shardings=rows)
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)

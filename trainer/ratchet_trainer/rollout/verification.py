@@ -7,7 +7,7 @@ an answer is verified is in `algorithm.verifiers`, what else its text earns in `
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,19 @@ class Verification:
             for i, plain in theirs:
                 outcomes[i] = outcome_from_json(plain)
         return [o for o in outcomes if o is not None]
+
+    def tried(self, cases: Sequence[Case], place: int, alive: Callable[[], None]) -> list[Outcome]:
+        """What the verifier at `place` says of some cases, on this process alone; nothing is kept. `alive` is called
+        now and then. Raises ConfigurationInvalid for a verifier that cannot be had."""
+        pool = self._pools["", place]
+        handle = pool.submit(cases)
+        try:
+            while (outcomes := pool.poll(handle, LOOK_SECONDS)) is None:
+                alive()
+        except BaseException:
+            pool.abandon(handle)
+            raise
+        return outcomes
 
     def _ask(
         self, cases: Sequence[Case], asked: Mapping[Any, Sequence[int]], group: ProcessGroup

@@ -36,7 +36,7 @@ def export(runtime: Runtime, programs: Programs, state: State) -> dict[str, Any]
     each = spec.export.when == "EachStage"
     target = Path(spec.export.directory) / state.stage.name if each else Path(spec.export.directory)
     shown = {"stage": state.stage.name, "step": state.step, "path": str(target)}
-    note = shown | {"jobUID": runtime.job.uid, "weightsSha256": runtime.hashes.get("weightsSha256")}
+    note = shown | {"jobUID": runtime.job.uid, "weightsSha256": runtime.durable.hashes.get("weightsSha256")}
     there = runtime.broadcast(_found(target) if runtime.process == 0 else None)
     if there == note:
         return shown
@@ -45,8 +45,8 @@ def export(runtime: Runtime, programs: Programs, state: State) -> dict[str, Any]
             f"spec.export: {target} holds something else{' of ' + there['jobUID'] if 'jobUID' in there else ''}; name "
             "another folder, or move that away"
         )
-    arrays = runtime.host_copies(state.arrays(), "params/")
-    runtime.on_first(lambda: _write(runtime, programs, target, arrays, note))
+    arrays = runtime.durable.host_copies(state.arrays(), "params/")
+    runtime.durable.on_first(lambda: _write(runtime, programs, target, arrays, note))
     log.info("the weights of step %d are in %s", state.step, target)
     return shown
 

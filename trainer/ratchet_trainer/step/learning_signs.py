@@ -10,8 +10,10 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ratchet_trainer.algorithm.types import StepSamples
+if TYPE_CHECKING:
+    from ratchet_trainer.algorithm.types import StepSamples
 
 WINDOWS = {
     # metric -> how many of its latest values the signs look at
@@ -114,10 +116,11 @@ QUOTED = ("NoInformativeGroups", "ResponsesTruncated")
 
 
 def learning(
-    windows: Mapping[str, Sequence[str]], samples: StepSamples | None, decoded: Callable[..., str]
+    windows: Mapping[str, Sequence[str]], samples: StepSamples | None, decoded: Callable[..., str], doubts: str = ""
 ) -> Learning:
     """The condition from the windows of a stage's metrics (float.hex()). `samples`: of the step just made, None right
-    after a restart; `decoded`: a response's tokens as text."""
+    after a restart; `decoded`: a response's tokens as text; `doubts`: what the preflight said, which is repeated while
+    nothing better is known."""
     values = {name: [float.fromhex(v) for v in windows.get(name, ())] for name in WINDOWS}
     full = {name for name, size in WINDOWS.items() if len(values[name]) >= size}
     for reason, (sign, needed) in SIGNS.items():
@@ -125,7 +128,8 @@ def learning(
             quoted = f"; {quote(samples, decoded)}" if samples is not None and reason in QUOTED else ""
             return Learning("False", reason, text + quoted)
     if not full.issuperset(("train/informative", "train/accuracy")):
-        return Learning("Unknown", "NotYetKnown", "too few steps of this stage are made to tell")
+        text = "too few steps of this stage are made to tell"
+        return Learning("Unknown", "NotYetKnown", f"{text}; {doubts}" if doubts else text)
     return Learning("True", "Learning", f"{_mean(values['train/informative']):.0%} of the groups teach something")
 
 

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
+from ratchet_trainer.data import items
+from ratchet_trainer.data.mixture import Mixture
 
 if TYPE_CHECKING:
+    from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
     from ratchet_trainer.process.runtime import Runtime
     from ratchet_trainer.step.stage import Stage
 
@@ -39,12 +41,12 @@ class SampleBook:
     def keep(self, stage: Stage, start_step: int, step: int, samples: StepSamples, *, anyway: bool = False) -> None:
         """Writes a step's rollouts if it is due, or `anyway`. Process 0 alone does anything."""
         settings, made = self.runtime.job.spec.samples, step - start_step
-        due = anyway or made <= FIRST_STEPS or made % settings.every_steps == 0
+        due = anyway or made <= FIRST_STEPS or made % settings.every_steps == 0 or made == stage.spec.advance.steps
         if self.runtime.process != 0 or not due or settings.count == 0:
             return
         decode = stage.programs.tokenizer.decode
         lines = [
-            line_of(step, stage.spec.name, group, rollout, decode(rollout.response))
+            line_of(step, stage.spec.name, group, rollout, decode(rollout.response), place_of(stage.source, group))
             for group in samples.groups[: settings.count]
             for rollout in best_and_worst(group)
         ]
@@ -69,13 +71,20 @@ def best_and_worst(group: Group) -> list[Rollout]:
     return [group.rollouts[i] for i in dict.fromkeys((best, worst))]
 
 
-def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str) -> dict[str, Any]:
-    """What is said of a rollout, as plain JSON."""
+def place_of(source: Any, group: Group) -> str:
+    """Data set and place of a group's item, for people."""
+    item = group.draw.item
+    return str(source.place(item)) if isinstance(source, Mixture) else items.place_of(source, item)
+
+
+def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str, place: str) -> dict[str, Any]:
+    """What is said of a rollout, as plain JSON. `place`: of its item, for people."""
     i, outcome = next(i for i, r in enumerate(group.rollouts) if r is rollout), rollout.outcome
     return {
         "step": step,
         "stage": stage,
         "item": group.draw.item,
+        "place": place,
         "draw": group.draw.ordinal,
         "sample": rollout.sample,
         "prompt": rollout.prompt.question[:LONGEST],
@@ -95,14 +104,12 @@ def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str
 
 
 def read(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
-    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: of checkpoints."""
-    files = sorted((folder / FOLDER).glob("*.jsonl"))
-    wanted = [f for f in files if step is None or f.stem == f"{step:08d}"]
-    if not wanted:
-        return []
-    return [json.loads(line) for line in wanted[-1].read_text("utf-8").splitlines()]
+    """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: of the checkpoints."""
+    wanted = steps(folder)[-1:] if step is None else [step]
+    files = [f for number in wanted if (f := folder / FOLDER / f"{number:08d}.jsonl").exists()]
+    return [json.loads(line) for file in files for line in file.read_text("utf-8").split("\n") if line]
 
 
 def steps(folder: Path) -> list[int]:
     """Steps whose rollouts are kept."""
-    return sorted(int(f.stem) for f in (folder / FOLDER).glob("*.jsonl"))
+    return sorted(int(f.stem) for f in (folder / FOLDER).glob("*.jsonl") if f.stem.isdigit())

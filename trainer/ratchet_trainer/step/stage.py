@@ -25,8 +25,7 @@ from ratchet_trainer.algorithm.rewards.registry import reward_verifier, text_par
 from ratchet_trainer.algorithm.slots import DataFacts
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
-from ratchet_trainer.data.items import Source, open_source
-from ratchet_trainer.data.lengths import check_lengths
+from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.mixture import Mixture, Part
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learning import exact, host_memory, optimizer
@@ -43,6 +42,7 @@ from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import GREEDY, Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
+from ratchet_trainer.step.stage_data import check_positions, stage_source
 
 if TYPE_CHECKING:
     from ratchet_trainer.model.huggingface import Folder
@@ -346,31 +346,10 @@ class Stage:
 def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
-    settings = stage.sft or stage.rl
-    assert settings is not None, "the type's rules"
-    if programs.folder is not None:
-        programs.folder.check_positions(settings.max_prompt_tokens, settings.max_response_tokens)
-    source = None
-    if group.process == 0:
-        source = _source(group, programs, spec, stage)
+    check_positions(programs, stage)
+    source = stage_source(group, programs, spec, stage) if group.process == 0 else None
     parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
     told = group.broadcast([source.digest, source.size, parts] if source is not None else None)
     facts = DataFacts(told[0], told[1], tuple(Part(**part) for part in told[2]))
     rows = spec.reproducibility.rows_per_shard
     return Stage(index, stage, sha256(said(stage)), spec.seed, source, facts, programs, group, spec, rows)
-
-
-def _source(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage) -> Source:
-    """What a stage trains on: items that fit its limits."""
-    settings = stage.sft or stage.rl
-    assert settings is not None, "the type's rules"
-    answers = stage.sft.max_response_tokens if stage.sft else None
-    opened = []
-    for name in stage.dataset_names:
-        dataset = spec.dataset(name)
-        source = open_source(dataset, group.data_cache)
-        check = (source, programs.tokenizer, settings.max_prompt_tokens, answers, group.data_cache, dataset.overlong)
-        opened.append(check_lengths(*check, alive=group.alive))
-    if stage.rl is None or stage.rl.datasets is None:
-        return opened[0]
-    return Mixture(opened, [part.weight for part in stage.rl.datasets])

@@ -4,7 +4,8 @@
 ((L - B) - tokens) / B, so -1 at L.
 
 `cosine` (arXiv 2502.03373, equation 1): r0 + (r1 - r0) (1 + cos(pi tokens / L)) / 2 with (r1, r0) = (1, 0.5) for a
-right answer and (-1, -0.5) for a wrong one, where r1 is for no tokens and r0 for L; -1 where the limit cut the response.
+right answer and (-1, -0.5) for a wrong one, where r1 is for no tokens and r0 for L; -1 where the limit
+cut the response.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ratchet_trainer.algorithm.verifiers import code_runner
 from ratchet_trainer.algorithm.verifiers.code_tests import BadTests, passes, read_tests
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.frames import framed, read_frame, write_all
-from ratchet_trainer.algorithm.verifiers.sandbox import available
+from ratchet_trainer.algorithm.verifiers.preflight import no_sandbox
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 from ratchet_trainer.errors import ConfigurationInvalid
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
     """The verifier. Raises ConfigurationInvalid where programs cannot be locked up and have to be."""
     sandboxed = spec.settings["sandbox"] == "Required"
-    if (refused := refusal(spec)) is not None:
+    if sandboxed and (refused := no_sandbox()) is not None:
         raise ConfigurationInvalid(refused)
     write, read = code_runner.start()
 
@@ -56,7 +56,9 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         try:
             tests = read_tests(case.item.get(field))
         except BadTests as error:
-            raise NoOutcome(f"field {field} of the item: {error}") from error
+            raise ConfigurationInvalid(
+                f"its field {field}: {error}; mend the item, or name the field with its tests in code.tests"
+            ) from error
         left, passed, late = float(spec.settings["timeoutSeconds"]), 0, False
         for test in tests:
             report = ask(
@@ -90,16 +92,6 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         )
 
     return verify
-
-
-def refusal(spec: VerifierSpec) -> str | None:
-    """Why the verifier cannot run on this machine, with the way out; None if it can. To be asked before all else."""
-    if spec.settings["sandbox"] != "Required" or (why := available()) is None:
-        return None
-    return (
-        f"verifier code needs a sandbox, and there is none here: {why}; use nodes whose kernel and runtime allow "
-        "seccomp filters, or say sandbox: Unsandboxed to run programs with the trainer's rights"
-    )
 
 
 def program_in(spec: VerifierSpec, response: str) -> str | None:

@@ -34,6 +34,10 @@ START_SECONDS = 120.0
 """How long a worker may take until it is ready: importing a user's module may cost."""
 LOOK_SECONDS = 0.25
 """Longest wait until dead workers are looked for: a child that they forked may hold their pipe open."""
+WORKERS_MAX = 32
+"""Hosts with hundreds of cores need no more: each worker is a Python of its own."""
+TOLD_MAX = 50
+"""Different messages about cases without an outcome that are logged."""
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ class VerifierPool:
     ):
         self.spec = VerifierSpec.from_json(spec)
         self.anomalies: deque[Anomaly] = deque(maxlen=100)
-        self._workers = max(1, workers)
+        self._workers = min(max(1, workers), WORKERS_MAX)
         self._deadline = registry.deadline(self.spec) if deadline is None else deadline
         self._memory_mib = registry.memory_mib(self.spec) if memory_mib is None else memory_mib
         self._inline = registry.build(self.spec) if registry.verify_inline(self.spec) else None
@@ -91,6 +95,7 @@ class VerifierPool:
         self._queue: deque[_Task] = deque()
         self._again: deque[_Task] = deque()  # for workers that have served nobody yet
         self._seats: list[_Seat] = []
+        self._told: set[tuple[Status, str]] = set()
         self._next = 0
 
     def submit(self, cases: Sequence[Case]) -> int:
@@ -103,8 +108,8 @@ class VerifierPool:
     def poll(self, handle: int, seconds: float) -> list[Outcome] | None:
         """The outcomes of a batch in the order of its cases, or None if they are not all there after `seconds`.
 
-        Raises ConfigurationInvalid if the verifier cannot be had at all (no such module, no secret), KeyError for a
-        batch that is unknown, given out or abandoned.
+        Raises ConfigurationInvalid if the verifier cannot be had at all (no such module, no secret) or an item is not
+        as it needs it (no tests), KeyError for a batch that is unknown, given out or abandoned.
         """
         batch, end = self._batches[handle], time.monotonic() + seconds
         while batch.missing:
@@ -201,7 +206,7 @@ class VerifierPool:
         for message in messages:
             if "refused" in message:
                 self._end(seat)
-                raise ConfigurationInvalid(f"verifier {self.spec.name}: {message['refused']}")
+                raise ConfigurationInvalid(f"{self._where(seat.task)}: {message['refused']}")
             if "ready" in message:
                 seat.ready = True
                 continue
@@ -253,9 +258,15 @@ class VerifierPool:
     def _note(self, task: _Task, status: Status, why: str) -> None:
         if (batch := self._batches.get(task.handle)) is None:
             return
-        item = int(batch.cases[task.place].item["index"])
-        self.anomalies.append(Anomaly(item, status, why))
-        log.warning("verifier %s, item %d: %s: %s", self.spec.name, item, status, why)
+        self.anomalies.append(Anomaly(int(batch.cases[task.place].item["index"]), status, why))
+        if (status, why) not in self._told and len(self._told) < TOLD_MAX:  # a broken verifier says the same of all
+            self._told.add((status, why))
+            log.warning("%s: %s: %s; others like it are not logged", self._where(task), status, why)
+
+    def _where(self, task: _Task | None) -> str:
+        batch = None if task is None else self._batches.get(task.handle)
+        place = "" if batch is None or task is None else f", item {batch.cases[task.place].item['index']}"
+        return f"verifier {self.spec.name}{place}"
 
     def _end(self, seat: _Seat) -> None:
         if seat in self._seats:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ratchet_trainer.algorithm.outcome import Case, NoOutcome, Outcome, graded, unparsable
+from ratchet_trainer.algorithm.outcome import Case, Outcome, graded, unparsable
 from ratchet_trainer.algorithm.verifiers.comparisons import COMPARISONS, TEXT_MAX, arithmetic, fold
 from ratchet_trainer.algorithm.verifiers.extract import extract, last_number
 from ratchet_trainer.algorithm.verifiers.number import number
@@ -107,10 +107,10 @@ def _with_entry(spec: VerifierSpec, task: Task) -> Callable[[Case], Outcome]:
         if found is None or (task.by == "scorer" and not has_form(task, found)):
             return unparsable(None if found is None else found[:TEXT_MAX])
         if "seed" not in case.item:
-            raise NoOutcome(f"the item has no seed, which task {name} needs; only items of reasoningGym have one")
+            raise ConfigurationInvalid(f"the item has no seed, which task {name} needs; items of reasoningGym have one")
         entry = entry_of(int(case.item["seed"]))
         if entry["answer"] != case.item["answer"]:
-            raise NoOutcome("the installed reasoning-gym makes another item of this seed; pin its version")
+            raise ConfigurationInvalid("the installed reasoning-gym makes another item of this seed; pin its version")
         if task.by == "numbers used":
             return graded(float(uses_numbers(found, entry["metadata"])), found)
         # A copy: some scorers write into what they are given.

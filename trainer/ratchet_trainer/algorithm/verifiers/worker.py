@@ -21,6 +21,7 @@ from typing import Any
 from ratchet_trainer.algorithm.outcome import NoOutcome, Outcome, anomaly
 from ratchet_trainer.algorithm.verifiers.frames import REPLY_MAX, framed, read_frame, write_all
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+from ratchet_trainer.errors import ConfigurationInvalid
 
 PR_SET_PDEATHSIG = 1
 EXTRACTED_MAX = 20_000
@@ -59,6 +60,8 @@ def main(read: int, write: int, parent: int) -> None:
         try:
             case = pickle.loads(frame)
             reply: dict[str, Any] = {"outcome": plain(verify(case))}
+        except ConfigurationInvalid as error:
+            reply = {"refused": said(error)}
         except NoOutcome as error:
             reply = {"outcome": plain(anomaly(error.status)), "message": said(error)}
         except BaseException as error:

@@ -1,0 +1,71 @@
+"""Where the checkpoints of a job in a cluster lie on this machine, if they do.
+
+Decides nothing but the path: a claim's volume is a folder of the node (hostPath), which on a local cluster is this
+machine. Everything else is out of reach, and the error says how to get there. kubectl is asked, so the kubeconfig
+counts as everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ratchet_api.job import API_VERSION
+
+
+class NotHere(Exception):
+    """The checkpoints cannot be read from here; `code` is the exit code of sysexits."""
+
+    def __init__(self, message: str, code: int = os.EX_NOINPUT):
+        super().__init__(message)
+        self.code = code
+
+
+def checkpoint_folder(job: str, namespace: str | None) -> Path:
+    """The folder of this machine that holds `checkpoint.directory` of a job. Raises NotHere."""
+    scope = ["--namespace", namespace] if namespace else []
+    found = _get(
+        f"rltrainingjobs.{API_VERSION.partition('/')[0]}/{job}", scope, f"no file and no folder {job} here, and"
+    )
+    checkpoint = found["spec"]["checkpoint"]
+    directory, claim = checkpoint["directory"], checkpoint.get("claimName")
+    name = f"job {found['metadata']['namespace']}/{job}"
+    way = f"copy the folder samples from {directory} out of its volume, and run `ratchet samples FOLDER_AROUND_IT`"
+    if directory.startswith("gs://"):
+        raise NotHere(f"{name}: checkpoints are in {directory}; copy samples/ from there, then name the folder")
+    if claim is None:
+        if (here := Path(directory)).is_dir():
+            return here
+        raise NotHere(f"{name}: checkpoints are in {directory} of its pods, without a claim; {way}")
+    scope = ["--namespace", found["metadata"]["namespace"]]
+    volume = _get(f"persistentvolumeclaims/{claim}", scope, f"{name}: claim {claim}:")["spec"].get("volumeName")
+    if not volume:
+        raise NotHere(f"{name}: claim {claim} is not bound to a volume yet, so nothing was written")
+    spec = _get(f"persistentvolumes/{volume}", [], f"{name}: volume {volume}:")["spec"]
+    if "hostPath" in spec:
+        here = Path(spec["hostPath"]["path"], *PurePosixPath(directory).parts[2:])  # mounted at the first component
+        if here.is_dir():
+            return here
+    raise NotHere(f"{name}: its volume {volume} is not on this machine; {way}")
+
+
+def _get(what: str, scope: list[str], about: str) -> dict[str, Any]:
+    """An object of the cluster. Raises NotHere."""
+    program = shutil.which("kubectl")
+    if program is None:
+        raise NotHere(
+            f'{about} no kubectl to ask a cluster; eval "$(ratchet cluster env)" brings one', os.EX_UNAVAILABLE
+        )
+    try:
+        done = subprocess.run([program, "get", what, *scope, "-o", "json"], capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        raise NotHere(f"{about} the cluster did not answer within 30 s", os.EX_UNAVAILABLE) from None
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]
+        raise NotHere(f"{about} {said}", os.EX_NOINPUT if "NotFound" in said else os.EX_UNAVAILABLE)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

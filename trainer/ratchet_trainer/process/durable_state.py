@@ -1,0 +1,324 @@
+"""What survives: claiming the checkpoint directory, restoring from it, saving to it, on every process of an attempt.
+
+Decides which process reads and writes what, and that all hear how it went. A step on disk is in
+`checkpoints.step_folder`; which steps exist, in `checkpoints.journal`; which are trusted, in `checkpoints.digests`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ratchet_api.canonical import immutable_spec_hash
+from ratchet_api.job import Spec
+from ratchet_trainer.checkpoints import digests, identity
+from ratchet_trainer.checkpoints.checkpoint import Checkpoints, with_retries
+from ratchet_trainer.checkpoints.fast_tier import LocalTier
+from ratchet_trainer.checkpoints.journal import Claim, Commit
+from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, TrainerError, error_of
+from ratchet_trainer.process.agreement import Peers
+from ratchet_trainer.process.environment import Environment
+from ratchet_trainer.process.progress import Progress
+from ratchet_trainer.process.shutdown import Watchdog
+
+if TYPE_CHECKING:
+    import jax
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Saved:
+    """One complete state, as it is committed and restored.
+
+    `control["stage"]` says which stage the state belongs to: {index, name, start_step, ...}.
+    """
+
+    step: int
+    arrays: dict[str, Any]  # flat path -> global array, of the host for "pending/"; the policy's begin with "params/"
+    control: dict[str, Any]  # plain JSON: the rest of the state; integers, strings, lists; floats as float.hex()
+    lines: list[bytes] = field(default_factory=list)  # canonical metric lines since the last commit
+
+
+@dataclass
+class Job:
+    """The job that is trained, as it stands now: `spec` follows the gate at boundaries."""
+
+    namespace: str
+    name: str
+    uid: str
+    attempt: int
+    spec: Spec
+    may_enter: int
+
+
+class DurableState:
+    """The durable state of one job, as one process of an attempt sees it."""
+
+    def __init__(
+        self,
+        job: Job,
+        environment: Environment,
+        mesh: Any,
+        peers: Peers,
+        watchdog: Watchdog,
+        progress: Progress,
+    ):
+        checkpoint = job.spec.checkpoint
+        self._job, self._environment, self._process = job, environment, environment.process
+        self._peers, self._watchdog, self._progress = peers, watchdog, progress
+        self._identity = identity.present(mesh)
+        self.dtype: str | None = None  # that the model is computed in; None until it is known
+        self._exact_since: dict[str, Any] | None = None
+        self.directory = Path(checkpoint.directory)
+        self._checkpoints = Checkpoints(self.directory, environment.tag, checkpoint.keep, self._identity)
+        local = checkpoint.local_directory
+        self.local = LocalTier(Path(local) if local else None, self._process)
+        self._thread = ThreadPoolExecutor(1, "commit")
+        self._flight: Future[Any] | None = None
+        self.timings: list[bytes] = []  # lines for the next commit
+        self.hashes: dict[str, str] = {}  # of the last committed state
+        watchdog.flight = lambda: self._flight
+
+    @property
+    def name_of_run(self) -> list[Any]:
+        """What tells this run's programs and trajectory from every other's, as plain JSON."""
+        return [self._job.uid, identity.config_hash(self._job.spec, 0), self._identity]
+
+    def compute_in(self, dtype: str) -> None:
+        """Decides the number format for the job's life."""
+        self.dtype = dtype
+        if dtype != "float32":
+            self._identity["settings"]["dtype"] = dtype
+
+    def restore(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> Saved | None:
+        """Claims the directory and returns the newest state whose digests hold; None when nothing was ever committed.
+
+        `shardings` maps a leaf's path and shape to where it belongs. *Collective.* Raises Fenced, ConfigurationInvalid,
+        CheckpointUnreadable, StorageUnavailable.
+        """
+        self._collectively(self._claim)
+        if self._process == 0:
+            candidates = self._checkpoints.candidates()
+            plan = [[vars(c) for c in candidates], self._checkpoints.journal.has_commits]
+        else:
+            plan = None
+        rows, journalled = self._peers.main.broadcast(plan)
+        for row in rows:
+            if (saved := self._restore_commit(row, shardings)) is not None:
+                self._begin_at(saved.step)
+                return saved
+        if journalled or self._environment.last_step > 0:
+            raise CheckpointUnreadable(
+                f"{self._checkpoints.directory}: none of the journalled steps can be read"
+                + (
+                    f"; the job's status knows step {self._environment.last_step}"
+                    if self._environment.last_step
+                    else ""
+                )
+                + ". Restore the directory from a copy, or create the job anew in another directory"
+            )
+        self._begin_at(0)
+        log.info("nothing is committed yet: starting at step 0")
+        return None
+
+    def _begin_at(self, step: int) -> None:
+        self._progress.update(startStep=step)
+        if self._process == 0:
+            self._progress.ledger.open(self._checkpoints.directory, self._environment.tag, step)
+        self._watchdog.last_act = self._last_act
+
+    def _last_act(self, code: int) -> None:
+        if self._process == 0:
+            self._progress.ledger.close(code)
+        self.local.settle()
+
+    def _claim(self) -> None:
+        spec = self._job.spec
+        claim = Claim(
+            0,
+            self._job.namespace,
+            self._job.name,
+            self._job.uid,
+            immutable_spec_hash(spec.manifest()),
+            self._environment.attempt,
+            self._environment.jobset_uid,
+        )
+        directory = self._checkpoints.directory
+
+        def take() -> None:
+            try:
+                self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self._environment.last_step)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ConfigurationInvalid(
+                    f"spec.checkpoint.directory: {directory} cannot be a folder, something else is at "
+                    f"{error.filename}; name another path, or move that away"
+                ) from error
+
+        with_retries(f"claiming {directory}", take)
+
+    def _collectively(self, operation: Callable[[], None]) -> None:
+        """Runs an operation on process 0; what it raises is raised on all."""
+        if self._process != 0:
+            operation = _nothing
+        error: TrainerError | None = None
+        try:
+            operation()
+        except TrainerError as caught:
+            error = caught
+        told = self._peers.main.broadcast([error.reason, str(error), getattr(error, "owner", None)] if error else None)
+        if error is not None:
+            raise error
+        if told is not None:
+            raise error_of(*told)
+
+    def weights(self, step: int, shardings: Callable[..., Any]) -> dict[str, Any]:
+        """The arrays of the policy of an earlier step, on the devices. *Collective.* Raises CheckpointUnreadable."""
+        rows = None
+        if self._process == 0:
+            rows = [vars(c) for c in self._checkpoints.candidates() if c.step == step and "-u" not in c.path]
+        for row in self._peers.main.broadcast(rows):
+            commit = Commit(**row)
+            proof = self._checkpoints.read_proof(commit)
+            content = self._checkpoints.read(commit, proof) if proof is not None else None
+            if all(self._peers.main.gather(content is not None)):
+                assert content is not None
+                own = {path: leaf for path, leaf in content.arrays.items() if path.startswith(digests.WEIGHTS)}
+                return _on_devices(own, shardings)
+        raise CheckpointUnreadable(
+            f"{self._checkpoints.directory}: the weights of step {step}, which a stage starts from, are not there or "
+            "cannot be read; restore that step from a copy, or let the stage start from previous"
+        )
+
+    def ended_stages(self) -> list[dict[str, Any]]:
+        """The boundaries of the newest lineage, {stage, step, rule}. *Collective.*"""
+        found = [c.boundary for c in self._checkpoints.candidates() if c.boundary] if self._process == 0 else None
+        return list(self._peers.main.broadcast(found))
+
+    def pin(self, steps: set[int]) -> None:
+        """Steps whose checkpoints are kept besides the newest ones, from the next commit on."""
+        self._checkpoints.pinned = steps
+
+    def host_copies(self, arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
+        """Arrays whose path begins so, whole, on process 0; empty on the others. *Collective.*"""
+        own = {path: leaf for path, leaf in arrays.items() if path.startswith(prefix)}
+        return digests.host_copies(own, self._process == 0) if self._process == 0 or _spread(own) else {}
+
+    def on_first(self, operation: Callable[[], None]) -> None:
+        """Runs an operation on process 0; what it raises is raised on all. *Collective.*"""
+        self._collectively(operation)
+
+    def _restore_commit(self, row: dict[str, Any], shardings: Callable[..., Any]) -> Saved | None:
+        commit = Commit(**row)
+        if (found := self.local.find(commit)) is not None:
+            proof, content = found
+        else:
+            proof = self._checkpoints.read_proof(commit)
+            content = self._checkpoints.read(commit, proof) if proof is not None else None
+        if not all(self._peers.main.gather(content is not None)):
+            return None
+        assert proof is not None
+        assert content is not None
+        if self.dtype is None:
+            self.compute_in(identity.dtype_of(proof["identity"]))
+        self._exact_since = identity.check(proof["identity"], self._job.spec, self._identity, commit.step)
+        if self._exact_since is not None:
+            log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
+        self.hashes = {k: proof[k] for k in ("weightsSha256", "stateSha256")}
+        if self._process == 0:
+            with_retries("resuming metrics.jsonl", lambda: self._checkpoints.resume(commit, proof, content.lines))
+        arrays = _on_devices(content.arrays, shardings)
+        self._watchdog.standing.step = commit.step
+        stage = content.control["stage"]
+        self._progress.update(
+            step=commit.step,
+            stage={"name": stage["name"], "index": stage["index"], "startStep": stage["start_step"]},
+            exactSince=self._exact_since,
+            checkpoint=self._shown(commit.step, commit.path),
+        )
+        log.info("restored step %d from %s", commit.step, commit.path)
+        return Saved(commit.step, arrays, dict(content.control))
+
+    def commit(self, saved: Saved, boundary: dict[str, Any] | None = None, wait: bool = False) -> None:
+        """Saves a state in the background; one save is in flight at a time, so this waits for the one before.
+
+        On return the arrays are copied to the host and may be donated. `boundary` {stage, step, rule} marks the end of
+        a stage. With `wait` the state is committed on return. *Collective.* Raises Fenced, StorageUnavailable.
+        """
+        self.wait_for_commits()
+        if self._process == 0:
+            index = saved.control["stage"]["index"]
+            self._checkpoints.identity = {
+                **self._identity,
+                "stage": index,
+                "config": identity.config_hash(self._job.spec, index),
+                "exactSince": self._exact_since,
+            }
+        timings, self.timings = self.timings, []
+        keep = self._process == 0 or self.local.wants
+        arrays = digests.host_copies(saved.arrays, keep) if keep or _spread(saved.arrays) else {}
+        content = Content(saved.step, arrays, saved.control, list(saved.lines), timings)
+        self._flight = self._thread.submit(self._commit, content, boundary)
+        if wait:
+            self.wait_for_commits()
+
+    def _commit(self, content: Content, boundary: dict[str, Any] | None) -> None:
+        """On the commit thread. Process 0 writes; the others hear how it went."""
+        error: TrainerError | None = None
+        path, hashes, proof = "", {}, b""
+        if self._process == 0:
+            try:
+                commit, hashes, proof = self._checkpoints.write(content, boundary)
+                path = commit.path
+            except TrainerError as caught:
+                error = caught
+        shown = proof.decode() if self.local.folder is not None else ""
+        told = self._peers.commit.broadcast(
+            [path, hashes, shown, [error.reason, str(error), getattr(error, "owner", None)] if error else None]
+        )
+        if error is not None:
+            raise error
+        path, hashes, shown, failure = told
+        if failure is not None:
+            kind, text, owner = failure
+            raise error_of(kind, text, owner)
+        self.hashes = hashes
+        self._watchdog.standing.step = content.step
+        self._watchdog.standing.boundary = boundary
+        self._progress.update(checkpoint=self._shown(content.step, path))
+        if content.arrays:
+            self.local.put(path, content, shown.encode())
+
+    def wait_for_commits(self) -> None:
+        """Returns once no save is in flight. Raises what the save ended with: Fenced, StorageUnavailable, PeerLost."""
+        if self._flight is not None:
+            self._flight.result()  # a failure stays there: whoever asks again hears it again
+            self._flight = None
+
+    def _shown(self, step: int, path: str) -> dict[str, Any]:
+        return {"step": step, "path": path, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+
+
+def _on_devices(arrays: Any, shardings: Callable[..., Any]) -> dict[str, jax.Array]:
+    import jax
+
+    def one(path: str, leaf: Any) -> Any:
+        if path.startswith(digests.ON_HOST):
+            return leaf
+        return jax.make_array_from_callback(leaf.shape, shardings(path, leaf.shape), lambda index: leaf[index])
+
+    return {path: one(path, leaf) for path, leaf in arrays.items()}
+
+
+def _spread(arrays: dict[str, Any]) -> bool:
+    return any(not (getattr(a, "is_fully_addressable", True) or a.is_fully_replicated) for a in arrays.values())
+
+
+def _nothing() -> None:
+    return None
