@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("train", "Train a manifest without Kubernetes; resumes what is in its folder."),
     "samples": ("samples", "Show what a run sampled: prompts, responses, answers and what they earned."),
     "prove": ("prove", "Train a manifest undisturbed and killed, and compare every hash."),
+    "curve": ("curve", "Draw a metric of a run over its steps."),
     "objective": ("objective", "Check losses and advantages against numbers made by other implementations."),
     "validate": ("validate", "Say what is wrong in a manifest, with paths and ways out."),
     "render": ("render", "Print every Kubernetes object that a manifest would become."),
