@@ -51,6 +51,7 @@ def write_folder(file: Path, folder: Path) -> None:
     tensors = _tensors(reader, values)
     tied = "lm_head.weight" not in tensors
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # pods of other users read it
     _tokenizer(values).save(str(folder / "tokenizer.json"))
     for name, content in _configs(values, tied).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
