@@ -28,7 +28,7 @@ class NotHere(Exception):
 def checkpoint_folder(job: str, namespace: str | None) -> Path:
     """The folder of this machine that holds `checkpoint.directory` of a job. Raises NotHere."""
     scope = ["--namespace", namespace] if namespace else []
-    found = _get(
+    found = get(
         f"rltrainingjobs.{API_VERSION.partition('/')[0]}/{job}", scope, f"no file and no folder {job} here, and"
     )
     checkpoint = found["spec"]["checkpoint"]
@@ -42,10 +42,10 @@ def checkpoint_folder(job: str, namespace: str | None) -> Path:
             return here
         raise NotHere(f"{name}: checkpoints are in {directory} of its pods, without a claim; {way}")
     scope = ["--namespace", found["metadata"]["namespace"]]
-    volume = _get(f"persistentvolumeclaims/{claim}", scope, f"{name}: claim {claim}:")["spec"].get("volumeName")
+    volume = get(f"persistentvolumeclaims/{claim}", scope, f"{name}: claim {claim}:")["spec"].get("volumeName")
     if not volume:
         raise NotHere(f"{name}: claim {claim} is not bound to a volume yet, so nothing was written")
-    spec = _get(f"persistentvolumes/{volume}", [], f"{name}: volume {volume}:")["spec"]
+    spec = get(f"persistentvolumes/{volume}", [], f"{name}: volume {volume}:")["spec"]
     if "hostPath" in spec:
         here = Path(spec["hostPath"]["path"], *PurePosixPath(directory).parts[2:])  # mounted at the first component
         if here.is_dir():
@@ -53,13 +53,19 @@ def checkpoint_folder(job: str, namespace: str | None) -> Path:
     raise NotHere(f"{name}: its volume {volume} is not on this machine; {way}")
 
 
-def _get(what: str, scope: list[str], about: str) -> dict[str, Any]:
-    """An object of the cluster. Raises NotHere."""
+def kubectl(about: str) -> str:
+    """The path of kubectl. Raises NotHere."""
     program = shutil.which("kubectl")
     if program is None:
         raise NotHere(
             f'{about} no kubectl to ask a cluster; eval "$(ratchet cluster env)" brings one', os.EX_UNAVAILABLE
         )
+    return program
+
+
+def get(what: str, scope: list[str], about: str) -> dict[str, Any]:
+    """An object of the cluster. Raises NotHere."""
+    program = kubectl(about)
     try:
         done = subprocess.run([program, "get", what, *scope, "-o", "json"], capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:

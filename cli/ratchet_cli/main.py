@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "cluster": ("cluster", "A real Kubernetes control plane on this machine, with nodes that look like GKE TPU nodes."),
     "train": ("train", "Train a manifest without Kubernetes; resumes what is in its folder."),
+    "approve": ("approve", "Approve the end of a stage of a job in the cluster, so that what comes next may begin."),
     "samples": ("samples", "Show what a run sampled: prompts, responses, answers and what they earned."),
     "prove": ("prove", "Train a manifest undisturbed and killed, and compare every hash."),
     "curve": ("curve", "Draw a metric of a run over its steps."),

@@ -63,6 +63,11 @@ def trainer() -> None:
     help="Devices that the CPUs of each process count as. Keep the number when you go on: bits depend on it.",
 )
 @MODEL_HERE
+@click.option(
+    "--approve",
+    is_flag=True,
+    help="Go on after stages whose end needs an approval; as if spec.approvals named them all.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
 def train(
     file: str,
@@ -71,12 +76,14 @@ def train(
     processes: int | None,
     devices: int,
     model: Path | None,
+    approve: bool,
     json_file: Path | None,
 ) -> None:
     """Train a manifest on this machine; resumes what is in the folder.
 
     Exits 0 when done, 65 for a manifest or checkpoint that cannot be used, 74 when the folder cannot be written, 75
-    when interrupted (run it again to go on), 70 when the training itself failed.
+    when interrupted (run it again to go on) or when what comes after a stage needs an approval (go on with --approve),
+    70 when the training itself failed.
     """
     from ratchet_trainer.tools.local import Folder, FolderInUse
     from ratchet_trainer.tools.local import train as run
@@ -95,7 +102,7 @@ def train(
             gang += f" of {devices} devices" if devices > 1 else ""
             click.echo(f"{name}: {gang}, folder {folder.path}", err=True)
             printer = Printer(folder.path)
-            code, message = run(folder, processes, until_step, printer, stop, devices=devices)
+            code, message = run(folder, processes, until_step, printer, stop, devices=devices, approve=approve)
             result = folder.result() | {"processes": processes}
             result |= seen(folder.path, result, printer.learning)
     except FolderInUse as error:
@@ -109,6 +116,14 @@ def train(
         for line in in_words(result):
             click.echo(line)
         sys.exit(os.EX_OK)
+    if (boundary := message.get("unapproved")) is not None:
+        stage = job.spec.stages[boundary["stage"]].name
+        fail(
+            os.EX_TEMPFAIL,
+            f"stage {stage} ended at step {boundary['step']} ({boundary['rule']}); what comes next needs an approval: "
+            f"look at `ratchet samples {file}`, then go on with the same command and --approve "
+            f"(ratchet train {file} --approve)",
+        )
     text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
     fail(SYSEXITS.get(code, os.EX_SOFTWARE), f"stopped at step {result['step']}: {text}{hint}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
+from ratchet_api.approvals import APPROVALS, Approval
 from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, as_whole, whole
 from ratchet_api.datasets import Dataset
 from ratchet_api.evaluations import EVALUATIONS, Evaluation, Export, Samples
@@ -368,6 +369,7 @@ class Spec(ApiModel):
         min_length=1, max_length=64, json_schema_extra=LIST_MAP, description="Named data sets that stages refer to."
     )
     stages: list[Stage] = STAGES
+    approvals: list[Approval] = APPROVALS
     evaluations: list[Evaluation] = EVALUATIONS
     export: Export | None = Field(
         default=None, description="Where trained weights are written for other tools; absent: nowhere."

@@ -384,6 +384,12 @@ class Stage(ApiModel):
     )
 
     @property
+    def may_need_approval(self) -> bool:
+        """Whether it can end in a way that has what comes next wait for an entry in spec.approvals."""
+        at_limit = bool(self.advance.when) and self.advance.at_limit == "Approval"
+        return at_limit or self.advance.approval == "Manual" or any(g.action == "Approval" for g in self.guards)
+
+    @property
     def dataset_names(self) -> list[str]:
         """Data sets that it trains on."""
         return [self.sft.dataset] if self.sft is not None else [d.name for d in self.rl.mixture] if self.rl else []

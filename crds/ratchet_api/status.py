@@ -74,7 +74,11 @@ class StageRecord(ApiModel):
     index: Count = _count("Its position in spec.stages.")
     start_step: Count = _count("Step whose weights the stage began from.")
     end_step: Count | None = _maybe_count("Last step of the stage; absent while it runs.")
-    rule: str | None = _text("Why it ended: the rule that held, or `steps`.")
+    rule: str | None = _text("Why it ended: the rule or guard that held, or its limit.")
+    needs_approval: bool | None = Field(
+        default=None, description="Whether what comes after it waits for an entry in spec.approvals; absent: no."
+    )
+    approved_time: str | None = _time("When the operator saw that entry.")
     start_time: str | None = _time("When the operator let it begin.")
     end_time: str | None = _time("When the operator recorded its end.")
 
@@ -167,6 +171,14 @@ class Counters(ApiModel):
     steps_lost: Count = _count("Steps executed again.")
 
 
+class ArtifactStatus(ApiModel):
+    """Weights that the trainer has written for other tools: spec.export."""
+
+    stage: str = Field(max_length=40, description="The stage that they are the result of.")
+    step: Count = _count("Their step.")
+    path: str = Field(max_length=1024, description="Their folder, as the trainer's pods see it.")
+
+
 class Resolved(ApiModel):
     """What was decided once for the life of the job."""
 
@@ -210,5 +222,11 @@ class Status(ApiModel):
     exact_since: ExactSince | None = Field(
         default=None,
         description="Absent while the run is bit for bit that of an undisturbed one from its first step.",
+    )
+    artifacts: list[ArtifactStatus] = Field(
+        default=[],
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage"]},
+        description="Weights that were written for other tools, one entry a stage.",
     )
     finished_time: str | None = _time("When the job was Completed or Failed.")

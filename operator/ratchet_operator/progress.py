@@ -190,5 +190,6 @@ def _urgency(said: ProgressDocument) -> tuple[Any, ...]:
         said.phase if said.phase in ("boundary", "drain", "done") else None,
         bool(said.draining),
         said.boundary,
+        said.artifacts,
         said.stage.index if said.stage is not None else None,
     )

@@ -74,10 +74,24 @@ def test_the_largest_answer_fits():
         "exactSince": {"step": 1, "reason": line},
         "parts": {str(i) * 20: 1.5 for i in range(32)},
         "learning": Learning.because("NoInformativeGroups", line * 9).plain(),
+        "artifacts": [{"stage": f"s{i}", "step": i, "path": line} for i in range(64)],
     }
     answer = progress_answer(everything)
     assert len(answer) <= PROGRESS_LIMIT
-    assert json.loads(answer)["learning"]["reason"] == "NoInformativeGroups"
+    said = json.loads(answer)
+    assert said["learning"]["reason"] == "NoInformativeGroups"
+    assert said["artifacts"][-1]["stage"] == "s63", "the newest is told, older ones were told before"
+
+
+def test_an_end_of_a_stage_says_whether_it_needs_an_approval():
+    """An older trainer does not; both ways of telling have it."""
+    waits = {**BOUNDARY, "needsApproval": True}
+    for boundary, expected in ((BOUNDARY, False), (waits, True)):
+        shown = ProgressDocument.model_validate(json.loads(progress_answer({**PROGRESS, "boundary": boundary})))
+        left = read_termination_message(termination_message("Drained", "left", 7, boundary).decode())
+        for document in (shown, left):
+            assert document.boundary is not None
+            assert document.boundary.needs_approval is expected
 
 
 def test_every_reason_for_learning_has_one_status_and_a_meaning():

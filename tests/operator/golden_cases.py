@@ -117,6 +117,38 @@ def last_stage_ends() -> Story:
     return story.later(30).report(step=40, phase="boundary", stage=REASON, boundary=boundary, checkpoint={"step": 40})
 
 
+def waits_for_approval() -> Story:
+    """A guard ended the stage and asks for an approval. The end is written down, and the gate stays as it is."""
+    story = running()
+    rule = "guard train/entropy <= 0.05 over 20"
+    boundary = {"stage": 0, "step": 10, "rule": rule, "needsApproval": True}
+    return story.report(step=10, phase="boundary", stage=WARM_UP, boundary=boundary, checkpoint={"step": 10})
+
+
+def approved_while_waiting() -> Story:
+    """The approval comes while the attempt still waits at the gate: the next stage begins, the gate opens."""
+    story = waits_for_approval()
+    story.settle()
+    story.later(20).job["spec"]["approvals"] = [{"stage": "warm-up"}]
+    return story
+
+
+def left_without_approval() -> Story:
+    """After a minute at the shut gate both pods left with 75. Nothing is charged, and no attempt takes their place."""
+    story = waits_for_approval()
+    story.settle()
+    told = {"step": 10, "boundary": story.progress["boundary"], "message": "the stage gate stayed shut for 60 s"}
+    return story.later(60).leave(story.pod(0), 75, **told).leave(story.pod(1), 75, **told)
+
+
+def approved_after_leaving() -> Story:
+    """Hours later the approval comes: attempt 2 is made, and goes on where the stage ended."""
+    story = left_without_approval()
+    story.settle()
+    story.later(7200).job["spec"]["approvals"] = [{"stage": "warm-up"}]
+    return story
+
+
 def completed() -> Story:
     """Both pods exited with 0 after the gate said to finish. The JobSet stays, so that logs can be read."""
     story = last_stage_ends()
@@ -174,7 +206,8 @@ ALL: dict[str, Callable[[], Story]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, drained, survivor_of_a_lost_node,
-        lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, completed, application_failure,
+        lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, waits_for_approval,
+        approved_while_waiting, left_without_approval, approved_after_leaving, completed, application_failure,
         budget_is_spent, suspended, refused, applied_again, status_lost,
     )
 }  # fmt: skip

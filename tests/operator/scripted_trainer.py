@@ -135,6 +135,8 @@ class Gang:
             if self.draining:
                 return
             self.boundary = self.storage.boundary = {"stage": self.stage, "step": self.step, "rule": "steps"}
+            if self.stages[self.stage]["advance"].get("approval") == "Manual":
+                self.boundary["needsApproval"] = True
             self._told(phase="boundary")
             if not await self._allowed():
                 self.end(Exit.DRAINED, "the stage gate stayed shut", boundary=self.boundary)

@@ -44,7 +44,16 @@ class World(Story):
             case "boundary" if self._speaks():
                 self.committed = self.step
                 stage = self.status["stage"]
-                self.say(phase="boundary", boundary={"stage": stage["index"], "step": self.step, "rule": "steps"})
+                boundary = {
+                    "stage": stage["index"],
+                    "step": self.step,
+                    "rule": "steps",
+                    "needsApproval": index % 2 == 1,
+                }
+                self.say(phase="boundary", boundary=boundary)
+            case "approve" if "stage" in self.status:
+                approvals = {a["stage"] for a in self.job["spec"].get("approvals", ())} ^ {self.status["stage"]["name"]}
+                self.job["spec"]["approvals"] = [{"stage": name} for name in sorted(approvals)]
             case "exit" if pod is not None and pod["status"]["phase"] == "Running":
                 self.leave(pod, code, **({"step": self.step} if code == 75 else {}))
                 self.committed = self.step if code == 75 else self.committed
@@ -90,7 +99,7 @@ class World(Story):
 
 HAPPENINGS = st.sampled_from(
     ("schedule", "place", "run") * 2
-    + ("train", "train", "boundary", "exit", "notice", "wait", "collect", "suspend")
+    + ("train", "train", "boundary", "exit", "notice", "wait", "collect", "suspend", "approve")
     + ("node gone", "node silent", "node back", "delete pod", "delete JobSet", "jobset fails")
 )
 MOMENTS = st.lists(
@@ -101,6 +110,10 @@ MOMENTS = st.lists(
 def position(status) -> tuple:
     stage = status.get("stage", {})
     return stage.get("index", 0), status.get("progress", {}).get("step", 0), status.get("checkpoint", {}).get("step", 0)
+
+
+def phase_of(plan, before) -> str:
+    return (plan.status or before)["phase"]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -119,6 +132,7 @@ def test_every_life_keeps_the_promises(moments):
         live = [p for p in world.pods if p["status"]["phase"] in ("Pending", "Running") and "nodeName" in p["spec"]]
         for body in plan.create:
             if body["kind"] == "JobSet":
+                assert phase_of(plan, before) != "AwaitingApproval", "no capacity is asked for without an approval"
                 written = plan.status if plan.status_first else before
                 assert written["attempt"]["jobSet"] == body["metadata"]["name"], "authorized before it is made"
                 assert body["metadata"]["name"] not in known, "no attempt that was once known is made again"

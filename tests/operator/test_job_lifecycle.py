@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
+import subprocess
+import sys
 from collections import Counter
 
 from running_operator import until
@@ -177,3 +181,42 @@ def resident(pid):
     """Resident KiB of a process."""
     with open(f"/proc/{pid}/status") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+async def test_a_job_waits_for_approval_without_capacity_and_goes_on_with_it(world, api_server):
+    """Approved as the condition's message says, once by kubectl after the attempt has left, once while it waits."""
+    await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(boundary_wait=0.5)
+    advance = {"steps": 10, "approval": "Manual"}
+    stages = [
+        {"name": "warm-up", "sft": {"dataset": "sums"}, "advance": advance},
+        {"name": "reason", "rl": {"dataset": "sums", "method": "grpo"}, "advance": advance},
+    ]
+    await world.apply(stages=stages)
+    status = await world.until("the attempt has left", lambda s: s.get("attempts") and "finalTime" in s["attempts"][0])
+    assert (status["phase"], status["attempts"][0]["chargedTo"]) == ("AwaitingApproval", "nothing")
+    await until("no capacity is held", lambda: world.gone("jobsets", "sums-a1"))
+    world.kubelet.pace["sums"].boundary_wait = 60.0
+    ratchet, kubectl = commands(await world.status())
+    await asyncio.to_thread(api_server.kubectl, *kubectl[1:])
+    status = await world.until("the last stage waits", lambda s: s["stages"][-1].get("endStep") == 20)
+    assert (status["phase"], status["attempt"]["number"]) == ("AwaitingApproval", 2)
+    ratchet, kubectl = commands(status)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "ratchet_cli.main", *ratchet[1:]],
+        env={**os.environ, **api_server.env()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the job may be completed" in done.stdout
+    status = await world.completed()
+    assert [("approvedTime" in s, s["endStep"]) for s in status["stages"]] == [(True, 10), (True, 20)]
+    assert status["counters"]["attempts"] == 2
+
+
+def commands(status) -> list[list[str]]:
+    """The two commands of the condition's message."""
+    (words,) = (c["message"] for c in status["conditions"] if c["type"] == "AwaitingApproval")
+    return [shlex.split(command) for command in words.split("approved: ")[1].split(", or ")]

@@ -145,7 +145,7 @@ class MemoryRuntime:
     def step_done(self, step: int, target: int, stage: dict, record: dict, timing: dict) -> None:
         self.steps.append((step, record, timing))
 
-    def boundary(self, index: int, step: int, rule: str) -> Gate:
+    def boundary(self, index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
         self.boundaries.append((index, step, rule))
         return Gate(self.job.may_enter, finish=index == len(self.job.spec.stages) - 1)
 

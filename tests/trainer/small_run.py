@@ -111,7 +111,8 @@ def run(runtime) -> None:
                 shown = {"name": stage["name"], "index": stage["index"], "startStep": stage["start_step"]}
                 record = {"train/reward": 0.5, "train/accuracy": step / 100}
                 runtime.step_done(step, end, shown, record, {"tokensPerSecond": 100.0})
-            gate = runtime.boundary(stage["index"], step, f"steps {end}")
+            waits = runtime.job.spec.stages[stage["index"]].advance.approval == "Manual"
+            gate = runtime.boundary(stage["index"], step, f"steps {end}", waits)
             if gate.finish:
                 compiled = {name: events.count(f"/jax/compilation_cache/{name}") for name in COUNTED}
                 (LOCAL / f"compiled-{runtime.process}.json").write_text(json.dumps(compiled))

@@ -14,14 +14,14 @@ NAN = float("nan")
 
 def steps_until_end(
     advance: dict, metrics: list[float], start: int = 10, guards: tuple[dict, ...] = ()
-) -> tuple[int, str] | None:
-    """Feeds one accuracy a step; the step at which the stage ended and by which rule."""
+) -> tuple[int, str] | tuple[int, str, str] | None:
+    """Feeds one accuracy a step; the step at which the stage ended, by which rule, and that what follows waits."""
     spec = Stage.model_validate({"name": "s", "rl": {"dataset": "d"}, "advance": advance, "guards": list(guards)})
     stage = StageState(0, "s", "", start, 0)
     for step, value in enumerate(metrics, start + 1):
         stage = observed(stage, spec, {"train/accuracy": value, "train/loss": 1 - value})
-        if (rule := ended_by(stage, spec, step)) is not None:
-            return step, rule
+        if (ended := ended_by(stage, spec, step)) is not None:
+            return (step, ended.rule, "needs approval") if ended.needs_approval else (step, ended.rule)
     return None
 
 
@@ -103,14 +103,14 @@ def test_a_guard_fails_the_stage_ends_it_or_asks_for_approval() -> None:
     guard = {"metric": "accuracy", "atMost": "0.1", "window": 2}
     with pytest.raises(GuardTripped, match=r"step 13: guard train/accuracy <= 0.1 over 2 tripped"):
         steps_until_end({"steps": 9}, [1, 0, 0], guards=(guard,))
-    for action, words in (("Advance", ""), ("Approval", " (needs approval)")):
+    for action, waits in (("Advance", ()), ("Approval", ("needs approval",))):
         ended = steps_until_end({"steps": 9}, [1, 0, 0], guards=({**guard, "action": action},))
-        assert ended == (13, f"guard train/accuracy <= 0.1 over 2{words}")
+        assert ended == (13, "guard train/accuracy <= 0.1 over 2", *waits)
 
 
 def test_what_waits_for_an_approval_says_so() -> None:
     rule = {"metric": "accuracy", "atLeast": "0.9"}
     limit = {"steps": 2, "when": [rule], "atLimit": "Approval"}
-    assert steps_until_end(limit, [0, 0]) == (12, "steps 2 (needs approval)")
+    assert steps_until_end(limit, [0, 0]) == (12, "steps 2", "needs approval")
     assert steps_until_end(limit, [1]) == (11, "train/accuracy >= 0.9 over 1")
-    assert steps_until_end({"steps": 1, "approval": "Manual"}, [0]) == (11, "steps 1 (needs approval)")
+    assert steps_until_end({"steps": 1, "approval": "Manual"}, [0]) == (11, "steps 1", "needs approval")

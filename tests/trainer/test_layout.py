@@ -55,6 +55,17 @@ def test_a_device_takes_its_rows_in_equal_passes(rows, group, parts, rows_per_pa
     assert all(len({*line} - {0}) <= 1 for line in owner)
 
 
+def test_two_prompts_never_share_a_place_for_one() -> None:
+    rows = [Row((1, 2 + i // 2), (3,)) for i in range(4)]
+    laid_out = Layout(2, 2, 4, 1).rows(rows)
+    assert np.asarray(laid_out.prompts.last).tolist() == [2, 3]
+    with pytest.raises(ValueError, match="row 1 has another prompt than row 0, .* order rows by their prompt"):
+        Layout(2, 2, 4, 1).rows(rows[1:])
+    with pytest.raises(ValueError, match="4 rows do not fit a layout of 1 prompts x 2 rows"):
+        Layout(1, 2, 4, 1).rows(rows)
+    assert Layout(4, 1, 4, 1).rows(rows).length.sum() == 4
+
+
 def test_dummies_padding_and_passes_change_no_gradient() -> None:
     learner = programs_of(Model(preset="tiny"), distributed.one_device()).learner
     rows = [Row((256, 49, 43, 50 + i // 2), (51 + i, 257)[: 1 + i % 2]) for i in range(4)]

@@ -22,7 +22,7 @@ NEAR, FAR = Layer(Rope(100.0), 5), Layer(Rope(10_000.0))
 LLAMA = Architecture(vocabulary=64, width=32, heads=4, kv_heads=2, hidden=48, layers=(FAR,) * 3, tied=False)
 GEMMA = replace(
     LLAMA,
-    layers=(NEAR, FAR, NEAR, FAR, NEAR),
+    layers=(NEAR, FAR) * 2,
     tied=True,
     norm_offset=1.0,
     post_norms=True,
@@ -33,15 +33,11 @@ GEMMA = replace(
     attention_cap=3.0,
     adapters=Adapters(("q_proj", "up_proj", "down_proj"), 2, 2.0),
 )
-MODELS = {"llama": LLAMA, "gemma": GEMMA, "windows": replace(GEMMA, attention_cap=None, activation="gelu")}
+MODELS = {"llama": LLAMA, "gemma": GEMMA}
 CPU = Computation(platform="cpu", scanned=False)
 AGAIN = replace(CPU, scanned=True, recompute=True)
-WAYS = {
-    "a loop": replace(CPU, scanned=True),
-    "a loop, activations again": AGAIN,
-    "accelerators": replace(CPU, platform="other"),
-    "accelerators, a loop, activations again": replace(AGAIN, platform="other"),
-}
+ACCELERATOR = replace(AGAIN, platform="other")
+QUICK = {"xla_llvm_disable_expensive_passes": True, "xla_backend_optimization_level": 0}
 PROMPTS = lay_out_prompts([(1, 2, 3, 4, 5), (7,), (9, 8, 7, 6, 5, 4, 3, 2)], 3, 8)
 
 
@@ -56,7 +52,7 @@ def trained(model: str, how: Computation):
         log_probs, entropy = policy.judge(params, PROMPTS, responses, np.float32(0.7))
         return jnp.mean(log_probs * jnp.arange(1.0, 7) + entropy), log_probs
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
 
 
 @functools.cache
@@ -73,17 +69,18 @@ def sampled(model: str, how: Computation):
     return np.concatenate(made, -1)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("model", MODELS)
-def test_training_gives_the_same_numbers(model: str, way: str) -> None:
-    expected, found = trained(model, CPU), trained(model, WAYS[way])
+@pytest.mark.parametrize(
+    ("model", "way"),
+    [("llama", AGAIN), ("llama", replace(ACCELERATOR, scanned=False)), ("gemma", ACCELERATOR)],
+    ids=["a loop, activations again", "accelerators", "accelerators, a loop, activations again"],
+)
+def test_training_gives_the_same_numbers(model: str, way: Computation) -> None:
+    expected, found = trained(model, CPU), trained(model, way)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), expected, found)
 
 
-@pytest.mark.parametrize("way", ["a loop", "accelerators", "accelerators, a loop, activations again"])
-@pytest.mark.parametrize("model", ["llama", "gemma"])
-def test_sampling_gives_the_same_tokens(model: str, way: str) -> None:
-    expected, found = sampled(model, CPU), sampled(model, WAYS[way])
+def test_sampling_gives_the_same_tokens() -> None:
+    expected, found = sampled("llama", CPU), sampled("llama", ACCELERATOR)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_allclose(found[1:], expected[1:], atol=1e-5)
 

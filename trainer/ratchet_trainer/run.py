@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ratchet_trainer.algorithm.slots import Context, SlotState
-from ratchet_trainer.algorithm.types import Group, Request, Rollout, StepSamples
+from ratchet_trainer.algorithm.types import Batch, Group, Request, Rollout, StepSamples
 from ratchet_trainer.errors import ConfigurationInvalid, Drain
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
@@ -31,7 +31,7 @@ from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
 from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
-from ratchet_trainer.step.old_logprobs import model_outputs
+from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
@@ -83,7 +83,7 @@ class Run:
                 self.train_stage()
                 self.export()
                 stage = self.state.stage
-                gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "")
+                gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "", stage.needs_approval)
                 if gate.ends(stage.index):
                     return
                 self.state = self.enter_stage(stage.index + 1)
@@ -186,12 +186,17 @@ class Run:
             drawn += len(further)
             return method.expansion.first(state.expansion, further, later)
 
+        groups, failed = verified(groups)
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+        samples = replace(samples, dropped=(*samples.dropped, *failed))
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
-        parts, outputs = model_outputs(self.stage, state, samples.rollouts)
-        batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
+        parts: Sequence[MiniBatch] = []
+        batch = Batch((), np.zeros((0, self.stage.rl.max_response_tokens)))
+        if samples.trained:
+            parts, outputs = model_outputs(self.stage, state, samples.rollouts)
+            batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
         samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
         values = None if state.critic is None else ()
         return Pending(samples, selection, expansion, drawn, batch, parts, values=values)
@@ -325,8 +330,10 @@ class Run:
         best = stage.best if best_weights.kept(self.runtime.job.spec, stage) else None
         self.runtime.pin({best[0]} if best is not None else set())
         self.runtime.commit_requested |= best is not None and best[0] == state.step
-        rule = advance.ended_by(stage, spec, state.step)
-        return replace(state, stage=replace(stage, done=self.runtime.broadcast(rule)))
+        ended = advance.ended_by(stage, spec, state.step)
+        told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
+        done, needs_approval = told or (None, False)
+        return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
 
     # Beginning and going on
 
@@ -446,3 +453,11 @@ def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Gr
         groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
         at += request.n
     return groups
+
+
+def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+    """The groups of which at least one response was verified, and the others: where no verifier answered at all, zeros
+    would teach that everything is wrong."""
+    lost = [all(r.outcome.status in ("timeout", "crash") for r in g.rollouts) for g in groups]
+    failed = [replace(g, disposition="failed") for g, gone in zip(groups, lost, strict=True) if gone]
+    return [g for g, gone in zip(groups, lost, strict=True) if not gone], failed

@@ -27,6 +27,7 @@ ATTEMPT_MAX = 1_000_000
 """A claim of a higher attempt is not believed: the next number would be one more, and numbers only grow."""
 LEARNING_MESSAGE_MAX = 1000
 LINE_MAX = 1024
+ARTIFACTS_MAX = 64
 
 
 def one_line(text: Any, most: int = LEARNING_MESSAGE_MAX) -> Any:
@@ -151,6 +152,8 @@ class Boundary(Document):
     stage: Count
     step: Count
     rule: Line
+    needs_approval: bool = False
+    """Whether what comes after the stage waits for an entry in spec.approvals."""
 
 
 class Committed(Document):
@@ -159,6 +162,14 @@ class Committed(Document):
     step: Count
     path: Line
     time: Line | None = None
+
+
+class Artifact(Document):
+    """Weights that were written for other tools at the end of a stage."""
+
+    stage: Line
+    step: Count
+    path: Line
 
 
 class ExactSince(Document):
@@ -225,6 +236,8 @@ class ProgressDocument(Document):
     parts: Annotated[dict[Line, Number | None], Field(max_length=32)] | None = None
     """Seconds that the parts of this start took: start, restore, compile, step."""
     last_safe_point_age_seconds: Number | None = None
+    artifacts: Annotated[list[Artifact], Field(max_length=ARTIFACTS_MAX)] | None = None
+    """Weights that this attempt has written or found written, one entry a stage."""
     learning: Annotated[Learning | None, WrapValidator(_leave_out)] = None
     """Advice: a malformed one is left out, the rest of the answer counts."""
 
@@ -238,8 +251,10 @@ def progress_answer(document: dict[str, Any]) -> bytes:
         "boundary": _shortened(document.get("boundary"), "rule"),
         "exactSince": _shortened(document.get("exactSince"), "reason"),
     }
-    data = _compact(read_leniently(ProgressDocument, fields).plain())
-    assert len(data) <= PROGRESS_LIMIT, "every part is bounded"
+    said = read_leniently(ProgressDocument, fields)
+    while len(data := _compact(said.plain())) > PROGRESS_LIMIT and said.artifacts:
+        said = said.model_copy(update={"artifacts": said.artifacts[1:]})  # the newest counts: others were told before
+    assert len(data) <= PROGRESS_LIMIT, "every other part is bounded"
     return data
 
 

@@ -14,6 +14,7 @@ from ratchet_api.status import AttemptRecord, AttemptStatus
 from ratchet_api.validate import processes
 from ratchet_operator.build.names import config_map_name, jobset_name
 from ratchet_operator.decide import (
+    approval,
     end_signs,
     failure_budget,
     gang,
@@ -125,7 +126,7 @@ def end(builder: PlanBuilder, attempt: AttemptStatus, signs: list[Sign]) -> tupl
         end_step=last_step,
         start_time=attempt.start_time,
         end_time=now,
-        recovery=recovery_parts.detected(sign.stamp, now) if _disturbs(sign) else None,
+        recovery=recovery_parts.detected(sign.stamp, now) if _disturbs(builder, sign) else None,
     )
     record = failure_budget.charge(builder, record, sign)
     builder.status_first = True
@@ -169,6 +170,7 @@ def _take_last_words(builder: PlanBuilder, attempt: AttemptStatus, record: Attem
     return record
 
 
-def _disturbs(sign: Sign) -> bool:
-    """Whether there is something to recover from."""
-    return TABLE[sign.verdict].disturbs and sign.evidence != end_signs.SUSPENDED
+def _disturbs(builder: PlanBuilder, sign: Sign) -> bool:
+    """Whether there is something to recover from: a job that is suspended or waits for an approval does not go on."""
+    goes_on = sign.evidence != end_signs.SUSPENDED and approval.missing(builder.status) is None
+    return TABLE[sign.verdict].disturbs and goes_on

@@ -12,7 +12,7 @@ from typing import Literal
 from ratchet_api.protocol.documents import LEARNING_REASONS
 from ratchet_api.status import CONDITIONS, Condition, Status
 from ratchet_api.validate import Problem
-from ratchet_operator.decide import stamps
+from ratchet_operator.decide import approval, stage_end, stamps
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 from ratchet_operator.decide.verdict import Verdict
 from ratchet_operator.plan import Event
@@ -33,6 +33,7 @@ REASONS: dict[str, dict[str, str]] = {
         "AwaitingEvidence": "the failure budget is spent; late evidence may still change the last verdict",
         "Ending": "the attempt is ending",
         "NotAccepted": "no attempt is started while Accepted is False",
+        "AwaitingApproval": "no attempt is started before the end of a stage is approved; see AwaitingApproval",
         "Suspended": "the job is suspended",
         "Finished": "the job is over",
     },
@@ -47,7 +48,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Training": "nothing is in the way of the next step",
         "Recovering": "an attempt was disturbed; the next one is on its way",
         "Stalled": "several attempts in a row ended without a new step",
-        "NotRunning": "the job has no attempt, or is over",
+        "NotRunning": "the job has no attempt, waits for an approval without one, or is over",
     },
     "Learning": {reason: meaning for reason, (_, meaning) in LEARNING_REASONS.items()},
     "Suspended": {
@@ -55,7 +56,10 @@ REASONS: dict[str, dict[str, str]] = {
         "Suspending": "the attempt is given time to commit its last step",
         "Suspended": "all pods have ended; set spec.suspend to false to go on",
     },
-    "AwaitingApproval": {"NotRequired": "no stage asks for an approval"},
+    "AwaitingApproval": {
+        "NotRequired": "nothing waits for an approval",
+        "ApprovalNeeded": "a stage has ended; what comes next waits for an entry in spec.approvals, see the message",
+    },
     "Completed": {"NotCompleted": "there are steps to be made", "AllStagesDone": "every stage has ended"},
     "Failed": {
         "NotFailed": "the job goes on",
@@ -83,6 +87,7 @@ TOLD: dict[tuple[str, str], tuple[Literal["Normal", "Warning"], str]] = {
     ("Accepted", "False"): ("Warning", "NotAccepted"),
     ("Suspended", "True"): ("Normal", "Suspended"),
     ("Progressing", "False"): ("Warning", "Stalled"),
+    ("AwaitingApproval", "True"): ("Normal", "ApprovalNeeded"),
 }
 """Changes of conditions that are worth an event: (type, new status) -> (type of event, reason)."""
 
@@ -96,7 +101,7 @@ def evaluate(builder: PlanBuilder, problems: Sequence[Problem], *, suspend: bool
         "Progressing": _progressing(builder),
         "Learning": _learning(builder),
         "Suspended": _suspended(builder, suspend),
-        "AwaitingApproval": ("False", "NotRequired", ""),
+        "AwaitingApproval": _awaiting_approval(builder),
     }
     for kind in ("Completed", "Failed"):
         there = next((c for c in builder.status.conditions if c.type == kind), None)
@@ -172,11 +177,11 @@ def _accepted(builder: PlanBuilder, problems: Sequence[Problem]) -> Said:
     if problems:
         return "False", "Invalid", "; ".join(str(problem) for problem in problems)
     stage, spec = builder.status.stage, builder.observed.spec
-    if stage is not None and spec is not None and stage.index + 1 < len(spec.stages):
-        from_here = builder.status.stages[-1]
-        if from_here.end_step is not None:
-            late = spec.stages[stage.index + 1].name
-            return "True", "Accepted", f"stage {late} came after the last stage had ended and is left out"
+    if stage is None or spec is None or not stage_end.last_stage_over(builder.status):
+        return "True", "Accepted", ""
+    if stage.index + 1 < len(spec.stages):
+        late = spec.stages[stage.index + 1].name
+        return "True", "Accepted", f"stage {late} came after the last stage had ended and is left out"
     return "True", "Accepted", ""
 
 
@@ -208,7 +213,7 @@ def _placed(builder: PlanBuilder) -> Said:
 
 def _running(builder: PlanBuilder) -> Said:
     attempt = builder.attempt
-    if attempt is None or finished(builder.status):
+    if attempt is None or finished(builder.status) or _waits_for(builder, "Suspended", "AwaitingApproval"):
         return "False", "NotPlaced", ""
     record = builder.record(attempt.number)
     if record is not None and record.verdict == Verdict.COMPLETED:
@@ -223,7 +228,7 @@ def _running(builder: PlanBuilder) -> Said:
 
 def _progressing(builder: PlanBuilder) -> Said:
     attempt, count = builder.attempt, builder.counters.disturbances_without_progress
-    if attempt is None or finished(builder.status) or (builder.waiting or ("",))[0] == "Suspended":
+    if attempt is None or finished(builder.status) or _waits_for(builder, "Suspended", "AwaitingApproval"):
         return "False", "NotRunning", ""
     if count >= STALLED_AFTER:
         last = builder.status.attempts[-1] if builder.status.attempts else None
@@ -251,9 +256,21 @@ def _learning(builder: PlanBuilder) -> Said:
     return (before.status, before.reason, before.message) if before is not None else ("Unknown", "NotYetKnown", "")
 
 
+def _awaiting_approval(builder: PlanBuilder) -> Said:
+    waits = approval.missing(builder.status)
+    if waits is None or finished(builder.status):
+        return "False", "NotRequired", ""
+    return "True", "ApprovalNeeded", approval.in_words(builder.observed, waits)
+
+
+def _waits_for(builder: PlanBuilder, *reasons: str) -> bool:
+    """Whether this is why no attempt starts."""
+    return builder.waiting is not None and builder.waiting[0] in reasons
+
+
 def _suspended(builder: PlanBuilder, suspend: bool) -> Said:
     if not suspend:
         return "False", "NotSuspended", ""
-    if (builder.waiting or ("",))[0] == "Suspended":
+    if _waits_for(builder, "Suspended"):
         return "True", "Suspended", "set spec.suspend to false to go on"
     return "False", "Suspending", "the attempt is given time to commit its last step"

@@ -45,6 +45,7 @@ def decide(snapshot: Snapshot) -> Plan:
     problems = acceptance.problems(spec, snapshot.values)
     if not problems:
         attempts.take_up_lost(builder, spec)
+    stage_end.take_approval(builder, spec)
     if builder.attempt is not None and builder.settled() is None:
         _follow(builder, builder.attempt, spec)
     _classify_again(builder, spec)

@@ -4,7 +4,7 @@ The conditions for it, in the order in which they are asked:
 
 1. the present attempt has ended with all its pods, and what it ended with allows another one (`failure_budget`);
 2. the back-off is over, if the last attempts made no step;
-3. the job is neither suspended nor refused;
+3. the job is neither suspended nor refused, and does not wait for an approval;
 4. the attempt is authorized: its number is in status before anything of it exists;
 5. nothing older can write any more (`fencing`), and no foreign object has a name that it needs.
 
@@ -18,7 +18,17 @@ from ratchet_api.status import AttemptRecord, AttemptStatus
 from ratchet_api.validate import processes
 from ratchet_operator.build.configmap import config_map
 from ratchet_operator.build.jobset import jobset as build_jobset
-from ratchet_operator.decide import attempts, conditions, failure_budget, fencing, image, placement, stage_end, stamps
+from ratchet_operator.decide import (
+    approval,
+    attempts,
+    conditions,
+    failure_budget,
+    fencing,
+    image,
+    placement,
+    stage_end,
+    stamps,
+)
 from ratchet_operator.decide.plan_builder import PlanBuilder
 from ratchet_operator.decide.verdict import Verdict, way_out
 
@@ -39,6 +49,9 @@ def start_when_due(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
     if not accepted:
         builder.wait("NotAccepted", "correct the spec; see the condition Accepted")
         return
+    if (waits := approval.missing(builder.status)) is not None:
+        builder.wait("AwaitingApproval", approval.in_words(builder.observed, waits))
+        return
     if attempt is None or ended is not None:
         attempt = authorize(builder, spec)
     if attempt.ended_time is None and attempt.job_set_uid is None:
@@ -47,7 +60,7 @@ def start_when_due(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
 
 def _another_is_due(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> bool:
     """Whether there is to be another attempt now; ends the job when there is never to be one."""
-    if record.verdict == Verdict.COMPLETED:
+    if record.verdict == Verdict.COMPLETED or stage_end.approved_to_finish(builder.status):
         step = builder.status.stages[-1].end_step if builder.status.stages else None
         conditions.finish(builder, "Completed", "AllStagesDone", f"all stages are done at step {step}")
         return False

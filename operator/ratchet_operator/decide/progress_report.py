@@ -1,4 +1,4 @@
-"""What the trainer reports over `/progress`, and what of it is remembered: progress, checkpoint, steps lost.
+"""What the trainer reports over `/progress`, and what of it is remembered: progress, checkpoint, artifacts, steps lost.
 
 Status never goes below what it recorded: after a loss without notice the trainer repeats a few steps, and the column
 keeps showing the highest one. The repeated steps are counted where they belong, on the attempt that lost them.
@@ -7,8 +7,8 @@ keeps showing the highest one. The repeated steps are counted where they belong,
 from __future__ import annotations
 
 from ratchet_api.job import Spec
-from ratchet_api.protocol.documents import ProgressDocument
-from ratchet_api.status import AttemptStatus, CheckpointStatus, ExactSince, Progress
+from ratchet_api.protocol.documents import ARTIFACTS_MAX, ProgressDocument
+from ratchet_api.status import ArtifactStatus, AttemptStatus, CheckpointStatus, ExactSince, Progress
 from ratchet_operator.decide import recovery_parts, stamps
 from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
@@ -26,6 +26,7 @@ def take(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> AttemptSta
         since = revised(ExactSince(step=said.exact_since.step), reason=said.exact_since.reason[:1024])
         builder.revise(exact_since=since)
     _note_progress(builder, attempt, said, spec)
+    _note_artifacts(builder, said, spec)
     attempt = _note_restored_step(builder, attempt, said)
     recovery_parts.close(builder, attempt, report)
     return attempt
@@ -84,6 +85,20 @@ def _note_progress(builder: PlanBuilder, attempt: AttemptStatus, said: ProgressD
         completion = _completion(builder, attempt, step, target, spec)
         updated = revised(after, estimated_completion_time=completion, updated_at=builder.observed.now)
         builder.revise(progress=updated)
+
+
+def _note_artifacts(builder: PlanBuilder, said: ProgressDocument, spec: Spec) -> None:
+    """Remembers what was written for other tools, one entry a stage."""
+    known = {artifact.stage: artifact for artifact in builder.status.artifacts}
+    stages = {stage.name for stage in spec.stages}
+    for told in said.artifacts or ():
+        written = ArtifactStatus(stage=told.stage, step=told.step, path=told.path) if told.stage in stages else None
+        if written is None or known.get(told.stage) == written:
+            continue
+        known[told.stage] = written
+        message = f"the weights of stage {written.stage} at step {written.step} are in {written.path}"
+        builder.event("Normal", "ArtifactWritten", message)
+    builder.revise(artifacts=list(known.values())[-ARTIFACTS_MAX:])
 
 
 def _completion(builder: PlanBuilder, attempt: AttemptStatus, step: int, target: int | None, spec: Spec) -> str | None:

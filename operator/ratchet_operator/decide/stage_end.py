@@ -1,7 +1,8 @@
 """When a stage is over, and which one the job is in.
 
 The trainer decides that a stage has ended and says so (`boundary`, over HTTP or in its termination message). Here the
-end is written into status; only then does the stage gate let the trainer into the next one (`stage_gate`).
+end is written into status; only then does the stage gate let the trainer into the next one (`stage_gate`). An end that
+needs an approval is written down, too, but nothing follows it until it is approved (`approval`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from ratchet_api.job import Spec
 from ratchet_api.protocol.documents import Boundary
 from ratchet_api.status import AttemptStatus, StagePosition, StageRecord, Status
+from ratchet_operator.decide import approval
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 
 
@@ -22,7 +24,12 @@ def begin_first(builder: PlanBuilder, spec: Spec) -> None:
 
 def last_stage_over(status: Status) -> bool:
     """Whether the last stage is recorded as done: the end is decided, and a stage appended now comes too late."""
-    return bool(status.stages) and status.stages[-1].end_step is not None
+    return _ended(status) and approval.missing(status) is None
+
+
+def approved_to_finish(status: Status) -> bool:
+    """Whether the end is decided by an approval. What there was to do was done before that was asked for."""
+    return last_stage_over(status) and bool(status.stages[-1].needs_approval)
 
 
 def record_ends(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
@@ -30,16 +37,40 @@ def record_ends(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> Non
     _catch_up(builder, attempt, spec)
     for boundary in _reported_boundaries(builder, attempt):
         stage = builder.status.stage
-        if stage is None or boundary.stage != stage.index or last_stage_over(builder.status):
+        if stage is None or boundary.stage != stage.index or _ended(builder.status):
             continue  # a replay of an end that is recorded
-        step = max(boundary.step, stage.start_step)
-        _close(builder, step, boundary.rule)
-        if stage.index + 1 < len(spec.stages):
-            _enter(builder, spec, stage.index + 1, step)
-        else:
-            message = f"stage {stage.name} ended at step {step}; the trainer may finish"
-            builder.event("Normal", "LastStageDone", message)
+        _close(builder, max(boundary.step, stage.start_step), boundary.rule, boundary.needs_approval)
         builder.status_first = True
+        if approval.missing(builder.status) is None:
+            _go_on(builder, spec)
+        else:
+            take_approval(builder, spec)
+
+
+def take_approval(builder: PlanBuilder, spec: Spec) -> None:
+    """Goes on after an end that waited for an approval, if there is one now."""
+    waits = approval.missing(builder.status)
+    if waits is None or not approval.given(spec, waits.name):
+        return
+    approved = revised(waits, approved_time=builder.observed.now)
+    builder.revise(stages=[*builder.status.stages[:-1], approved])
+    builder.event("Normal", "Approved", f"the end of stage {waits.name} at step {waits.end_step} is approved")
+    builder.status_first = True
+    _go_on(builder, spec)
+
+
+def _go_on(builder: PlanBuilder, spec: Spec) -> None:
+    """Lets the next stage begin, or the trainer finish."""
+    last = builder.status.stages[-1]
+    if last.index + 1 < len(spec.stages):
+        _enter(builder, spec, last.index + 1, last.end_step or 0)
+    else:
+        message = f"stage {last.name} ended at step {last.end_step}; the trainer may finish"
+        builder.event("Normal", "LastStageDone", message)
+
+
+def _ended(status: Status) -> bool:
+    return bool(status.stages) and status.stages[-1].end_step is not None
 
 
 def _reported_boundaries(builder: PlanBuilder, attempt: AttemptStatus) -> Iterator[Boundary]:
@@ -68,16 +99,24 @@ def _catch_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     let_in = any(pod.gate_opens_up_to >= index for pod in leaders)
     if (restored is None or restored < max(1, start)) and not let_in:
         return
-    if index == stage.index + 1:
+    if index == stage.index + 1 and _ended(builder.status):
+        pass  # its end is known; that it is not approved is what the lost status knew better
+    elif index == stage.index + 1:
         _close(builder, max(start, stage.start_step), None)
     else:
         builder.revise(stages=[record for record in builder.status.stages if record.end_step is not None])
     _enter(builder, spec, index, start)
 
 
-def _close(builder: PlanBuilder, step: int, rule: str | None) -> None:
+def _close(builder: PlanBuilder, step: int, rule: str | None, needs_approval: bool = False) -> None:
     *others, last = builder.status.stages
-    closed = revised(last, end_step=step, rule=rule[:256] if rule else None, end_time=builder.observed.now)
+    closed = revised(
+        last,
+        end_step=step,
+        rule=rule[:256] if rule else None,
+        needs_approval=needs_approval or None,
+        end_time=builder.observed.now,
+    )
     builder.revise(stages=[*others, closed])
 
 

@@ -126,14 +126,22 @@ def test_pointers_in_the_place_of_files_are_all_named(tmp_path: Path) -> None:
             read(folder)
 
 
-def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path: Path, memory_runtime: Any) -> None:
+def test_what_the_tokenizer_cannot_write_and_what_ends_a_response_is_told_of_a_folder() -> None:
+    said = check.look(CASES / "model")["tokenizer"]
+    assert (
+        said
+        == "298 tokens; 22 of the model's tokens are none of them; responses end with 0 '<|endoftext|>', 2 '<|im_end|>'"
+    )
+
+
+def test_prompts_that_leave_no_positions_for_a_response_are_too_long(tmp_path: Path, memory_runtime: Any) -> None:
     data = {"path": str(CASES / "qwen-base-eos" / "data.jsonl")}
-    runtime = memory_runtime(job(data, {"path": str(CASES / "model")}, maxPromptTokens=200, maxResponseTokens=57))
-    with pytest.raises(ConfigurationInvalid, match=r"256 positions .* 200 and maxResponseTokens 57 together need 257"):
+    runtime = memory_runtime(job(data, {"path": str(CASES / "model")}, maxPromptTokens=64, maxResponseTokens=250))
+    with pytest.raises(ConfigurationInvalid, match=r"16 of 16 items .*The model's positions .* leave 6 tokens.* lower"):
         run(runtime)
-    Folder(CASES / "model").check_positions(200, 56)
-    Folder(model(tmp_path, max_position_embeddings=None)).check_positions(200, 57)
-    for name, most in (("qwen2-window-yarn", 128), ("llama3-rope-scaled", 512)):
-        Folder(GOLDEN / name).check_positions(most - 8, 8)
-        with pytest.raises(ConfigurationInvalid, match=f"the model has {most} positions"):
-            Folder(GOLDEN / name).check_positions(most - 8, 9)
+    folder = Folder(CASES / "model")
+    assert [folder.room_for_prompts(n, 56) for n in (100, 200, 201)] == [100, 200, 200]
+    with pytest.raises(ConfigurationInvalid, match=r"has 256 positions .* which responses of 256 tokens fill alone"):
+        folder.room_for_prompts(1, 256)
+    assert Folder(model(tmp_path, max_position_embeddings=None)).positions is None
+    assert [Folder(GOLDEN / n).positions for n in ("qwen2-window-yarn", "llama3-rope-scaled")] == [128, 512]

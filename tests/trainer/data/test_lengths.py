@@ -12,7 +12,7 @@ import pytest
 from ratchet_api.datasets import Dataset
 from ratchet_trainer.data import lengths
 from ratchet_trainer.data.items import open_source, prompt_of
-from ratchet_trainer.data.lengths import check_lengths
+from ratchet_trainer.data.lengths import Limits, check_lengths
 from ratchet_trainer.data.tokenizer import BYTES, Bytes
 from ratchet_trainer.errors import ConfigurationInvalid
 
@@ -44,7 +44,7 @@ class Counting(Bytes):
 def test_all_lines_that_are_too_long_are_named_the_longest_first() -> None:
     source = dataset(jsonl={"path": str(CASES / "one-long-line-at-a-time" / "data.jsonl")})
     with pytest.raises(ConfigurationInvalid, match="data set d: 3 of 19 items are too long") as error:
-        check_lengths(source, BYTES, 64, None)
+        check_lengths(source, BYTES, Limits(64, None))
     said = str(error.value)
     sizes = {i + 1: len(source.item(i).question) + 1 for i in range(19)}
     worst = sorted((line for line in sizes if sizes[line] > 64), key=lambda line: -sizes[line])
@@ -53,32 +53,34 @@ def test_all_lines_that_are_too_long_are_named_the_longest_first() -> None:
     longest = max(sizes.values())
     assert f"maxPromptTokens is 64, raise it to {longest}" in said
     assert "overlong: LeaveOut" in said
-    assert check_lengths(source, BYTES, longest, None).size == 19, "the way out that is named works"
+    assert check_lengths(source, BYTES, Limits(longest, None)).size == 19, "the way out that is named works"
 
 
 def test_prompts_and_answers_are_looked_at_together(tmp_path: Path) -> None:
     source = lines(tmp_path, "12345", "1", "12345")
     with pytest.raises(ConfigurationInvalid, match="2 of 3 items") as error:
-        check_lengths(source, BYTES, 5, 5)
+        check_lengths(source, BYTES, Limits(5, 5))
     for words in ("maxPromptTokens is 5, raise it to 6", "maxResponseTokens is 5, raise it to 6"):
         assert words in str(error.value)
-    assert check_lengths(source, BYTES, 6, 6) is source
+    assert check_lengths(source, BYTES, Limits(6, 6)) is source
     with pytest.raises(ConfigurationInvalid, match=r":1: the answer has 6 tokens with its end"):
-        check_lengths(source, BYTES, 6, 5)
+        check_lengths(source, BYTES, Limits(6, 5))
 
 
 def test_lines_that_are_too_long_are_left_out_where_the_manifest_says_so(tmp_path: Path, caplog: Any) -> None:
     source = lines(tmp_path, "1", "12345", "2", "123456")
     with caplog.at_level(logging.WARNING):
-        kept = check_lengths(source, BYTES, 3, None, overlong="LeaveOut")
+        kept = check_lengths(source, BYTES, Limits(3, None), overlong="LeaveOut")
     assert [kept.item(i).question for i in range(kept.size)] == ["1", "2"]
     assert "2 of 4 items are too long" in caplog.text
     assert kept.digest != source.digest
-    assert kept.digest == check_lengths(source, BYTES, 4, None, overlong="LeaveOut").digest, "what is kept counts"
+    assert kept.digest == check_lengths(source, BYTES, Limits(4, None), overlong="LeaveOut").digest, (
+        "what is kept counts"
+    )
     with pytest.raises(ConfigurationInvalid, match=r"d.jsonl:3: the prompt has 2 tokens, maxPromptTokens is 1"):
         prompt_of(kept, BYTES, 1, 1)
     with pytest.raises(ConfigurationInvalid, match="4 of 4 items are too long"):
-        check_lengths(source, BYTES, 1, None, overlong="LeaveOut")
+        check_lengths(source, BYTES, Limits(1, None), overlong="LeaveOut")
 
 
 def test_generated_items_that_are_too_long_never_end_a_run(caplog: Any) -> None:
@@ -87,7 +89,7 @@ def test_generated_items_that_are_too_long_never_end_a_run(caplog: Any) -> None:
     assert too_long
     assert too_long[0] >= 100
     with caplog.at_level(logging.WARNING):
-        fitting = check_lengths(source, BYTES, 463, None)
+        fitting = check_lengths(source, BYTES, Limits(463, None))
         for i in range(300):
             prompt_of(fitting, BYTES, i, 463)
     assert (fitting.digest, fitting.size, fitting.left_out) == (source.digest, 300, len(too_long))
@@ -98,9 +100,9 @@ def test_generated_items_that_are_too_long_never_end_a_run(caplog: Any) -> None:
 
 def test_a_limit_that_most_generated_items_exceed_is_refused() -> None:
     with pytest.raises(ConfigurationInvalid, match=r"items, the first ones, are too long.* raise it to \d+$"):
-        check_lengths(dataset(**LONG), BYTES, 200, None)
+        check_lengths(dataset(**LONG), BYTES, Limits(200, None))
     with pytest.raises(ConfigurationInvalid, match=r"of 300 items are too long"):
-        check_lengths(dataset(**LONG), BYTES, 463, None, overlong="Refuse")
+        check_lengths(dataset(**LONG), BYTES, Limits(463, None), overlong="Refuse")
 
 
 def test_a_file_is_measured_once_and_any_limit_checked_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,13 +110,13 @@ def test_a_file_is_measured_once_and_any_limit_checked_after(tmp_path: Path, mon
     source, tokenizer = lines(tmp_path, "1", "12", "123", "1234", "12345"), Counting()
     tokenizer.digest = "x"
     signs: list[int] = []
-    check_lengths(source, tokenizer, 10, None, tmp_path / "cache", alive=lambda: signs.append(1))
+    check_lengths(source, tokenizer, Limits(10, None), tmp_path / "cache", alive=lambda: signs.append(1))
     assert (tokenizer.encoded, len(signs)) == (5, 2)
     with pytest.raises(ConfigurationInvalid, match="2 of 5 items"):
-        check_lengths(source, tokenizer, 4, None, tmp_path / "cache")
+        check_lengths(source, tokenizer, Limits(4, None), tmp_path / "cache")
     assert tokenizer.encoded == 5
     tokenizer.digest = "another"
-    check_lengths(source, tokenizer, 10, None, tmp_path / "cache")
+    check_lengths(source, tokenizer, Limits(10, None), tmp_path / "cache")
     assert tokenizer.encoded == 10
 
 
@@ -129,8 +131,8 @@ def test_an_attempt_that_ends_while_it_measures_is_gone_on_with(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check_lengths(source, tokenizer, 10, None, tmp_path / "cache", alive=killed)
-    check_lengths(source, tokenizer, 10, None, tmp_path / "cache")
+        check_lengths(source, tokenizer, Limits(10, None), tmp_path / "cache", alive=killed)
+    check_lengths(source, tokenizer, Limits(10, None), tmp_path / "cache")
     assert tokenizer.encoded == 6 + 3
 
 
@@ -140,4 +142,4 @@ def test_items_that_no_prompt_can_be_made_of_are_all_named(tmp_path: Path) -> No
     with pytest.raises(
         ConfigurationInvalid, match=r"2 of 2 items make no prompt: .*:1: messages of several roles need a"
     ):
-        check_lengths(source, BYTES, 100, None)
+        check_lengths(source, BYTES, Limits(100, None))

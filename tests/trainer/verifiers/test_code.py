@@ -22,6 +22,34 @@ from ratchet_trainer.errors import ConfigurationInvalid
 SETTINGS: dict[str, Any] = {"timeoutSeconds": 1, "memoryMiB": 256, "tests": "tests", "sandbox": "Required"}
 DOUBLE = ["assert double(2) == 4", "assert double('a') == 'aa'"]
 RIGHT = "def double(x):\n    return x * 2\n"
+CLASSES = """
+import collections, dataclasses, enum, functools, typing, copy, abc
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int = 1
+
+class Color(enum.Enum):
+    RED = "red"
+
+class Pair(typing.NamedTuple):
+    a: int
+    b: int = 3
+
+class Shape(abc.ABC):
+    @abc.abstractmethod
+    def area(self) -> float: ...
+
+class Square(Shape):
+    def area(self): return 6
+
+@functools.lru_cache(None)
+def factorial(n): return n * factorial(n - 1) if n else 1
+
+def f() -> typing.List[object]:
+    two = collections.namedtuple("Two", "a b")(1, 2)
+    return [copy.deepcopy(Point()).x, two.b, Color.RED.value, Pair(1).b, Square().area(), factorial(5)]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +104,21 @@ os.execv(sys.executable, [sys.executable, "-c", again % sys.path])
         ),
         ("print(8)", [{"input": "4\n", "output": "8"}, {"input": "5", "output": "10\n"}], 0.5),
         ("import sys\nprint(8)\nsys.exit(0)", [{"input": "", "output": "8"}], 1.0),
+        ("print(sum(map(int, open(0).read().split())))", [{"input": "4 5\n6", "output": "15"}], 1.0),
+        (
+            "import sys\nprint(sys.stdin.buffer.readline().decode()[::-1].strip())",
+            [{"input": "ab", "output": "ba"}],
+            1.0,
+        ),
+        ("import sys\ninput = sys.stdin.readline\nsys.stdout.write(input())", [{"input": "ab", "output": "ab"}], 1.0),
+        ("import sys\nprint('x', file=sys.stderr)\nprint(2)\nexit()", [{"input": "", "output": "2"}], 1.0),
+        (
+            "import sys\nsys.setrecursionlimit(10**5)\ndef g(n): return n and 1 + g(n - 1)\nprint(g(5000))",
+            [{"input": "", "output": "5000"}],
+            1.0,
+        ),
+        ("print('h\u00e9', input())", [{"input": "\u00fc", "output": "h\u00e9 \u00fc"}], 1.0),
+        ("if __name__ == '__main__':\n    print(1)", [{"input": "", "output": "1"}], 1.0),
         ("print(8)\nraise ValueError", [{"input": "", "output": "8"}], 0.0),
         (
             "from collections import Counter, deque\ndef f(): return Counter('aab')",
@@ -87,6 +130,7 @@ os.execv(sys.executable, [sys.executable, "-c", again % sys.path])
             ["assert f() == 1"],
             1.0,
         ),
+        (CLASSES, ["assert f() == [1, 2, 'red', 3, 6, 120]"], 1.0),
         ("import time\ntime.sleep(1000)\ndef f(): return 1", ["assert f() == 1"], 1.0),
         (
             "from datetime import datetime\ndef f(): return datetime.strptime('2020', '%Y').year",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from cases import spec
 
 from ratchet_api.datasets import ReasoningGym
-from ratchet_trainer.algorithm.outcome import Case
+from ratchet_trainer.algorithm.outcome import Case, Outcome
 from ratchet_trainer.algorithm.verifiers import registry
 from ratchet_trainer.algorithm.verifiers.number import number
 from ratchet_trainer.algorithm.verifiers.reasoning_gym import in_process
@@ -27,6 +27,7 @@ with warnings.catch_warnings():
 SLOW = {"arc_agi", "group_anagrams", "word_ladder", "rearc", "sokoban", "knight_swap", "zebra_puzzles"}
 SEVERAL = {"n_queens"}
 """Tasks in which the answer of another item may be right, too."""
+SMALL = {"sokoban": {"max_w": 6, "max_h": 6, "max_boxes": 4}}
 USABLE = sorted(name for name, task in TASKS.items() if task.by != "refused")
 
 
@@ -34,7 +35,14 @@ USABLE = sorted(name for name, task in TASKS.items() if task.by != "refused")
 def items(task: str) -> list[dict[str, Any]]:
     """Items as the trainer makes them: one for each seed."""
     cls, config = reasoning_gym.factory.DATASETS[task]
-    return [{**cls(config(size=1, seed=seed))[0], "seed": seed} for seed in range(11, 12 if task in SLOW else 15)]
+    return [
+        {**cls(config(**SMALL.get(task, {}), size=1, seed=seed))[0], "seed": seed}
+        for seed in range(11, 12 if task in SLOW else 15)
+    ]
+
+
+def verifier(task: str) -> Callable[[Case], Outcome]:
+    return registry.build(spec("reasoningGym", task=task, config=SMALL.get(task, {})))
 
 
 def as_case(entry: dict[str, Any], response: str) -> Case:
@@ -79,7 +87,7 @@ def wrong_ones(task: str, entry: dict[str, Any], others: list[str]) -> Iterator[
 
 @pytest.mark.parametrize("task", USABLE)
 def test_a_right_answer_gets_full_marks_and_no_other_does(task: str):
-    verify = registry.build(spec("reasoningGym", task=task, config={}))
+    verify = verifier(task)
     entries = items(task)
     paid = []
     for entry in entries:
@@ -118,7 +126,7 @@ def test_a_task_that_nobody_has_looked_at_is_refused():
 def test_noise_around_a_right_answer_of_a_scorer_is_never_paid():
     noise = random.Random(5)
     for task in [name for name in USABLE if not in_process(name)]:
-        verify = registry.build(spec("reasoningGym", task=task, config={}))
+        verify = verifier(task)
         for entry in items(task)[:2]:
             for _ in range(10):
                 place = noise.randrange(len(entry["answer"]) + 1)

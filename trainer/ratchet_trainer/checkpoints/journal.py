@@ -32,7 +32,7 @@ class Commit:
     step: int
     path: str  # of the step's folder, relative to the checkpoint directory
     sha256: str  # of digests.json in it
-    boundary: dict[str, Any] | None = None  # {stage, step, rule} if a stage ended with this step
+    boundary: dict[str, Any] | None = None  # {stage, step, rule, needsApproval?} if a stage ended there
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from ratchet_trainer.errors import ConfigurationInvalid
 
 log = logging.getLogger(__name__)
 
+VERSION = 1
+"""Of how text becomes tokens here; lengths of another one are measured again."""
 LOOKED_AT = 100
 """Generated items, of milliseconds each, that are measured before the first step."""
 TRIED = 1000
@@ -37,17 +39,18 @@ AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class Limits:
-    """Most tokens of a prompt, and of an answer with its end (None: answers are not learned)."""
+    """Most tokens of a prompt, and of an answer with its end (None: answers are not learned). `asked`: what the stage
+    allows prompts, where the model's positions leave less (None: `prompt`)."""
 
     prompt: int
     answer: int | None
+    asked: int | None = None
 
 
 def check_lengths(
     source: Source,
     tokenizer: Tokenizer,
-    prompt_limit: int,
-    answer_limit: int | None,
+    limits: Limits,
     cache: Path | None = None,
     overlong: str | None = None,
     alive: Callable[[], None] = lambda: None,
@@ -57,10 +60,9 @@ def check_lengths(
 
     Raises ConfigurationInvalid that names the items which are too long, before a step is made that could not be made
     again with another limit."""
-    limits = Limits(prompt_limit, answer_limit)
     if not source.held and overlong != "Refuse":
         return _generated(source, tokenizer, limits, alive)
-    lengths = _measured(source, tokenizer, answer_limit is not None, Remembered(cache), source.size, alive)
+    lengths = _measured(source, tokenizer, limits.answer is not None, Remembered(cache), source.size, alive)
     too_long = _too_long(lengths, limits)
     if not too_long.any():
         return source
@@ -161,7 +163,7 @@ def _measured(
 ) -> np.ndarray:
     """Tokens of prompt and answer of the first items, int64[count, 2]. Raises ConfigurationInvalid that names the items
     that no prompt can be made of."""
-    key = key_of("lengths", source.digest, tokenizer.digest, answers)
+    key = key_of("lengths", VERSION, source.digest, tokenizer.digest, answers)
     kept = remembered.find(key, "lengths")
     known = kept["lengths"][:count] if kept is not None else np.empty((0, 2), np.int64)
     lengths = np.zeros((count, 2), np.int64)
@@ -195,7 +197,13 @@ def _said(source: Source, lengths: np.ndarray, limits: Limits, of: str) -> str:
     too_long = _too_long(lengths, limits)
     for column, (_, setting, limit) in enumerate(columns):
         if limit is not None and (longest := int(lengths[:, column].max())) > limit:
-            ways.append(f"{setting} is {limit}, raise it to {longest}")
+            if column == 0 and limits.asked is not None and limits.asked > limit:
+                ways.append(
+                    f"The model's positions (max_position_embeddings) leave {limit} tokens for a prompt beside a "
+                    "response of maxResponseTokens, lower that"
+                )
+            else:
+                ways.append(f"{setting} is {limit}, raise it to {longest}")
     for index in map(int, np.nonzero(too_long)[0]):
         parts = [
             f"the {what} has {lengths[index, column]} tokens{' with its end' if column else ''}"

@@ -76,6 +76,15 @@ class Layout:
         samples = gcd(width, group) if rows % parts == 0 else 1
         return cls(passes * width * parts // samples, samples, prompt_slots, response_slots, passes)
 
+    def fits(self, rows: list[Row]) -> bool:
+        """Whether the rows that are to share a prompt have the same one."""
+        return all(row.prompt == rows[i - i % self.samples].prompt for i, row in enumerate(rows))
+
+    @property
+    def one_by_one(self) -> Layout:
+        """The layout of as many rows, each with a prompt of its own."""
+        return replace(self, prompts=self.prompts * self.samples, samples=1)
+
     def fill(self, values: np.ndarray) -> np.ndarray:
         """Values [R, ...] as [P, G, ...]; dummies get zeros."""
         out = np.zeros((self.prompts * self.samples, *values.shape[1:]), values.dtype)
@@ -83,15 +92,30 @@ class Layout:
         return out.reshape(self.prompts, self.samples, *values.shape[1:])
 
     def rows(self, rows: list[Row]) -> Rows:
+        """The rows at this shape. Raises ValueError where one place for a prompt would get rows of two."""
+        self._check(rows)
         tokens = np.full((self.prompts * self.samples, self.response_slots), FILLER, np.int32)
         for i, row in enumerate(rows):
             tokens[i, : len(row.response)] = row.response
         prompts = [row.prompt for row in rows[:: self.samples]]
+        if not self.fits(rows):
+            raise ValueError(f"rows of different prompts among {self.samples} that share one; lay them out one by one")
         return Rows(
             lay_out_prompts(prompts, self.prompts, self.prompt_slots),
             tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
             self.fill(np.array([len(row.response) for row in rows], np.int32)),  # type: ignore[arg-type]
         )
+
+    def _check(self, rows: list[Row]) -> None:
+        if len(rows) > self.prompts * self.samples:
+            raise ValueError(f"{len(rows)} rows do not fit a layout of {self.prompts} prompts x {self.samples} rows")
+        for i, row in enumerate(rows):
+            first = i - i % self.samples
+            if row.prompt != rows[first].prompt:
+                raise ValueError(
+                    f"row {i} has another prompt than row {first}, beside which it lies: {self.samples} rows in turn share "
+                    "one prompt here; order rows by their prompt, or lay them out in groups of 1"
+                )
 
     def per_token(self, rows: list[np.ndarray]) -> np.ndarray:
         """Values of each row's tokens as float32[P, G, T]; 0 elsewhere."""
@@ -223,8 +247,7 @@ class Learner:
         `importance` = new / behaviour probability, and the objective's. Where loss or norm is no number, parameters
         and state are the old ones.
         """
-        lengths = np.array([len(row.response) for row in rows])
-        weight = layout.fill(objective.weights(lengths, layout.response_slots).astype(np.float32))
+        weight = layout.fill(token_weights(objective, rows, layout.response_slots).astype(np.float32))
         behaviour = None if rows[0].behaviour is None else layout.per_token([row.behaviour for row in rows])
         micro = Micro(layout.fill(advantages.astype(np.float32)), weight, None, old, reference, behaviour)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
@@ -241,6 +264,17 @@ class Learner:
             loss=batch.loss, passes=batch.layout.passes,
         )  # fmt: skip
         return params, state, on_host(metrics)
+
+
+def token_weights(objective: Objective, rows: list[Row], slots: int) -> np.ndarray:
+    """The share of each token in the loss, float64[R, slots]. What was forced on a row has none, and counts in no
+    denominator: a row weighs as if its response began after it."""
+    free = np.array([len(row.response) - row.forced for row in rows])
+    weights = objective.weights(free, slots)
+    for i, row in enumerate(rows):
+        if row.forced:
+            weights[i] = np.concatenate([np.zeros(row.forced), weights[i, : slots - row.forced]])
+    return weights
 
 
 def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
@@ -276,7 +310,8 @@ def of_rows(policy: Policy, loss: Any, temperature: jax.Array, settings: Any) ->
     of it."""
 
     def found(p: Params, rows: Rows, micro: Micro) -> Any:
-        real = jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]
+        # A token without weight is a forced one: it is seen, and nothing is learned from it or said of it.
+        real = (jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]) & (micro.weight > 0)
         log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
         value, sums = loss(log_probs, entropy, replace(micro, real=real), settings)
         if micro.behaviour is not None:

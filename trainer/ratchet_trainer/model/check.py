@@ -58,7 +58,9 @@ def _tokenizer(path: Path, vocabulary: int) -> dict[str, str]:
         tokenizer = HuggingFaceTokenizer(path, vocabulary, PLAIN)
         template = "none: a run needs spec.model.chatTemplate"
     ends = ", ".join(f"{token} {tokenizer.decode_one(token)!r}" for token in tokenizer.ends)
-    return {"tokenizer": f"{tokenizer.size} tokens; responses end with {ends}", "chat template": template}
+    lacking = len(tokenizer.unwritable)
+    more = f"; {lacking} of the model's tokens are none of them" if lacking else ""
+    return {"tokenizer": f"{tokenizer.size} tokens{more}; responses end with {ends}", "chat template": template}
 
 
 def check(path: Path) -> dict[str, float]:

@@ -223,21 +223,34 @@ class Folder:
             )
         return values
 
-    def check_positions(self, prompt_tokens: int, response_tokens: int) -> None:
-        """Raises ConfigurationInvalid where prompt and response together are longer than the model has positions."""
+    @property
+    def positions(self) -> int | None:
+        """How many tokens a prompt and its response may have together, the scaling of positions included; None if the
+        config does not say."""
         config = families.text_config(self.config)
         scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
         said, original = config.get("max_position_embeddings"), scaling.get("original_max_position_embeddings")
         if type(said) is not int:
-            return
-        base, factor = original if type(original) is int else said, float(scaling.get("factor") or 1)
-        most = max(said, int(factor * base))
-        if prompt_tokens + response_tokens > most:
+            return None
+        return max(said, int(float(scaling.get("factor") or 1) * (original if type(original) is int else said)))
+
+    def room_for_prompts(self, prompt_tokens: int, response_tokens: int) -> int:
+        """Most tokens that a prompt may have: as many as asked for, or what responses leave of the model's positions.
+        Raises ConfigurationInvalid if they leave none."""
+        if self.positions is None or prompt_tokens + response_tokens <= self.positions:
+            return prompt_tokens
+        left = self.positions - response_tokens
+        if left < 1:
             raise ConfigurationInvalid(
-                f"{self.path / 'config.json'}: the model has {most} positions (max_position_embeddings), but "
-                f"maxPromptTokens {prompt_tokens} and maxResponseTokens {response_tokens} together need "
-                f"{prompt_tokens + response_tokens}; lower one of them"
+                f"{self.path / 'config.json'}: the model has {self.positions} positions (max_position_embeddings), "
+                f"which responses of {response_tokens} tokens fill alone; lower maxResponseTokens"
             )
+        log.warning(
+            "%s: the model has %d positions (max_position_embeddings), fewer than prompts of %d and responses of %d "
+            "tokens need: prompts of more than %d are too long here",
+            self.path / "config.json", self.positions, prompt_tokens, response_tokens, left,
+        )  # fmt: skip
+        return left
 
     def load(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> dict[str, jax.Array]:
         """Every parameter by path, where `shardings` says for path and shape. Raises ConfigurationInvalid,

@@ -205,13 +205,15 @@ class Runtime:
         if step == self.environment.until_step:
             self._watchdog.request()  # the next safe point is in the step after; what stands there is this step
 
-    def boundary(self, stage_index: int, step: int, rule: str) -> Gate:
+    def boundary(self, stage_index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.
+        Whether an approval is needed first, and there, is the operator's matter: here it is only told.
 
         *Collective.* Raises Drain when the gate stays shut for a minute; the termination message has the boundary then.
         """
         self.wait_for_commits()
         shown = {"stage": stage_index, "step": step, "rule": rule}
+        shown |= {"needsApproval": True} if needs_approval else {}
         self._watchdog.standing.boundary = shown
         self.enter("boundary")
         self.progress.update(boundary=shown)

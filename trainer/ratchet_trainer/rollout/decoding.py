@@ -17,6 +17,7 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.policy import Params, Policy, Prompts, log_prob_and_entropy
+from ratchet_trainer.rollout.drawing import drawn, noise_size
 from ratchet_trainer.rollout.truncation import Truncation, staying
 
 NOISE_AHEAD = 16 << 20
@@ -67,24 +68,23 @@ def decode(
     2^24).
     """
     model = policy.decoder(params)
-    vocabulary = policy.architecture.vocabulary
+    size = noise_size(policy.architecture.vocabulary)
     tokens = jnp.moveaxis(at[..., None] + jnp.arange(count), -1, 0)
-    noise = lambda t: keys.gumbel(state.keys, t, vocabulary)  # noqa: E731
-    ahead = count * state.token.size * vocabulary <= NOISE_AHEAD
-    noises = jax.vmap(noise)(tokens) if ahead else None
+    noise = lambda t: keys.gumbel(state.keys, t, size)  # noqa: E731
+    at_once = count * state.token.size * size <= NOISE_AHEAD
+    noises = jax.vmap(noise)(tokens) if at_once else None
     positions = state.prompt.length + (tokens if tokens.ndim > 1 else tokens[:, None])
     turns = model.turns(positions[..., None, None])
 
     def one(carry, now):
         own, token, done = carry
-        t, by, drawn = now
+        t, by, ahead = now
         hidden, own = model(token[..., None], by, state.prompt, own, t)
         logits = model.logits(hidden[..., 0, :])
-        drawn = noise(t) if drawn is None else drawn
         scaled = logits / temperature
         if cut is not None:
             scaled = jnp.where(staying(scaled, cut), scaled, -jnp.inf)
-        chosen = jnp.argmax(scaled + drawn, -1).astype(jnp.int32)
+        chosen = drawn(scaled, noise(t) if ahead is None else ahead)
         log_prob, entropy = log_prob_and_entropy(logits, chosen, temperature)
         if cut is not None:
             log_prob = jnp.take_along_axis(jax.nn.log_softmax(scaled, -1), chosen[..., None], -1)[..., 0]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from ratchet_api.canonical import sha256
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.outcome import Case, Outcome
 from ratchet_trainer.algorithm.types import R, Request, Rollout, Rounds
@@ -71,8 +72,10 @@ class Shape:
         return sorted({slots(tokens) for tokens in (*self.buckets, self.prompt_tokens)})
 
     def slots_of(self, prompt: Sequence[int]) -> int:
-        """The prompt slots of the calls that a prompt is in: the fewest that it fits."""
-        return next(found for found in self.all_slots if len(prompt) - 1 <= found)
+        """The prompt slots of the calls that a prompt is in: the fewest that it fits. A prefix may need more than any
+        prompt does; it gets room for the longest."""
+        most = slots(self.prompt_tokens + self.response_tokens)
+        return next((found for found in self.all_slots if len(prompt) - 1 <= found), most)
 
     @property
     def response_slots(self) -> int:
@@ -240,8 +243,9 @@ class Engine:
         return Refilling(self.sampler, *arguments, batch_slots, endings, kept, self.cut)
 
     def _limit(self, request: Request) -> int:
-        """Most tokens of a response."""
-        return min(request.max_new or self.shape.response_tokens, self.shape.response_tokens)
+        """Most tokens that are sampled of a response: with its prefix it has as many as any other."""
+        room = max(0, self.shape.response_tokens - len(request.prefix))
+        return min(request.max_new or room, room)
 
     def _keep(self, name: str, going: Call, *, leaving: bool = False) -> None:
         if self.journal is not None:
@@ -274,6 +278,7 @@ class _Response:
 def _name_of_call(requests: Sequence[Request]) -> str:
     """What tells the calls of one step apart."""
     return ",".join(
-        f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}:{r.edit or ''}:{len(r.prefix)}"
+        f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}:{r.edit or ''}:"
+        f"{sha256(list(r.prefix))[:16] if r.prefix else 0}"
         for r in requests
     )

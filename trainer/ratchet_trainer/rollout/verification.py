@@ -16,6 +16,7 @@ from ratchet_trainer.algorithm.outcome import Case, Outcome, outcome_from_json
 from ratchet_trainer.algorithm.rewards.text import TextPart
 from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal
 from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
+from ratchet_trainer.algorithm.verifiers.registry import verify_inline
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 from ratchet_trainer.errors import ConfigurationInvalid
 
@@ -52,7 +53,7 @@ class Verification:
         self._pools = {key: VerifierPool(spec.to_json(), workers) for key, spec in specs.items()}
         self._specs = specs
         self.journal: OutcomeJournal | None = None
-        if folder is not None and any(not spec.pure for spec in specs.values()):
+        if folder is not None and any(_may_differ(spec) for spec in specs.values()):
             self.journal = OutcomeJournal(folder / "outcomes" / f"{process}-of-{processes}")
 
     def of(
@@ -134,7 +135,7 @@ class Verification:
                 self._pools[key].abandon(handle)
 
     def _journalled(self, key: Any) -> bool:
-        return self.journal is not None and not self._specs[key].pure
+        return self.journal is not None and _may_differ(self._specs[key])
 
     @staticmethod
     def _number(value: float) -> float:
@@ -145,3 +146,8 @@ class Verification:
         """Ends the workers."""
         for pool in self._pools.values():
             pool.close()
+
+
+def _may_differ(spec: VerifierSpec) -> bool:
+    """Whether another run may get another outcome: from an impure verifier, or from a worker that ran out of time."""
+    return not spec.pure or not verify_inline(spec)

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ratchet_api.stages import Guard, Stage, When, full_metric
 from ratchet_trainer.errors import GuardTripped, StageFailed
 from ratchet_trainer.step.learning_signs import WINDOWS
 from ratchet_trainer.step.state import StageState
 
-APPROVAL = " (needs approval)"
-"""Ends the words of what ended a stage whose next stage waits for an approval."""
+
+@dataclass(frozen=True)
+class Ended:
+    """What ended a stage: the rule, guard or limit in words, and whether what comes next needs an approval."""
+
+    rule: str
+    needs_approval: bool = False
 
 
 def observed(stage: StageState, spec: Stage, metrics: Mapping[str, float]) -> StageState:
@@ -42,19 +47,20 @@ def _watched(spec: Stage) -> Iterator[tuple[str, int]]:
         yield full_metric(guard.metric), guard.window
 
 
-def ended_by(stage: StageState, spec: Stage, step: int) -> str | None:
-    """What ends the stage at `step`, in words, or None. Guards come first, then the rules in order, then the limit.
+def ended_by(stage: StageState, spec: Stage, step: int) -> Ended | None:
+    """What ends the stage at `step`, or None. Guards come first, then the rules in order, then the limit.
 
     Raises GuardTripped for a guard with `action: Fail`, StageFailed at a limit with `atLimit: Fail`.
     """
     rules, made = spec.advance, step - stage.start_step
+    always = rules.approval == "Manual"
     for guard in spec.guards:
         if _bound_holds(guard, _window(stage, guard)):
             return _tripped(stage, spec, guard, step)
     if made >= rules.min_steps:
         for rule in rules.when:
             if _holds(rule, [float.fromhex(v) for v in stage.windows.get(full_metric(rule.metric), ())]):
-                return _approved(spec, in_words(rule))
+                return Ended(in_words(rule), always)
     if made < rules.steps:
         return None
     if rules.when and rules.at_limit == "Fail":
@@ -62,22 +68,17 @@ def ended_by(stage: StageState, spec: Stage, step: int) -> str | None:
             f"stage {stage.name} made its {rules.steps} steps and none of its rules held: "
             + "; ".join(in_words(rule) for rule in rules.when)
         )
-    ended = f"steps {rules.steps}"
-    return ended + APPROVAL if rules.when and rules.at_limit == "Approval" else _approved(spec, ended)
+    return Ended(f"steps {rules.steps}", always or (bool(rules.when) and rules.at_limit == "Approval"))
 
 
-def _approved(spec: Stage, ended: str) -> str:
-    return ended + APPROVAL if spec.advance.approval == "Manual" else ended
-
-
-def _tripped(stage: StageState, spec: Stage, guard: Guard, step: int) -> str:
+def _tripped(stage: StageState, spec: Stage, guard: Guard, step: int) -> Ended:
     words = f"guard {in_words(guard)}"
     if guard.action == "Fail":
         raise GuardTripped(
             f"stage {stage.name}, step {step}: {words} tripped; look at `ratchet samples`, then change what the stage "
             "does, or give the guard another action"
         )
-    return words + APPROVAL if guard.action == "Approval" else _approved(spec, words)
+    return Ended(words, guard.action == "Approval" or spec.advance.approval == "Manual")
 
 
 def in_words(rule: When | Guard) -> str:

@@ -44,12 +44,11 @@ class Commits:
         from ratchet_trainer.process.runtime import Saved
 
         self.runtime.enter("save")
-        ended = state.stage.done
-        boundary = None if ended is None else {"stage": state.stage.index, "step": state.step, "rule": ended}
+        boundary = state.boundary
         saved = Saved(state.step, state.arrays(), state.control(), list(state.lines))
-        self.runtime.commit(saved, boundary, wait=ended is not None)
+        self.runtime.commit(saved, boundary, wait=boundary is not None)
         self.durable, self.submitted = self.submitted[0], state.position  # the one before had to be joined
-        if ended is not None:
+        if boundary is not None:
             self.durable = state.step
         return replace(state, lines=())
 

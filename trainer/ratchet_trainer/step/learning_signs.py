@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ratchet_api.protocol.documents import Learning
 
 if TYPE_CHECKING:
     from ratchet_trainer.algorithm.types import StepSamples
@@ -21,6 +22,7 @@ WINDOWS = {
     "train/solved": 3,
     "train/accuracy": 3,
     "train/truncated": 3,
+    "train/verifier_failures": 3,
     "train/entropy": 10,
     "train/logprob_mismatch": 3,
     "train/reward": 40,
@@ -31,19 +33,7 @@ COLLAPSED = 0.005
 """Entropy in nats a token."""
 
 
-@dataclass(frozen=True)
-class Learning:
-    """`status` True, False or Unknown, as a condition has it; `reason` one of a finite list; `message` for people."""
-
-    status: str
-    reason: str
-    message: str
-
-    def plain(self) -> dict[str, str]:
-        return {"status": self.status, "reason": self.reason, "message": self.message[:1000]}
-
-
-NOT_APPLICABLE = Learning("Unknown", "NotApplicable", "a supervised stage has no rewards to learn from")
+NOT_APPLICABLE = Learning.because("NotApplicable", "a supervised stage has no rewards to learn from")
 
 Windows = Mapping[str, Sequence[float]]
 
@@ -56,7 +46,9 @@ def _no_informative_groups(w: Windows) -> str | None:
     values = w["train/informative"]
     if max(values) > 0 or _mean(w["train/solved"]) >= 0.5:
         return None
-    return f"in {len(values)} steps in a row all responses to a prompt earned the same, so nothing could be learned"
+    text = f"in {len(values)} steps in a row all responses to a prompt earned the same, so nothing could be learned"
+    failing = _mean(w["train/verifier_failures"])
+    return f"{text}; the verifier gave no outcome for {failing:.0%} of the responses" if failing > 0 else text
 
 
 def _all_solved(w: Windows) -> str | None:
@@ -126,11 +118,11 @@ def learning(
     for reason, (sign, needed) in SIGNS.items():
         if full.issuperset(needed) and (text := sign(values)) is not None:
             quoted = f"; {quote(samples, decoded)}" if samples is not None and reason in QUOTED else ""
-            return Learning("False", reason, text + quoted)
+            return Learning.because(reason, text + quoted)
     if not full.issuperset(("train/informative", "train/accuracy")):
         text = "too few steps of this stage are made to tell"
-        return Learning("Unknown", "NotYetKnown", f"{text}; {doubts}" if doubts else text)
-    return Learning("True", "Learning", f"{_mean(values['train/informative']):.0%} of the groups teach something")
+        return Learning.because("NotYetKnown", f"{text}; {doubts}" if doubts else text)
+    return Learning.because("Learning", f"{_mean(values['train/informative']):.0%} of the groups teach something")
 
 
 def quote(samples: StepSamples, decoded: Callable[..., str]) -> str:

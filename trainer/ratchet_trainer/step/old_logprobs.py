@@ -48,21 +48,21 @@ def mini_batches(rollouts: Sequence[Rollout], updates: int, rows_per_update: int
 def model_outputs(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tuple[list[MiniBatch], ModelOutputs]:
     """The step's mini-batches, and what advantage may know of them on the host; between two of them is a safe point.
     *Collective.*"""
-    learner, layout, temperature = stage.programs.learner, stage.layout, float(stage.rl.temperature)
+    learner, layout, temperature = stage.programs.learner, stage.layout_of, float(stage.rl.temperature)
     parts = []
     for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update):
         if parts:
             jax.block_until_ready((parts[-1].old, parts[-1].reference))  # who leaves would wait for all that is queued
             stage.group.safe_point()
         old, reference = (
-            learner.log_probs(params, layout, part.rows, temperature) if params is not None else None
+            learner.log_probs(params, layout(part.rows), part.rows, temperature) if params is not None else None
             for params in (state.params if stage.needs_old_logprobs else None, state.whole_reference)
         )
         parts.append(replace(part, old=old, reference=reference))
     outputs = ModelOutputs()
     if stage.method.advantage.penalty is not None:
         old, reference = (
-            np.concatenate([learner.on_host(getattr(part, name), layout, part.rows) for part in parts])
+            np.concatenate([learner.on_host(getattr(part, name), layout(part.rows), part.rows) for part in parts])
             for name in ("old", "reference")
         )
         outputs = ModelOutputs(old, reference)
@@ -70,6 +70,6 @@ def model_outputs(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tu
         values = []
         for part in parts:
             stage.group.safe_point()
-            values.append(stage.programs.critic.values(state.critic, layout, part.rows))
+            values.append(stage.programs.critic.values(state.critic, layout(part.rows), part.rows))
         outputs = ModelOutputs(outputs.old, outputs.reference, np.concatenate(values))
     return parts, outputs

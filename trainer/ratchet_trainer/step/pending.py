@@ -61,18 +61,20 @@ def written(pending: Pending, stage: Stage) -> MidStep:
     """The form in a checkpoint, equal on every process. *Collective.*"""
     groups = (*pending.samples.trained, *pending.samples.dropped)
     rollouts = [r for g in groups for r in g.rollouts]
-    batch, learner, layout = pending.batch, stage.programs.learner, stage.layout
+    batch, learner, slots = pending.batch, stage.programs.learner, stage.layout.response_slots
     arrays = {
-        "response": _padded([np.array(r.response, np.int32) for r in rollouts], layout.response_slots),
-        "behaviour": _padded([r.behaviour_logp for r in rollouts], layout.response_slots),
-        "entropy": _padded([r.entropy for r in rollouts], layout.response_slots),
-        "advantages": batch.advantages,
+        "response": _padded([np.array(r.response, np.int32) for r in rollouts], slots),
+        "behaviour": _padded([r.behaviour_logp for r in rollouts], slots),
+        "entropy": _padded([r.entropy for r in rollouts], slots),
     }
-    arrays |= {k: v for k, v in {"returns": batch.returns, "values": batch.values}.items() if v is not None}
+    if batch.rollouts:  # an array without elements is not kept
+        numbers = {"advantages": batch.advantages, "returns": batch.returns, "values": batch.values}
+        arrays |= {k: v for k, v in numbers.items() if v is not None}
     for name in MODELS:
         said = [getattr(part, name) for part in pending.parts]
-        if said[0] is not None:
-            rows = [learner.on_host(x, layout, part.rows) for x, part in zip(said, pending.parts, strict=True)]
+        if said and said[0] is not None:
+            laid_out = zip(said, pending.parts, strict=True)
+            rows = [learner.on_host(x, stage.layout_of(part.rows), part.rows) for x, part in laid_out]
             arrays[name] = np.concatenate(rows).astype(said[0].dtype)
     asked = {(r.request, r.prompt, r.trained_prompt): None for r in rollouts}
     index = {key: i for i, key in enumerate(asked)}
@@ -125,15 +127,18 @@ def taken_up(kept: MidStep, stage: Stage) -> Pending:
     rollouts = samples.rollouts
     said = {name: arrays.get(name) for name in MODELS}
     parts = [
-        replace(part, **{name: stage.layout.fill(x[part.place]) for name, x in said.items() if x is not None})
+        replace(
+            part,
+            **{name: stage.layout_of(part.rows).fill(x[part.place]) for name, x in said.items() if x is not None},
+        )
         for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update)
     ]
-    values = control["values"]
+    values, nothing = control["values"], np.zeros((0, stage.layout.response_slots))
     return Pending(
         samples,
         *(_slot(control[name], name, arrays) for name in ("selection", "expansion")),
         control["drawn"],
-        Batch(rollouts, arrays["advantages"], arrays.get("returns"), arrays.get("values")),
+        Batch(rollouts, arrays.get("advantages", nothing), arrays.get("returns"), arrays.get("values")),
         parts,
         control["miniBatch"],
         tuple(map(_floats, control["updates"])),

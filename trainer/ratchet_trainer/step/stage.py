@@ -30,7 +30,7 @@ from ratchet_trainer.data.mixture import Mixture, Part
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
-from ratchet_trainer.learning.learner import Layout, Learner
+from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Adapters, Architecture
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import joined, split, trained
@@ -42,7 +42,7 @@ from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import GREEDY, Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
-from ratchet_trainer.step.stage_data import check_positions, stage_source
+from ratchet_trainer.step.stage_data import stage_source
 
 if TYPE_CHECKING:
     from ratchet_trainer.model.huggingface import Folder
@@ -260,7 +260,11 @@ class Stage:
             dataset = self.job.dataset(evaluation.dataset)
             source = held_out(self.job, dataset.name, evaluation.items, self.group.data_cache)
             leave_out = dataset.overlong == "LeaveOut" or (dataset.overlong is None and dataset.file is None)
-            source = that_fit(source, self.programs.tokenizer, self.settings.max_prompt_tokens, leave_out)
+            longest = self.settings.max_prompt_tokens
+            if self.programs.folder is not None:
+                response = evaluation.max_response_tokens or self.settings.max_response_tokens
+                longest = self.programs.folder.room_for_prompts(longest, response)
+            source = that_fit(source, self.programs.tokenizer, longest, leave_out)
         items = self.group.broadcast(list(source.items) if source is not None else None)
         rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
         prompts = min(len(items), max(1, self.rows_at_a_time // evaluation.samples))
@@ -306,6 +310,11 @@ class Stage:
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
 
+    def layout_of(self, rows: list[Row]) -> Layout:
+        """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
+        prompts or of another size, each row with its own prompt. Follows from the rows alone."""
+        return self.layout if self.layout.fits(rows) else self.layout.one_by_one
+
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
@@ -346,7 +355,6 @@ class Stage:
 def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
     """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
     stage = spec.stages[index]
-    check_positions(programs, stage)
     source = stage_source(group, programs, spec, stage) if group.process == 0 else None
     parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
     told = group.broadcast([source.digest, source.size, parts] if source is not None else None)

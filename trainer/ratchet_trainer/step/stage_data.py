@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ratchet_api import stages as api
 from ratchet_api.job import Spec
 from ratchet_trainer.data.items import Source, needs_answer, open_source
-from ratchet_trainer.data.lengths import check_lengths
+from ratchet_trainer.data.lengths import Limits, check_lengths
 from ratchet_trainer.data.mixture import Mixture
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.rollout.engine import ProcessGroup
@@ -39,23 +39,22 @@ def check_later_stages(group: ProcessGroup, programs: Programs, spec: Spec) -> N
                 continue
             seen.add(key)
             try:
-                check_positions(programs, stage)
                 _checked(group, programs, spec, stage, name)
             except ConfigurationInvalid as error:
                 raise ConfigurationInvalid(f"stage {stage.name}: {error}") from None
 
 
-def check_positions(programs: Programs, stage: api.Stage) -> None:
-    """Raises ConfigurationInvalid for a stage whose prompts and responses are longer than the model's positions."""
-    if programs.folder is not None:
-        prompt, _, response = _limits(stage)
-        programs.folder.check_positions(prompt, response)
+def room(programs: Programs, stage: api.Stage) -> int:
+    """Most tokens that a prompt of a stage may have. Raises ConfigurationInvalid where its responses leave none."""
+    prompt, _, response = _limits(stage)
+    return prompt if programs.folder is None else programs.folder.room_for_prompts(prompt, response)
 
 
 def _checked(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage, name: str) -> Source:
     dataset, (prompt, answer, _) = spec.dataset(name), _limits(stage)
     source = open_source(dataset, group.data_cache, answers=stage.sft is not None or needs_answer(dataset))
-    return check_lengths(source, programs.tokenizer, prompt, answer, group.data_cache, dataset.overlong, group.alive)
+    limits = Limits(room(programs, stage), answer, prompt)
+    return check_lengths(source, programs.tokenizer, limits, group.data_cache, dataset.overlong, group.alive)
 
 
 def _limits(stage: api.Stage) -> tuple[int, int | None, int]:

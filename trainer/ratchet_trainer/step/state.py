@@ -30,9 +30,9 @@ NO_LINES = hashlib.sha256(b"").hexdigest()
 class StageState:
     """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first
     step is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is
-    the rule that ended the stage: it is never looked at again, a restart included. `inputs`: digests of what the stage
-    reads (its data set, the tokenizer). `best`: the step with the best weights so far and how good they are, as
-    float.hex()."""
+    the rule that ended the stage: it is never looked at again, a restart included; `needs_approval`: whether what comes
+    after waits for an approval. `inputs`: digests of what the stage reads (its data set, the tokenizer). `best`: the
+    step with the best weights so far and how good they are, as float.hex()."""
 
     index: int
     name: str
@@ -41,6 +41,7 @@ class StageState:
     updates_at_start: int
     windows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     done: str | None = None
+    needs_approval: bool = False
     inputs: Mapping[str, str] = field(default_factory=dict)
     best: tuple[int, str] | None = None
 
@@ -78,6 +79,14 @@ class State:
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
     pending: MidStep | None = None
+
+    @property
+    def boundary(self) -> Plain | None:
+        """The end of the stage as journal, `/progress` and termination message tell of it; None before it."""
+        if self.stage.done is None:
+            return None
+        ended = {"stage": self.stage.index, "step": self.step, "rule": self.stage.done}
+        return ended | ({"needsApproval": True} if self.stage.needs_approval else {})
 
     @property
     def position(self) -> tuple[int, int]:

@@ -31,11 +31,12 @@ def rl_metrics(
     right = [[r.outcome.accuracy for r in g] for g in firsts]
     statuses = [r.outcome.status for r in rollouts]
     tokens = sum(len(r.response) for r in rollouts)
+    sampled = tokens - sum(r.forced for r in rollouts)
     found = {
         "train/accuracy": _mean([a for g in right for a in g]),
         "train/reward": _mean([reward for g in groups for reward in g.rewards]),
         "train/loss": _mean([update["loss"] for update in updates]),
-        "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, tokens),
+        "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, sampled),
         "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
         "train/solved": _mean([float(min(g) == 1.0) for g in right]),
         "train/informative": _mean([float(g.informative) for g in groups]),

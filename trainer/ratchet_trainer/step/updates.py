@@ -47,7 +47,7 @@ def _critic(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
     shown = {"values": pending.batch.values[part.place], "returns": pending.batch.returns[part.place]}
     critic, found = stage.programs.critic.update(
         state.critic,
-        stage.layout,
+        stage.layout_of(part.rows),
         part.rows,
         shown["values"],
         shown["returns"],
@@ -67,7 +67,7 @@ def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
     params, moments, found = stage.programs.learner.update(
         state.params,
         state.optimizer,
-        stage.layout,
+        stage.layout_of(part.rows),
         part.rows,
         advantages,
         part.old,
@@ -86,7 +86,7 @@ def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
             f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
             f"{found['old_gap']:.1e}, more than {limit:.0e}"
         )
-    found |= {"tokens": float(sum(len(row.response) for row in part.rows))}
+    found |= {"tokens": float(sum(len(row.response) - row.forced for row in part.rows))}
     return replace(state, updates=state.updates + 1), replace(pending, updates=(*pending.updates, found))
 
 

@@ -145,6 +145,9 @@ class Gang:
     children: list[subprocess.Popen[bytes]]
     started: float
     pace: float
+    may_enter: int  # the last stage that is open so far
+    asks: bool = False  # whether ends of stages wait for the approval that they need
+    unapproved: dict[str, Any] | None = None  # the end of a stage that waits for one: a boundary
     document: dict[str, Any] = field(default_factory=dict)  # the last answer of /progress
     listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
 
@@ -160,22 +163,26 @@ class Gang:
         last_step: int = 0,
         pace: float = 0.0,
         devices: int = 1,
+        asks: bool = False,
     ) -> Gang:
         """Starts the next attempt. Raises OSError when processes cannot be started.
 
         `may_enter` is the last stage that is open from the start (default: all), `last_step` what a status would know,
         `pace` the seconds between two questions for its progress, `devices` how many devices XLA is to see in each
-        process (CPU only).
+        process (CPU only). With `asks` an end of a stage that needs an approval waits for one (`unapproved`).
         """
         claims = folder.journal().claims
         attempt = 1 + max((c.attempt for c in claims if c.job_uid == folder.uid), default=0)
-        last = len(folder.spec.stages) - 1
+        if may_enter is None:
+            may_enter = len(folder.spec.stages) - 1
+            if asks:  # the gate to what may have to wait opens when it is known whether it has to
+                may_enter = next((i for i, s in enumerate(folder.spec.stages) if s.may_need_approval), may_enter)
         job = JobFile(
             namespace="default",
             name=folder.name,
             job_uid=folder.uid,
             spec=folder.spec.manifest(),
-            may_enter=last if may_enter is None else may_enter,
+            may_enter=may_enter,
         ).plain()
         write_json(folder.local / "job.json", job)
         (folder.local / "word").unlink(missing_ok=True)
@@ -204,7 +211,7 @@ class Gang:
         )
         if devices > 1:
             shared["XLA_FLAGS"] = identity.flags_with_devices(os.environ.get("XLA_FLAGS") or XLA_FLAGS, devices)
-        gang = cls(folder, attempt, addresses, [], time.monotonic(), pace)
+        gang = cls(folder, attempt, addresses, [], time.monotonic(), pace, may_enter, asks)
         if listener:
             gang.listeners.append(listener)
         for process, address in enumerate(addresses):
@@ -263,7 +270,7 @@ class Gang:
             return {}
 
     def _follow(self) -> None:
-        """Polls /progress, tells the listeners, and opens the stage gate at the end of the last stage."""
+        """Polls /progress, tells the listeners, and opens the stage gate."""
         revision = ""
         while self.children[0].poll() is None:
             try:
@@ -280,11 +287,24 @@ class Gang:
     def _tell(self, document: dict[str, Any]) -> None:
         self.document = document
         boundary = document.get("boundary")
-        if boundary and document["phase"] == "boundary" and boundary["stage"] == len(self.folder.spec.stages) - 1:
-            gate = StageGate(job_uid=self.folder.uid, attempt=self.attempt, may_enter=boundary["stage"], finish=True)
-            write_json(self.folder.local / "word", gate.plain())
+        if boundary and document["phase"] == "boundary":
+            self._at_boundary(boundary)
         for listener in self.listeners:
             listener(document)
+
+    def _at_boundary(self, boundary: dict[str, Any]) -> None:
+        """Lets the trainer finish after the last stage and, with `asks`, go on after others; not without an approval
+        that is needed."""
+        stage, last = boundary["stage"], len(self.folder.spec.stages) - 1
+        approved = any(a.stage == self.folder.spec.stages[stage].name for a in self.folder.spec.approvals)
+        if self.asks and boundary.get("needsApproval") and not approved:
+            self.unapproved = boundary
+        elif stage == last or (self.asks and stage >= self.may_enter):
+            self.may_enter = min(stage + 1, last)
+            gate = StageGate(
+                job_uid=self.folder.uid, attempt=self.attempt, may_enter=self.may_enter, finish=stage == last
+            )
+            write_json(self.folder.local / "word", gate.plain())
 
 
 def train(
@@ -295,11 +315,14 @@ def train(
     stop: threading.Event | None = None,
     command: Sequence[str] = TRAINER,
     devices: int = 1,
+    approve: bool = False,
 ) -> tuple[int, dict[str, Any]]:
-    """Trains until all stages are done, step `until_step` is committed, or `stop` is set; restarts what dies of itself.
-    `devices` as for `Gang.start`.
+    """Trains until all stages are done, step `until_step` is committed, `stop` is set, or a stage has ended that needs
+    an approval which neither `approve` nor spec.approvals gives; restarts what dies of itself. `devices` as for
+    `Gang.start`.
 
-    Returns the code of `protocol.Exit` that says how it ended (75: go on by calling again) and the termination message.
+    Returns the code of `protocol.Exit` that says how it ended (75: go on by calling again) and the termination message;
+    where an approval is missing, its `unapproved` is the boundary.
     """
     stalled = 0
     while True:
@@ -307,16 +330,20 @@ def train(
         before = commit.step if commit else 0
         if until_step is not None and before >= until_step:
             return Exit.DONE, {}
-        gang = Gang.start(folder, processes, until_step, command, listener, pace=PACE_SECONDS, devices=devices)
+        gang = Gang.start(
+            folder, processes, until_step, command, listener, pace=PACE_SECONDS, devices=devices, asks=not approve
+        )
         try:
             while (codes := gang.wait(0.1)) is None:
-                if stop is not None and stop.is_set():
+                if gang.unapproved is not None or (stop is not None and stop.is_set()):
                     codes = gang.end()
                     break
         finally:
             gang.end()
         worst = verdict(codes)
         message = gang.termination(codes.index(worst))
+        if gang.unapproved is not None:
+            return Exit.DRAINED, message | {"unapproved": gang.unapproved}
         after = folder.last_commit()
         reached = after is not None and until_step is not None and after.step >= until_step
         if worst == Exit.DONE or (worst == Exit.DRAINED and reached):

@@ -51,7 +51,7 @@ class Gae:
         assert outputs.values is not None, "a critic judges first"
         rollouts = tuple(r for g in groups for r in g.rollouts)
         lengths = np.array([len(r.response) for r in rollouts])
-        real = real_tokens(lengths, ctx.rl.max_response_tokens)
+        real = real_tokens(lengths, ctx.rl.max_response_tokens, np.array([r.forced for r in rollouts]))
         rewards = np.zeros(real.shape)
         rewards[np.arange(len(lengths)), lengths - 1] = [reward for g in groups for reward in g.rewards]
         if self.penalty is not None:

@@ -50,10 +50,17 @@ def group_advantages(rewards: Sequence[float], estimator: str = "mean-std", delt
     return np.array(ESTIMATORS[estimator](rewards, sum(rewards) / len(rewards), delta))
 
 
-def token_advantages(rewards: Sequence[Sequence[float]], lengths: np.ndarray, slots: int, estimator: str, delta: float):
+def token_advantages(
+    rewards: Sequence[Sequence[float]],
+    lengths: np.ndarray,
+    slots: int,
+    estimator: str,
+    delta: float,
+    forced: np.ndarray | int = 0,
+) -> np.ndarray:
     """Advantages of a whole batch, float64[R, slots], from the rewards of each group and the responses' lengths
-    int[R]; 0 where no token is."""
-    real = real_tokens(lengths, slots)
+    int[R]; 0 where no token is, and at the first `forced` of a response, which nobody chose."""
+    real = real_tokens(lengths, slots, forced)
     of_rows = np.concatenate([group_advantages(group, estimator, delta) for group in rewards])
     advantages = np.where(real, of_rows[:, None], 0.0)
     return whitened(advantages, real) if estimator == "batch-whitened" else advantages
@@ -81,12 +88,13 @@ class GroupAdvantage:
     def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
         rollouts = tuple(r for g in groups for r in g.rollouts)
         lengths = np.array([len(r.response) for r in rollouts])
-        slots = ctx.rl.max_response_tokens
+        slots, forced = ctx.rl.max_response_tokens, np.array([r.forced for r in rollouts])
         rewards = [list(g.rewards) for g in groups]
         if self.penalty is not None:
-            off = iter(np.add.accumulate(penalties(self.penalty, outputs, real_tokens(lengths, slots)), 1)[:, -1])
+            real = real_tokens(lengths, slots, forced)
+            off = iter(np.add.accumulate(penalties(self.penalty, outputs, real), 1)[:, -1])
             rewards = [[reward - float(next(off)) for reward in group] for group in rewards]
-        return Batch(rollouts, token_advantages(rewards, lengths, slots, self.estimator, self.delta))
+        return Batch(rollouts, token_advantages(rewards, lengths, slots, self.estimator, self.delta, forced))
         yield  # a generator that needs no round
 
     def disposition(self, group: Group) -> Group:

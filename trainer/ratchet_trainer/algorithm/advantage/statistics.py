@@ -11,9 +11,10 @@ VARIANCE_FLOOR = 1e-8
 """A smaller variance is taken for this one, so that equal values become 0 and not NaN."""
 
 
-def real_tokens(lengths: np.ndarray, slots: int) -> np.ndarray:
-    """bool[R, slots]: where the tokens of responses of int[R] tokens are."""
-    return np.arange(slots) < np.asarray(lengths)[:, None]
+def real_tokens(lengths: np.ndarray, slots: int, forced: np.ndarray | int = 0) -> np.ndarray:
+    """bool[R, slots]: where the tokens of responses of int[R] tokens are, without the first `forced` of each."""
+    at = np.arange(slots)
+    return (at < np.asarray(lengths)[:, None]) & (at >= np.reshape(forced, (-1, 1)))
 
 
 def total(values: np.ndarray) -> float:

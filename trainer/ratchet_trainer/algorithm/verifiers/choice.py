@@ -28,7 +28,14 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BARE = re.compile(r"[\W_]*(?:option|choice|answer)?[\W_]*([A-Za-z])[\W_]*", re.IGNORECASE)
 _LABELED = re.compile(r"[\s*(\[]*([A-Za-z])\s*[).:\]]\W*(.+)", re.DOTALL)
 _SAID = re.compile(r"\banswer(?:\s{1,4}is)?\s{0,4}[:=]?\s{0,4}([^\n]{1,400})", re.IGNORECASE)
-_LEADING = re.compile(r"[\s*($\[]*(?:option\s+|choice\s+)?[\s*(\[]*([A-Za-z])(?=[\s).:,;*\]$]|$)(.*)", re.IGNORECASE)
+_LEADING = re.compile(
+    # An option in brackets or with a mark after it; or a capital, which A and I are as words, too.
+    r"[\s*$]*(?:(?i:option|choice)\s+)?(?:"
+    r"[(\[\s*]*([A-Za-z])\s*(?:[).:,;*\]$]|$)"
+    r"|([B-HJ-Z])(?=\s)"
+    r"|([AI])(?=\s+(?:because|since|as|due|for|which)\b)"
+    r")"
+)
 _OTHER = re.compile(r"\b(?:or|and)\b|[,/]\s*\(?[A-Za-z]\b\)?(?![a-z])", re.IGNORECASE)
 
 
@@ -90,8 +97,8 @@ def option_in(text: str, options: Mapping[str, str]) -> str | None:
     last = said[-1].strip()
     if (letter := whole_option(last, options)) is not None:
         return letter
-    if (match := _LEADING.fullmatch(last)) and not _OTHER.search(match[2]):
-        return known(match[1], options)
+    if (match := _LEADING.match(last)) and not _OTHER.search(last, match.end(match.lastindex or 0)):
+        return known(match[match.lastindex or 0], options)
     return None
 
 

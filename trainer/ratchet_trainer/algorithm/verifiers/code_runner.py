@@ -21,6 +21,7 @@ import select
 import signal
 import sys
 import time
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,7 +148,10 @@ def _child(request: Mapping[str, Any], *descriptors: int) -> None:
     high = [os.dup2(d, 100 + n, inheritable=False) for n, d in enumerate(descriptors)]
     for place, descriptor in zip((0, 1, 3, 4), high, strict=True):
         os.dup2(descriptor, place)
-    os.closerange(5, os.sysconf("SC_OPEN_MAX"))
+    for descriptor in [int(name) for name in os.listdir("/proc/self/fd")]:
+        with contextlib.suppress(OSError):
+            if descriptor > 4:
+                os.close(descriptor)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
     setattr(sys, "__stdin__", sys.stdin)  # noqa: B010
@@ -164,7 +168,9 @@ def _child(request: Mapping[str, Any], *descriptors: int) -> None:
     except (NoSandbox, OSError, ValueError) as error:
         say({"locked": str(error)})
         os._exit(1)
-    space: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
+    main = types.ModuleType("__main__")  # a module of its own: data classes and enums look themselves up in it
+    main.__dict__["__builtins__"] = builtins
+    sys.modules["__main__"], space = main, main.__dict__
     gc.collect()
     try:
         exec(compile(request["program"], "program.py", "exec"), space)

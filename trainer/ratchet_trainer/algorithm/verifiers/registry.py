@@ -147,9 +147,10 @@ def deadline(spec: VerifierSpec) -> float:
 
 def memory_mib(spec: VerifierSpec) -> int:
     """Address space of a worker in MiB."""
+    own = int(spec.settings.get("memoryMiB", 0))
     if spec.name == "python":
-        return int(spec.settings["memoryMiB"])
-    return _TABLE[spec.name].memory_mib
+        return own
+    return _TABLE[spec.name].memory_mib + own  # of code, its programs' memory comes on top
 
 
 def expected_response(spec: VerifierSpec, answer: str) -> str | None:
