@@ -52,7 +52,7 @@ def _no_informative_groups(w: Windows) -> str | None:
     if cut >= MOSTLY_CUT:  # then that is why
         return None
     also = f" ({cut:.0%} of them are cut at maxResponseTokens)" if cut >= 0.5 else ""
-    text = f"in {len(values)} steps in a row all responses to a prompt earned the same{also}, so nothing could be learned"
+    text = f"in {len(values)} steps in a row all responses to a prompt earned the same{also}, so nothing was learned"
     failing = _mean(w["train/verifier_failures"])
     return f"{text}; the verifier gave no outcome for {failing:.0%} of the responses" if failing > 0 else text
 
