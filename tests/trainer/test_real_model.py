@@ -1,4 +1,4 @@
-"""A real pretrained model with a manifest that says nothing but what to train on: the first thing that anybody tries."""
+"""A real pretrained model and the first job that somebody would try with it: it learns, or it is said why not."""
 
 from __future__ import annotations
 
