@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
+from ratchet_api.references import broken_references
 from ratchet_api.tpu_topologies import ImpossibleShape, Shape, shape
 
 
@@ -84,7 +85,7 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                     f"use a multiple of {count}, for example {-(-size // count) * count}",
                 )
             )
-    return found
+    return found + [Problem(path, message) for path, message in broken_references(spec)]
 
 
 def _misfit(wanted: Parallelism, placement: str, there: int) -> str:

@@ -109,8 +109,8 @@ class Layout:
             raise ValueError(f"{len(rows)} rows do not fit a layout of {self.prompts} prompts x {self.samples} rows")
         if (i := self.first_misfit(rows)) is not None:
             raise ValueError(
-                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} rows "
-                "in turn share one prompt here; order rows by their prompt, or lay them out in groups of 1"
+                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} "
+                "rows in turn share one prompt here; order rows by their prompt, or lay them out in groups of 1"
             )
 
     def per_token(self, rows: list[np.ndarray]) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Whether the expected answers of a stage can earn their reward, found before its first step.
 
-Decides which items are tried and what is said of those that fail. Each expected answer goes the whole way of a response
-that gives it: encoded, cut at the limit, ended by an end token or a stop string, decoded, extracted, verified. A data
-set of which none gets accuracy 1 is refused; of others the failing ones are named.
+Decides which items are tried and what is said of those that fail, once every verifier is known to start. Each expected
+answer goes the whole way of a response that gives it: encoded, cut at the limit, ended by an end token or a stop
+string, decoded, extracted, verified. A data set of which none gets accuracy 1 is refused; of others the failing ones
+are named.
 """
 
 from __future__ import annotations
@@ -89,10 +90,11 @@ FAULTS: Mapping[str, Callable[[VerifierSpec, Ending, Sequence[Fault]], str]] = {
 
 def of_stage(stage: Stage) -> str:
     """What is wrong with the expected answers of an rl stage that is about to begin; "" if nothing is. For process 0,
-    which has the data. Raises ConfigurationInvalid as `doubts` does."""
+    which has the data. Raises ConfigurationInvalid as `doubts` does, and for a verifier that cannot be had."""
     source, rl, tokenizer = stage.source, stage.rl, stage.programs.tokenizer
     assert source is not None, "process 0 has it"
     sources = source.sources if isinstance(source, Mixture) else (source,)
+    stage.engine.verification.ready(stage.group.alive)
     ending = Ending(rl.max_response_tokens, rl.sampling.stop)
     said = []
     for place, (one, spec) in enumerate(zip(sources, stage.judges.verifiers, strict=True)):
