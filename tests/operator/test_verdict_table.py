@@ -390,7 +390,7 @@ def _said(text: str) -> dict:
 
 @pytest.mark.parametrize("v", [1, 0])
 def test_a_termination_message_of_the_protocol_is_kept(v):
-    good = {**GOOD, "v": v, "boundary": {"stage": 0, "step": 7, "rule": "steps"}}
+    good = {**GOOD, "v": v, "boundary": {"stage": 0, "step": 7, "rule": "steps", "needsApproval": True}}
     said = {name: value for name, value in good.items() if name != "v"}
     assert _said(json.dumps({**good, "more": 1})) == said
 

@@ -20,9 +20,9 @@ import click
 import yaml
 
 from ratchet_api.job import Spec
+from ratchet_cli.curve_drawing import draw
 from ratchet_cli.demo import disturbances, proof
 from ratchet_cli.demo.board import Board
-from ratchet_cli.demo.curve import draw
 from ratchet_cli.demo.watch import Leader, Watcher
 from ratchet_cli.manifests import fail, read_job
 from ratchet_cluster import operator_chart

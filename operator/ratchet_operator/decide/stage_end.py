@@ -86,11 +86,11 @@ def _reported_boundaries(builder: PlanBuilder, attempt: AttemptStatus) -> Iterat
 def _catch_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     """After a loss of status the checkpoint knows best which stage the job is in: the one that the attempt began in, or
     one that the stage gate, which still stands on the leader, let it enter. Whoever claims another is not believed:
-    nobody steers a run over HTTP. Where stages were passed over, nobody knows when the open one ended, so its record
-    goes.
+    nobody steers a run over HTTP, least of all past an approval. Where stages were passed over, nobody knows when the
+    open one ended, so its record goes.
     """
     report, stage = builder.observed.report_of(attempt), builder.status.stage
-    if report is None or report.said.stage is None or stage is None:
+    if report is None or report.said.stage is None or stage is None or approval.missing(builder.status) is not None:
         return
     index, start, restored = report.said.stage.index, report.said.stage.start_step, report.said.start_step
     if not stage.index < index < len(spec.stages):
@@ -99,9 +99,7 @@ def _catch_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     let_in = any(pod.gate_opens_up_to >= index for pod in leaders)
     if (restored is None or restored < max(1, start)) and not let_in:
         return
-    if index == stage.index + 1 and _ended(builder.status):
-        pass  # its end is known; that it is not approved is what the lost status knew better
-    elif index == stage.index + 1:
+    if index == stage.index + 1:
         _close(builder, max(start, stage.start_step), None)
     else:
         builder.revise(stages=[record for record in builder.status.stages if record.end_step is not None])

@@ -21,7 +21,7 @@ FLAGS = ("JAX_", "XLA_", "LIBTPU_")
 """Variables that begin so may change bits; where compiled programs are kept does not."""
 
 DEVICE_COUNT = "--xla_force_host_platform_device_count="
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 """Version of the code that results depend on: raised with every change that changes bits."""
 
 

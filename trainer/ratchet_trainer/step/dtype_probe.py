@@ -1,17 +1,18 @@
 """`model.dtype: auto`: which number format makes steps faster on this device.
 
 Decides by measuring, not by tables: on some CPUs bfloat16 is the slower one. What is measured are the sampler's and the
-learner's own programs at the shapes of the job's first stage, for a model of few layers and a small vocabulary; the
-rest of a step does not depend on the format. The answer belongs to the identity of a run: it is asked for once, before
-the first step, and every later attempt takes what the checkpoint says.
+learner's own programs, at the widths of the model and the rows of the job's first stage. Time is the sum of two parts,
+so that a deep model need not be compiled: one block with the whole vocabulary, and two blocks with hardly any, which
+stand for all the others. The rest of a step does not depend on the format. The answer belongs to the identity of a run:
+it is asked for once, before the first step, and every later attempt takes what the checkpoint says.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -26,38 +27,48 @@ from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.engine import slots
-from ratchet_trainer.rollout.sampler import CHUNK, Sampler
+from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.step import sft
 
 log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
-LAYERS, VOCABULARY, ROWS, TOKENS = 2, 4096, 64, 256
-"""The probe's model and batch are no larger than this."""
+LAYERS, VOCABULARY = 2, 512
+"""Of the part that stands for all blocks but the first."""
+SAMPLED_ROWS, LEARNED_ROWS, TOKENS, DECODED = 64, 16, 64, 8
+"""Most rows that are sampled at a time and learned from at a time, tokens of a prompt and of a response, and tokens
+that are decoded: what a step has more of takes so much more time."""
 SECONDS = 0.2
-"""For which each program is run again and again in each format; the fastest run counts."""
+"""For which each program is run again and again in each format, once at least; the fastest run counts."""
 
 
 def faster(architecture: Architecture, stage: api.Stage) -> str:
     """The format in which a step of `stage` is faster on this process's first device."""
-    trials = {dtype: _Trial(architecture, stage, dtype) for dtype in DTYPES}
     found = dict.fromkeys(DTYPES, 0.0)
-    for name, times in (("generate", trials["float32"].chunks), ("update", 1)):
-        if not times:
-            continue
-        programs = {dtype: getattr(trial, name) for dtype, trial in trials.items()}
-        for dtype, seconds in _least(programs).items():
-            found[dtype] += times * seconds
-    log.info("dtype auto: a step takes %s", ", ".join(f"{found[d] * 1e3:.1f} ms in {d}" for d in DTYPES))
+    for part, times in parts(architecture):
+        trials = {dtype: _Trial(part, stage, dtype) for dtype in DTYPES}
+        for name, calls in trials[DTYPES[0]].calls.items():
+            for dtype, seconds in _least({dtype: getattr(trial, name) for dtype, trial in trials.items()}).items():
+                found[dtype] += times * calls * seconds
+    log.info("dtype auto: a step takes about %s", ", ".join(f"{found[d]:.3g} s in {d}" for d in DTYPES))
     return min(DTYPES, key=lambda dtype: found[dtype])
 
 
-def _least(programs: dict[str, Any]) -> dict[str, float]:
+def parts(architecture: Architecture) -> list[tuple[Architecture, float]]:
+    """Small models, and how often each must be taken to make up the whole one."""
+    plain = replace(architecture, adapters=None)
+    whole = replace(plain, layers=plain.layers[:1])
+    blocks = replace(plain, layers=plain.layers[:LAYERS], vocabulary=min(plain.vocabulary, VOCABULARY))
+    more = (len(plain.layers) - 1) / len(blocks.layers)
+    return [(whole, 1.0), (blocks, more)] if more else [(whole, 1.0)]
+
+
+def _least(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
     """Seconds of the fastest run of each; they take turns, so that other load on the machine meets all of them."""
     for run in programs.values():
         run()
     least, until = dict.fromkeys(programs, float("inf")), time.perf_counter() + SECONDS * len(programs)
-    while time.perf_counter() < until:
+    while max(least.values()) == float("inf") or time.perf_counter() < until:
         for name, run in programs.items():
             began = time.perf_counter()
             run()
@@ -66,44 +77,54 @@ def _least(programs: dict[str, Any]) -> dict[str, float]:
 
 
 class _Trial:
-    """A small model of the architecture in one format, and a batch of the stage's shape."""
+    """A small model in one format, and batches of the stage's shape. `calls`: how often a step of the stage would run
+    each of the programs `decode` and `update`."""
 
     def __init__(self, architecture: Architecture, stage: api.Stage, dtype: str):
-        small = replace(
-            architecture,
-            layers=architecture.layers[:LAYERS],
-            vocabulary=min(architecture.vocabulary, VOCABULARY),
-            adapters=None,
-        )
-        policy, mesh = Policy(small, Computation(dtype)), distributed.one_device()
+        policy, mesh = Policy(architecture, Computation(dtype)), distributed.one_device()
         self.sampler, self.learner = Sampler(policy, mesh, ends=()), Learner(policy, mesh)
         self.params, self.moments = self.learner.init(keys.seed_words(0))
         settings = stage.rl or stage.sft
         assert settings is not None, "the type's rules"
         group = stage.rl.group_size if stage.rl else 1
-        self.group = min(group, ROWS)
-        self.prompts = max(1, min(settings.prompts_per_step if stage.rl else settings.batch_size, ROWS // self.group))
-        self.response = min(settings.max_response_tokens, TOKENS)
-        self.chunks = -(-self.response // CHUNK) if stage.rl else 0
-        self.prompt_slots = min(slots(settings.max_prompt_tokens), TOKENS)
+        prompts = stage.rl.prompts_per_step if stage.rl else stage.sft.batch_size if stage.sft else 1
+        prompt, response = slots(settings.max_prompt_tokens), settings.max_response_tokens
+        self.prompt, self.response = min(prompt, TOKENS), min(response, TOKENS)
+        at_a_time = (stage.rl.prompts_in_flight if stage.rl else None) or prompts
+        self.sampled = max(1, min(at_a_time, SAMPLED_ROWS // group)), min(group, SAMPLED_ROWS)
+        self.learned = max(1, min(prompts, LEARNED_ROWS // group)), min(group, LEARNED_ROWS)
         self.objective = resolve(stage.rl).objective if stage.rl else sft.CrossEntropy()
         self.numbers = optimizer.numbers(settings.optimizer, 0)
-        rows = self.prompts * self.group
-        self.layout = Layout.of(rows, self.group, 1, self.prompt_slots, self.response, settings.rows_per_pass)
-        tokens = np.random.default_rng(0).integers(0, small.vocabulary, (rows, self.prompt_slots + self.response))
-        told = np.zeros(self.response, np.float32) if stage.rl else None
-        texts = [tuple(int(t) for t in row) for row in tokens]
-        self.rows = [Row(t[: self.prompt_slots], t[self.prompt_slots :], told) for t in texts]
-        self.advantages = np.ones((rows, self.response))
+        tokens = lambda prompts, group, prompt, response: prompts * (prompt + group * response)  # noqa: E731
+        whole, here = tokens(prompts, group, prompt, response), tokens(*self.learned, self.prompt, self.response)
+        self.calls = {"update": whole / here}
+        if stage.rl:
+            rows = self.sampled[0] * self.sampled[1]
+            self.calls["decode"] = (prompts * group / rows) * (response / min(DECODED, response))
+        self._rows()
 
-    def generate(self) -> None:
-        """One prefill and one chunk."""
-        laid_out = lay_out_prompts([row.prompt for row in self.rows[:: self.group]], self.prompts, self.prompt_slots)
-        words = keys.row_words(0, list(range(self.prompts)), [0] * self.prompts)
-        samples = np.arange(self.group)
-        self.sampler.begin(
-            self.params, keys.seed_words(0), laid_out, words, samples, min(CHUNK, self.response), 1.0
-        ).finish()
+    def _rows(self) -> None:
+        """The rows that are learned from."""
+        (prompts, group), draw = self.learned, np.random.default_rng(0)
+        self.layout = Layout.of(prompts * group, group, 1, self.prompt, self.response)
+        told = np.zeros(self.response, np.float32) if "decode" in self.calls else None
+        text = lambda size: tuple(draw.integers(0, VOCABULARY // 2, size).tolist())  # noqa: E731
+        asked = [text(self.prompt) for _ in range(prompts)]
+        self.rows = [Row(question, text(self.response), told) for question in asked for _ in range(group)]
+        self.advantages = np.ones((len(self.rows), self.response))
+
+    def decode(self) -> None:
+        """A few tokens of every row, after a prompt that is taken as read."""
+        prompts, group = self.sampled
+        own = self.sampler.weights(self.params)
+        if not hasattr(self, "state"):
+            laid_out = lay_out_prompts([self.rows[0].prompt] * prompts, prompts, self.prompt)
+            words = keys.row_words(0, list(range(prompts)), [0] * prompts)
+            samples = np.arange(group, dtype=np.uint32)
+            self.state = self.sampler.empty(own, keys.seed_words(0), laid_out, words, samples, self.response)
+        count = min(DECODED, self.response)
+        self.state, made = self.sampler.decode(own, self.state, 0, 1.0, None, count)
+        jax.block_until_ready(made)
 
     def update(self) -> None:
         self.params, self.moments, _ = self.learner.update(

@@ -98,8 +98,8 @@ SIGNS: Mapping[str, tuple[Callable[[Windows], str | None], tuple[str, ...]]] = {
     # reason -> what tells it, and the metrics whose windows must be full; the first that holds is said
     "SamplerTrainerMismatch": (_mismatch, ("train/logprob_mismatch",)),
     "AllSolved": (_all_solved, ("train/solved",)),
+    "NoInformativeGroups": (_no_informative_groups, ("train/informative", "train/solved", "train/truncated")),
     "ResponsesTruncated": (_truncated, ("train/truncated", "train/accuracy")),
-    "NoInformativeGroups": (_no_informative_groups, ("train/informative", "train/solved")),
     "EntropyCollapsed": (_collapsed, ("train/entropy", "train/accuracy")),
     "RewardFalling": (_falling, ("train/reward",)),
 }

@@ -51,8 +51,8 @@ MODEL = "the model's folder"
 """Name of an input."""
 
 
-PROMPTS = 32
-"""Prompts of a sampling call of an evaluation in an sft stage."""
+ROWS = 64
+"""Responses of a sampling call of an evaluation in an sft stage."""
 
 
 class Programs:
@@ -267,7 +267,7 @@ class Stage:
             source = that_fit(source, self.programs.tokenizer, longest, leave_out)
         items = self.group.broadcast(list(source.items) if source is not None else None)
         rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
-        prompts = min(len(items), (rl.prompts_in_flight or rl.prompts_per_step) if rl is not None else PROMPTS)
+        prompts = min(len(items), max(1, self.rows_at_a_time // evaluation.samples))
         shape = Shape(
             -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
         )
@@ -287,6 +287,12 @@ class Stage:
             self.verification(Judges((resolve_verifier(self.job.dataset(evaluation.dataset)),))),
         )
         return engine, items
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """Responses of one sampling call of an evaluation: as many as the stage itself samples at a time."""
+        rl = self.spec.rl
+        return ROWS if rl is None else (rl.prompts_in_flight or rl.prompts_per_step) * rl.group_size
 
     @property
     def rows_per_update(self) -> int:

@@ -342,12 +342,12 @@ def train(
             gang.end()
         worst = verdict(codes)
         message = gang.termination(codes.index(worst))
-        if gang.unapproved is not None:
-            return Exit.DRAINED, message | {"unapproved": gang.unapproved}
         after = folder.last_commit()
         reached = after is not None and until_step is not None and after.step >= until_step
         if worst == Exit.DONE or (worst == Exit.DRAINED and reached):
             return Exit.DONE, message
+        if gang.unapproved is not None:
+            return Exit.DRAINED, message | {"unapproved": gang.unapproved}
         disturbed = worst in (Exit.DRAINED, Exit.PEER_LOST, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT)
         if not disturbed or (stop is not None and stop.is_set()):
             return worst, message

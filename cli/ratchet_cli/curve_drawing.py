@@ -8,9 +8,14 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def draw(
-    points: Sequence[tuple[int, float]], marks: Sequence[tuple[int, str]] = (), *, width: int = 68, height: int = 8
+    points: Sequence[tuple[int, float]],
+    marks: Sequence[tuple[int, str]] = (),
+    *,
+    width: int = 68,
+    height: int = 8,
+    top: float = 1.0,
 ) -> str:
-    """`points` are (step, value between 0 and 1), `marks` are (step, one character) drawn below the axis.
+    """`points` are (step, value between 0 and `top`), `marks` are (step, one character) drawn below the axis.
 
     Each column is the mean of the steps that fall into it.
     """
@@ -33,8 +38,8 @@ def draw(
             means[i] = means[i - 1]
     rows = []
     for row in range(height, 0, -1):
-        cells = [_cell((mean or 0.0) * height - (row - 1)) for mean in means]
-        label = f"{row / height:4.2f} " if row in (height, height // 2) else "     "
+        cells = [_cell((mean or 0.0) / top * height - (row - 1)) for mean in means]
+        label = f"{top * row / height:4.2f} " if row in (height, height // 2) else "     "
         rows.append(label + "│" + "".join(cells))
     below = [" "] * width
     for step, mark in marks:
