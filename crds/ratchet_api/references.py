@@ -1,7 +1,7 @@
 """Whether what a spec names exists: metrics of evaluations and rewards, data sets of evaluations, stages to start from.
 
-Decides which names a stage may watch or start from. A rule that waits for a metric that never comes would wait for
-ever, and a guard on one would never trip.
+Decides which names a stage may watch or start from, and whether what it watches can come often enough. A rule that
+waits for a metric that never comes would wait for ever, and a guard on one would never trip.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api.job import Spec
-from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, full_metric
+from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
 OF_EVALUATIONS = ("accuracy", "score", "truncated", "response_tokens")
@@ -30,6 +30,12 @@ def broken_references(spec: Spec) -> Found:
         for place, metric in watched:
             if (message := _unknown_metric(spec, stage, full_metric(metric))) is not None:
                 yield place, message
+        for j, rule in enumerate(stage.advance.when):
+            if (message := _never_holds(spec, stage, full_metric(rule.metric), _values(rule))) is not None:
+                yield f"{path}.advance.when[{j}]", message
+        for j, guard in enumerate(stage.guards):
+            if (message := _never_holds(spec, stage, full_metric(guard.metric), guard.window)) is not None:
+                yield f"{path}.guards[{j}].window", message
         if (message := _wrong_start(spec, i)) is not None:
             yield f"{path}.start.weights", message
 
@@ -80,6 +86,31 @@ def _unknown_of_evaluation(spec: Spec, rest: str) -> str | None:
         return None
     hint = "; add it to passAt" if what.startswith("pass_at_") else ""
     return f"evaluation {name} reports no {what or 'such metric'}; it reports {', '.join(known)}{hint}"
+
+
+def _values(rule: When) -> int:
+    """How many values of its metric a rule looks at."""
+    if rule.plateau is not None:
+        return rule.window + rule.plateau.patience
+    return rule.window + (rule.stall.patience - 1 if rule.stall is not None else 0)
+
+
+def _never_holds(spec: Spec, stage: Stage, metric: str, needed: int) -> str | None:
+    """Why a stage is over before there are so many values of a metric; None if there may be."""
+    steps = stage.advance.steps
+    if not metric.startswith(EVALUATION):
+        if needed <= steps:
+            return None
+        return f"it looks at {needed} values of {metric}, and the stage has {steps} steps; make its window shorter"
+    name = metric.removeprefix(EVALUATION).partition("/")[0]
+    evaluation = next((e for e in spec.evaluations if e.name == name), None)
+    most = 0 if evaluation is None else 1 + -(-steps // evaluation.every_steps)
+    if evaluation is None or needed <= most:
+        return None
+    return (
+        f"it looks at {needed} values of {metric}, and a stage of {steps} steps has at most {most}: one before its "
+        f"first step, and one every {evaluation.every_steps} steps; make its window or everySteps smaller"
+    )
 
 
 def _wrong_start(spec: Spec, index: int) -> str | None:

@@ -111,6 +111,38 @@ def test_the_best_of_a_supervised_stage_needs_an_evaluation() -> None:
     assert "an sft stage reports no accuracy; give the job an evaluation" in found
 
 
+@pytest.mark.parametrize(
+    ("steps", "rule", "fits"),
+    [
+        (40, {"metric": "accuracy", "atLeast": "0.5", "window": 40}, True),
+        (40, {"metric": "accuracy", "atLeast": "0.5", "window": 41}, False),
+        (40, {"metric": "accuracy", "plateau": {"patience": 39}}, True),
+        (40, {"metric": "accuracy", "plateau": {"patience": 40}}, False),
+        (40, {"metric": "accuracy", "stall": {"patience": 40}}, True),
+        # before the first step, after 25 steps, and at the limit
+        (40, {"metric": "evaluation/held/accuracy", "atLeast": "0.5", "window": 3}, True),
+        (40, {"metric": "evaluation/held/accuracy", "stall": {"patience": 4}}, False),
+        (40, {"metric": "evaluation/held/accuracy", "stall": {"patience": 2}, "window": 2}, True),
+        (50, {"metric": "evaluation/held/accuracy", "plateau": {"patience": 3}}, False),
+    ],
+)
+def test_a_rule_that_can_never_hold_is_named(steps: int, rule: dict[str, Any], fits: bool) -> None:
+    job = manifest(evaluations=[{**EVALUATIONS[0], "everySteps": 25}])
+    job["spec"]["stages"][1]["advance"] = {"steps": steps, "when": [rule]}
+    found = said(job)
+    assert bool(found) != fits
+    assert all(text.startswith("spec.stages[1].advance.when[0]: it looks at ") for text in found)
+
+
+def test_a_buffer_as_long_as_the_limit_is_named() -> None:
+    job = manifest()
+    rewards = [{"name": "long", "length": {"kind": "overlong", "buffer": 32}}]
+    job["spec"]["stages"][1]["rl"] |= {"maxResponseTokens": 32, "rewards": rewards}
+    (found,) = said(job)
+    assert found.startswith("spec.stages[1].rl.rewards[0].length.buffer: 32 is not below maxResponseTokens, 32")
+    assert "for example 8" in found
+
+
 @pytest.mark.parametrize("field", ["evaluations", "rewards"])
 def test_two_of_one_name_are_refused(field: str) -> None:
     job = manifest()
