@@ -97,8 +97,8 @@ class Layout:
             raise ValueError(f"{len(rows)} rows do not fit a layout of {self.prompts} prompts x {self.samples} rows")
         if (i := self.first_misfit(rows)) is not None:
             raise ValueError(
-                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} rows "
-                "in turn share one prompt here; order rows by their prompt, or lay them out one by one"
+                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} "
+                "rows in turn share one prompt here; order rows by their prompt, or lay them out one by one"
             )
         tokens = np.full((self.prompts * self.samples, self.response_slots), FILLER, np.int32)
         for i, row in enumerate(rows):
