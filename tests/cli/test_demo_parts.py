@@ -11,7 +11,7 @@ import yaml
 
 from ratchet_api import protocol
 from ratchet_api.job import parse_spec
-from ratchet_cli.demo.curve import draw
+from ratchet_cli.curve_drawing import draw
 from ratchet_cli.demo.disturbances import certain_steps, schedule
 from ratchet_cli.demo.watch import Leader, documents
 from ratchet_cluster.cluster import Cluster

@@ -50,6 +50,7 @@ def text_of(tokens: tuple[int, ...]) -> str:
         ({"truncated": [0.5] * 3}, "False", "ResponsesTruncated"),
         ({"truncated": [0.9] * 3, "accuracy": [0.5] * 3}, "True", "Learning"),  # cut, and yet right
         ({"truncated": [0.9] * 3, "informative": [0.0] * 3, "solved": [0.0] * 3}, "False", "ResponsesTruncated"),
+        ({"truncated": [0.6] * 3, "informative": [0.0] * 3, "solved": [0.0] * 3}, "False", "NoInformativeGroups"),
         ({"entropy": [0.004] * 10}, "False", "EntropyCollapsed"),
         ({"entropy": [0.004] * 9}, "True", "Learning"),
         ({"entropy": [0.004] * 10, "accuracy": [0.96] * 3}, "True", "Learning"),  # sure, and right

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """A real pretrained model and the first job that somebody would try with it: it learns, or it is said why not."""
+=======
+"""A real pretrained model with a manifest that says nothing but what to train on: what anybody tries first."""
+>>>>>>> real
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from ratchet_cluster.build import cache_folder
 from ratchet_trainer.tools.fetch_model import NotFetched, fetch
 
 MANIFEST = Path(__file__).parents[1] / "manifests" / "smollm2-defaults.yaml"
-SMALL = {"promptsPerStep": 2, "groupSize": 16, "maxPromptTokens": 64, "maxResponseTokens": 16}
+SMALL = {"promptsPerStep": 2, "groupSize": 16, "maxPromptTokens": 64, "maxResponseTokens": 24}
 """So that two processors make a step in seconds; all else is as in the manifest."""
 EASY = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 """Sums that the model answers often enough for 32 responses to hold a right one."""

@@ -29,6 +29,8 @@ WINDOWS = {
 }
 MISMATCH = 0.05
 """Mean |log-probability of the sampler - of the trainer| a token, in nats."""
+MOSTLY_CUT = 0.8
+"""Share of cut responses from which the limit is the likely reason for rewards that teach nothing."""
 COLLAPSED = 0.005
 """Entropy in nats a token."""
 
@@ -46,7 +48,11 @@ def _no_informative_groups(w: Windows) -> str | None:
     values = w["train/informative"]
     if max(values) > 0 or _mean(w["train/solved"]) >= 0.5:
         return None
-    text = f"in {len(values)} steps in a row all responses to a prompt earned the same, so nothing could be learned"
+    cut = _mean(w["train/truncated"])
+    if cut >= MOSTLY_CUT:  # then that is why
+        return None
+    also = f" ({cut:.0%} of them are cut at maxResponseTokens)" if cut >= 0.5 else ""
+    text = f"in {len(values)} steps in a row all responses to a prompt earned the same{also}, so nothing was learned"
     failing = _mean(w["train/verifier_failures"])
     return f"{text}; the verifier gave no outcome for {failing:.0%} of the responses" if failing > 0 else text
 
