@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A real pretrained model and the first job that somebody would try with it: it learns, or it is said why not."""
-=======
 """A real pretrained model with a manifest that says nothing but what to train on: what anybody tries first."""
->>>>>>> real
 
 from __future__ import annotations
 
