@@ -22,9 +22,9 @@ INDENT = "    "
 
 class Printer:
     """Prints progress: one line for each new stage and phase of the start, then one every two seconds. `learning` is
-    the last that was said of the condition Learning."""
+    the last that was said of the condition Learning. `folder`: of the run; without one, progress alone is printed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._last: tuple[Any, ...] = ()
         self._printed = 0.0
@@ -34,11 +34,13 @@ class Printer:
 
     def __call__(self, document: dict[str, Any]) -> None:
         self._progress(document)
+        if self._folder is None:
+            return
         if not self._sampled and document["stage"]:
-            self._sampled = self._first_sample(document["startStep"] or 0)
+            self._sampled = _first_sample(self._folder, document["startStep"] or 0)
         if (learning := document.get("learning")) is not None and learning != self.learning:
             before, self.learning = self.learning, learning
-            self._changed(before, learning, document["step"])
+            _changed(self._folder, before, learning, document["step"])
 
     def _progress(self, document: dict[str, Any]) -> None:
         stage = (document["stage"] or {}).get("name")
@@ -64,26 +66,28 @@ class Printer:
             self._line = line
             click.echo(line, err=True)
 
-    def _first_sample(self, start: int) -> bool:
-        """Shows a rollout of the first step that kept some after step `start`; whether there was one."""
-        step = next((step for step in _steps(self._folder) if step > start), None)
-        if step is None or not (found := _read(self._folder, step)):
-            return False
-        click.echo(f"  a sample of step {step}; `ratchet samples` shows more:", err=True)
-        _show(found[:1])
-        return True
 
-    def _changed(self, before: Mapping[str, str], learning: Mapping[str, str], step: int) -> None:
-        """Says what became of Learning, if that is news."""
-        known = (before.get("status"), before.get("reason")) == (learning["status"], learning["reason"])
-        words = sample_view.printable(learning["message"], one_line=True)
-        if learning["status"] == "False" and not known:
-            _say(f"NOT LEARNING: {learning['reason']}: {words}")
-            _show(sample_view.wrong(_read(self._folder, step))[:WRONG])
-        elif learning["status"] == "True" and before.get("status") == "False":
-            _say(f"learning again: {words}")
-        elif learning["reason"] == "NotYetKnown" and "expected answers" in words and not known:
-            _say(f"warning: {words.partition('; ')[2]}")
+def _first_sample(folder: Path, start: int) -> bool:
+    """Shows a rollout of the first step that kept some after step `start`; whether there was one."""
+    step = next((step for step in _steps(folder) if step > start), None)
+    if step is None or not (found := _read(folder, step)):
+        return False
+    click.echo(f"  a sample of step {step}; `ratchet samples` shows more:", err=True)
+    _show(found[:1])
+    return True
+
+
+def _changed(folder: Path, before: Mapping[str, str], learning: Mapping[str, str], step: int) -> None:
+    """Says what became of Learning, if that is news."""
+    known = (before.get("status"), before.get("reason")) == (learning["status"], learning["reason"])
+    words = sample_view.printable(learning["message"], one_line=True)
+    if learning["status"] == "False" and not known:
+        _say(f"NOT LEARNING: {learning['reason']}: {words}")
+        _show(sample_view.wrong(_read(folder, step))[:WRONG])
+    elif learning["status"] == "True" and before.get("status") == "False":
+        _say(f"learning again: {words}")
+    elif learning["reason"] == "NotYetKnown" and "expected answers" in words and not known:
+        _say(f"warning: {words.partition('; ')[2]}")
 
 
 def _say(text: str) -> None:

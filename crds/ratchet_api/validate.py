@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
+from ratchet_api.references import broken_references
 from ratchet_api.tpu_topologies import ImpossibleShape, Shape, shape
 
 
@@ -84,7 +86,21 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                     f"use a multiple of {count}, for example {-(-size // count) * count}",
                 )
             )
-    return found
+    found += [Problem(path, message) for path, message in broken_references(spec)]
+    return found + list(_long_buffers(spec))
+
+
+def _long_buffers(spec: Spec) -> Iterator[Problem]:
+    for i, stage in enumerate(spec.stages):
+        for j, reward in enumerate(stage.rl.rewards if stage.rl is not None else ()):
+            assert stage.rl is not None
+            limit, buffer = stage.rl.max_response_tokens, reward.length.buffer if reward.length is not None else None
+            if buffer is not None and buffer >= limit:
+                yield Problem(
+                    f"spec.stages[{i}].rl.rewards[{j}].length.buffer",
+                    f"{buffer} is not below maxResponseTokens, {limit}, so the shortest answer would lose, too; take a "
+                    f"part of it, for example {max(1, limit // 4)}",
+                )
 
 
 def _misfit(wanted: Parallelism, placement: str, there: int) -> str:

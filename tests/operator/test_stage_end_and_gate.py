@@ -151,7 +151,7 @@ def test_a_gate_that_is_too_long_is_not_written():
     """The trainer leaves after a minute, and the next attempt's ConfigMap holds everything."""
     long = {"dataset": "sums", "promptsPerStep": 16}
     stages = [{"name": "warm-up", "sft": {"dataset": "sums"}, "advance": {"steps": 10}}]
-    when = [{"metric": f"train/{'accuracy'}", "atLeast": "0.9", "window": i + 1} for i in range(16)]
+    when = [{"metric": f"train/{'accuracy'}", "atLeast": "0.9", "window": 10} for _ in range(16)]
     stages += [{"name": f"s{i}", "rl": long, "advance": {"steps": 10, "when": when}} for i in range(60)]
     story = Story(stages=stages).begin()
     for _ in range(60):

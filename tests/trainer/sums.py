@@ -6,7 +6,7 @@ from typing import Any
 
 LENGTHS = {"maxPromptTokens": 26, "maxResponseTokens": 4}
 SUMS = {"max_terms": 2, "max_digits": 1, "operators": ["+"], "allow_parentheses": False}
-WARM = 30
+WARM = 45
 """Steps of sft before: untrained weights answer nothing right, so nothing would be learned from rewards."""
 
 

@@ -112,6 +112,36 @@ def test_a_stage_is_refused_before_its_first_step_or_warned_of(tmp_path, memory_
     assert runtime.commits == []
 
 
+@pytest.mark.parametrize("of", ["verifier", "reward"])
+def test_a_function_that_is_not_there_is_refused_before_anything_is_sampled(tmp_path, memory_runtime, of) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"question": "1", "answer": "1"}\n')
+    spec = job(file, 4)
+    if of == "verifier":
+        spec["datasets"][0] |= {"verifier": "python", "python": {"entrypoint": "nowhere:verify"}}
+    else:
+        spec["stages"][0]["rl"]["rewards"] = [{"name": "mine", "python": {"entrypoint": "nowhere:verify"}}]
+    runtime = memory_runtime(spec)
+    with pytest.raises(ConfigurationInvalid, match="entrypoint nowhere:verify: cannot be imported"):
+        run(runtime)
+    assert set(runtime.phases) == {"compile"}
+
+
+def test_later_stages_are_tried_before_the_first_step_of_the_first_one(tmp_path, memory_runtime) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"question": "1", "answer": "12345"}\n')
+    spec = job(file, 8)
+    short = {**spec["stages"][0]["rl"], "maxResponseTokens": 4}
+    spec["stages"].append({"name": "short", "rl": short, "advance": {"steps": 1}})
+    runtime = memory_runtime(spec)
+    with pytest.raises(ConfigurationInvalid, match="stage short: data set d: all of the first 1 expected answers"):
+        run(runtime)
+    assert runtime.steps == []
+    spec["stages"][1]["rl"] |= {"maxResponseTokens": 8, "rewards": [{"name": "a", "python": {"entrypoint": "no:a"}}]}
+    with pytest.raises(ConfigurationInvalid, match=r"stage short: .*entrypoint no:a: cannot be imported"):
+        run(memory_runtime(spec))
+
+
 def test_in_a_mixture_every_data_set_has_its_own_verifier(tmp_path, memory_runtime) -> None:
     words, numbers = tmp_path / "words.jsonl", tmp_path / "numbers.jsonl"
     words.write_text('{"question": "a", "answer": "ab"}\n')

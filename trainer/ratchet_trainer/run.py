@@ -438,6 +438,8 @@ class Run:
         self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
         trying = begins and self.stage.spec.rl is not None and self.runtime.process == 0
         self.doubts = preflight.of_stage(self.stage) if trying else ""
+        if self.doubts:
+            self.runtime.tell(learning=learning({}, None, str, self.doubts).plain())
         self.pace = Pace()
         self.stage.prepare()
         host_memory.trim()

@@ -93,7 +93,13 @@ class Layout:
 
     def rows(self, rows: list[Row]) -> Rows:
         """The rows at this shape. Raises ValueError where one place for a prompt would get rows of two."""
-        self._check(rows)
+        if len(rows) > self.prompts * self.samples:
+            raise ValueError(f"{len(rows)} rows do not fit a layout of {self.prompts} prompts x {self.samples} rows")
+        if (i := self.first_misfit(rows)) is not None:
+            raise ValueError(
+                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} "
+                "rows in turn share one prompt here; order rows by their prompt, or lay them out one by one"
+            )
         tokens = np.full((self.prompts * self.samples, self.response_slots), FILLER, np.int32)
         for i, row in enumerate(rows):
             tokens[i, : len(row.response)] = row.response
@@ -103,15 +109,6 @@ class Layout:
             tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
             self.fill(np.array([len(row.response) for row in rows], np.int32)),  # type: ignore[arg-type]
         )
-
-    def _check(self, rows: list[Row]) -> None:
-        if len(rows) > self.prompts * self.samples:
-            raise ValueError(f"{len(rows)} rows do not fit a layout of {self.prompts} prompts x {self.samples} rows")
-        if (i := self.first_misfit(rows)) is not None:
-            raise ValueError(
-                f"row {i} has another prompt than row {i - i % self.samples}, beside which it lies: {self.samples} rows "
-                "in turn share one prompt here; order rows by their prompt, or lay them out in groups of 1"
-            )
 
     def per_token(self, rows: list[np.ndarray]) -> np.ndarray:
         """Values of each row's tokens as float32[P, G, T]; 0 elsewhere."""

@@ -122,7 +122,18 @@ class Decoder:
             caches.append(kv_cache.joined(made) if cache is None else cache)
         return self.ends.norm(x).reshape(*tokens.shape, self.architecture.width), tuple(caches)
 
-    def _step(self, run, shape, turns, prompt, length, at, carry, weights, turn):
+    def _step(
+        self,
+        run: Run,
+        shape: tuple[int, int, int],
+        turns: Turns,
+        prompt: kv_cache.Pair | None,
+        length: jax.Array | None,
+        at: jax.Array | int,
+        carry: tuple[jax.Array, kv_cache.Pair | None],
+        weights: tuple[Any, ...],
+        turn: jax.Array | int,
+    ) -> tuple[tuple[jax.Array, kv_cache.Pair | None], list[kv_cache.Pair]]:
         """Once through a run's pattern: rows and, if there are any, the run's own slots are carried; without own slots
         every layer's keys and values are made."""
         (x, cache), made = carry, []

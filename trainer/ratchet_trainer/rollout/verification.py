@@ -81,6 +81,13 @@ class Verification:
                 outcomes[i] = outcome_from_json(plain)
         return [o for o in outcomes if o is not None]
 
+    def ready(self, alive: Callable[[], None]) -> None:
+        """Returns once every verifier could begin, on this process alone. Raises ConfigurationInvalid for one that
+        cannot be had: no such function, no secret, no sandbox."""
+        for pool in self._pools.values():
+            while not pool.ready(LOOK_SECONDS):
+                alive()
+
     def tried(self, cases: Sequence[Case], place: int, alive: Callable[[], None]) -> list[Outcome]:
         """What the verifier at `place` says of some cases, on this process alone; nothing is kept. `alive` is called
         now and then. Raises ConfigurationInvalid for a verifier that cannot be had."""

@@ -44,7 +44,10 @@ def metrics_of(evaluation: Evaluation, rollouts: Sequence[Rollout]) -> Metrics:
     """What an evaluation reports; `rollouts` come item by item. Float64, left to right."""
     n = evaluation.samples
     right = [sum(r.outcome.accuracy == 1.0 for r in rollouts[i : i + n]) for i in range(0, len(rollouts), n)]
-    mean = lambda values: sum(values) / len(rollouts)  # noqa: E731
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(rollouts)
+
     found = {
         "accuracy": mean([r.outcome.accuracy for r in rollouts]),
         "score": mean([r.outcome.score for r in rollouts]),

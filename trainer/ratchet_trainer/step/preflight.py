@@ -1,8 +1,9 @@
 """Whether the expected answers of a stage can earn their reward, found before its first step.
 
-Decides which items are tried and what is said of those that fail. Each expected answer goes the whole way of a response
-that gives it: encoded, cut at the limit, ended by an end token or a stop string, decoded, extracted, verified. A data
-set of which none gets accuracy 1 is refused; of others the failing ones are named.
+Decides which items are tried and what is said of those that fail, once every verifier is known to start. Each expected
+answer goes the whole way of a response that gives it: encoded, cut at the limit, ended by an end token or a stop
+string, decoded, extracted, verified. A data set of which none gets accuracy 1 is refused; of others the failing ones
+are named.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.outcome import Case, Finish, Outcome
 from ratchet_trainer.algorithm.verifiers import registry
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
@@ -24,6 +26,7 @@ from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.rollout.endings import Endings, Stops
+from ratchet_trainer.rollout.verification import Judges, Verification
 
 if TYPE_CHECKING:
     from ratchet_trainer.step.stage import Stage
@@ -89,15 +92,35 @@ FAULTS: Mapping[str, Callable[[VerifierSpec, Ending, Sequence[Fault]], str]] = {
 
 def of_stage(stage: Stage) -> str:
     """What is wrong with the expected answers of an rl stage that is about to begin; "" if nothing is. For process 0,
-    which has the data. Raises ConfigurationInvalid as `doubts` does."""
-    source, rl, tokenizer = stage.source, stage.rl, stage.programs.tokenizer
+    which has the data. Raises ConfigurationInvalid as `doubts` does, and for a verifier that cannot be had."""
+    source = stage.source
     assert source is not None, "process 0 has it"
     sources = source.sources if isinstance(source, Mixture) else (source,)
+    return of_sources(
+        dict(enumerate(sources)),
+        stage.judges,
+        stage.engine.verification,
+        stage.programs.tokenizer,
+        stage.rl,
+        stage.group.alive,
+    )
+
+
+def of_sources(
+    sources: Mapping[int, Source],
+    judges: Judges,
+    verification: Verification,
+    tokenizer: Tokenizer,
+    rl: Rl,
+    alive: Callable[[], None],
+) -> str:
+    """As `of_stage`, of the data sets at these places of a stage."""
+    verification.ready(alive)
     ending = Ending(rl.max_response_tokens, rl.sampling.stop)
     said = []
-    for place, (one, spec) in enumerate(zip(sources, stage.judges.verifiers, strict=True)):
-        verify = partial(stage.engine.verification.tried, place=place, alive=stage.group.alive)
-        if found := doubts(one, spec, verify, tokenizer, ending):
+    for place, source in sources.items():
+        verify = partial(verification.tried, place=place, alive=alive)
+        if found := doubts(source, judges.verifiers[place], verify, tokenizer, ending):
             log.warning("%s", found)
             said.append(found)
     return "; ".join(said)

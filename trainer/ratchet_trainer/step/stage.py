@@ -21,7 +21,6 @@ from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
-from ratchet_trainer.algorithm.rewards.registry import reward_verifier, text_parts
 from ratchet_trainer.algorithm.slots import DataFacts
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
@@ -42,6 +41,7 @@ from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import GREEDY, Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
+from ratchet_trainer.step.judges import judges_of
 from ratchet_trainer.step.stage_data import stage_source
 
 if TYPE_CHECKING:
@@ -212,9 +212,7 @@ class Stage:
     @cached_property
     def judges(self) -> Judges:
         """What is asked of every response. Raises ConfigurationInvalid."""
-        own = {r.name: reward_verifier(r) for r in self.rl.rewards if r.python is not None}
-        verifiers = [resolve_verifier(self.job.dataset(name)) for name in self.spec.dataset_names]
-        return Judges(verifiers, text_parts(self.rl.rewards), own)
+        return judges_of(self.job, self.spec)
 
     def verification(self, judges: Judges) -> Verification:
         return Verification(judges, self.group.directory, self.group.process, self.group.processes)

@@ -6,6 +6,7 @@ should not be found out days later.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ratchet_api import stages as api
@@ -15,6 +16,9 @@ from ratchet_trainer.data.lengths import Limits, check_lengths
 from ratchet_trainer.data.mixture import Mixture
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.rollout.engine import ProcessGroup
+from ratchet_trainer.rollout.verification import Verification
+from ratchet_trainer.step import preflight
+from ratchet_trainer.step.judges import judges_of
 
 if TYPE_CHECKING:
     from ratchet_trainer.step.stage import Programs
@@ -29,19 +33,24 @@ def stage_source(group: ProcessGroup, programs: Programs, spec: Spec, stage: api
 
 
 def check_later_stages(group: ProcessGroup, programs: Programs, spec: Spec) -> None:
-    """Looks at the data of all stages but the first, on process 0. Raises ConfigurationInvalid that names the stage."""
+    """Looks at the data of all stages but the first, on process 0, and tries their expected answers. Raises
+    ConfigurationInvalid that names the stage."""
     if group.process != 0:
         return
     seen = {(name, *_limits(spec.stages[0])) for name in spec.stages[0].dataset_names}
     for stage in spec.stages[1:]:
-        for name in stage.dataset_names:
-            if (key := (name, *_limits(stage))) in seen:
-                continue
-            seen.add(key)
-            try:
-                _checked(group, programs, spec, stage, name)
-            except ConfigurationInvalid as error:
-                raise ConfigurationInvalid(f"stage {stage.name}: {error}") from None
+        try:
+            opened = {}
+            for place, name in enumerate(stage.dataset_names):
+                if (key := (name, *_limits(stage))) not in seen:
+                    seen.add(key)
+                    opened[place] = _checked(group, programs, spec, stage, name)
+            if stage.rl is not None:
+                judges = judges_of(spec, stage)
+                with closing(Verification(judges)) as verification:
+                    preflight.of_sources(opened, judges, verification, programs.tokenizer, stage.rl, group.alive)
+        except ConfigurationInvalid as error:
+            raise ConfigurationInvalid(f"stage {stage.name}: {error}") from None
 
 
 def room(programs: Programs, stage: api.Stage) -> int:

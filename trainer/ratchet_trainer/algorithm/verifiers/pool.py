@@ -122,6 +122,17 @@ class VerifierPool:
         del self._batches[handle]
         return [outcome for outcome in batch.outcomes if outcome is not None]
 
+    def ready(self, seconds: float) -> bool:
+        """Whether a worker is ready to verify; one is started if there is none, and waited for at most so long. Raises
+        ConfigurationInvalid if the verifier cannot be had."""
+        if self._inline is not None:
+            return True
+        if not self._seats:
+            process = WorkerProcess(self.spec, self._memory_mib)
+            self._seats.append(_Seat(process, time.monotonic() + START_SECONDS))
+        self._advance(seconds)
+        return any(seat.ready for seat in self._seats)
+
     def abandon(self, handle: int) -> None:
         """Forgets a batch. Workers that have one of its cases are ended."""
         self._batches.pop(handle, None)

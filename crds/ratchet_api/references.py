@@ -1,0 +1,140 @@
+"""Whether what a spec names exists: metrics of evaluations and rewards, data sets of evaluations, stages to start from.
+
+Decides which names a stage may watch or start from, and whether what it watches can come often enough. A rule that
+waits for a metric that never comes would wait for ever, and a guard on one would never trip.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+
+from ratchet_api.job import Spec
+from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
+
+EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
+OF_EVALUATIONS = ("accuracy", "score", "truncated", "response_tokens")
+"""What every evaluation reports, beside pass_at_K for its own K."""
+
+Found = Iterator[tuple[str, str]]
+"""Path and message of each problem."""
+
+
+def broken_references(spec: Spec) -> Found:
+    """What a spec names that is not there, or that can be of no use."""
+    yield from _evaluations(spec)
+    for i, stage in enumerate(spec.stages):
+        path = f"spec.stages[{i}]"
+        watched = [(f"{path}.advance.when[{j}].metric", rule.metric) for j, rule in enumerate(stage.advance.when)]
+        watched += [(f"{path}.guards[{j}].metric", guard.metric) for j, guard in enumerate(stage.guards)]
+        for place, metric in watched:
+            if (message := _unknown_metric(spec, stage, full_metric(metric))) is not None:
+                yield place, message
+        for j, rule in enumerate(stage.advance.when):
+            if (message := _never_holds(spec, stage, full_metric(rule.metric), _values(rule))) is not None:
+                yield f"{path}.advance.when[{j}]", message
+        for j, guard in enumerate(stage.guards):
+            if (message := _never_holds(spec, stage, full_metric(guard.metric), guard.window)) is not None:
+                yield f"{path}.guards[{j}].window", message
+        if (message := _wrong_start(spec, i)) is not None:
+            yield f"{path}.start.weights", message
+
+
+def _evaluations(spec: Spec) -> Found:
+    trained_on = {name: stage.name for stage in spec.stages for name in stage.dataset_names}
+    for i, evaluation in enumerate(spec.evaluations):
+        dataset = next((d for d in spec.datasets if d.name == evaluation.dataset), None)
+        path = f"spec.evaluations[{i}].dataset"
+        if dataset is None:
+            known = [d.name for d in spec.datasets]
+            yield path, f"{evaluation.dataset} is not in spec.datasets{_near(evaluation.dataset, known)}"
+        elif dataset.file is not None and dataset.name in trained_on:
+            yield (
+                path,
+                f"stage {trained_on[dataset.name]} trains on every item of {dataset.name}, so none is held out; give a "
+                "file of other questions as a data set of its own",
+            )
+
+
+def _unknown_metric(spec: Spec, stage: Stage, metric: str) -> str | None:
+    """Why a stage never reports a metric, which has its full name; None if it does."""
+    if metric.startswith(EVALUATION):
+        return _unknown_of_evaluation(spec, metric.removeprefix(EVALUATION))
+    if stage.rl is None:
+        if metric in SFT_METRICS:
+            return None
+        return f"an sft stage reports no {metric}; it reports {', '.join(SFT_METRICS)} and those of evaluations"
+    if metric.startswith(REWARD):
+        parts = [reward.name for reward in stage.rl.rewards] or ["accuracy"]
+        name = metric.removeprefix(REWARD)
+        return None if name in parts else f"no reward {name} in rl.rewards of this stage{_near(name, parts)}"
+    for conditional, _, emits, way_out in CONDITIONAL:
+        if metric == conditional and not emits(stage.rl):
+            return way_out
+    if metric in RL_METRICS:
+        return None
+    return f"an rl stage reports no {metric}{_near(metric, [*RL_METRICS, *SHORT_NAMES])}"
+
+
+def _unknown_of_evaluation(spec: Spec, rest: str) -> str | None:
+    name, _, what = rest.partition("/")
+    evaluation = next((e for e in spec.evaluations if e.name == name), None)
+    if evaluation is None:
+        return f"no evaluation {name} in spec.evaluations{_near(name, [e.name for e in spec.evaluations])}"
+    known = [*OF_EVALUATIONS, *(f"pass_at_{k}" for k in evaluation.pass_at)]
+    if what in known:
+        return None
+    hint = "; add it to passAt" if what.startswith("pass_at_") else ""
+    return f"evaluation {name} reports no {what or 'such metric'}; it reports {', '.join(known)}{hint}"
+
+
+def _values(rule: When) -> int:
+    """How many values of its metric a rule looks at."""
+    if rule.plateau is not None:
+        return rule.window + rule.plateau.patience
+    return rule.window + (rule.stall.patience - 1 if rule.stall is not None else 0)
+
+
+def _never_holds(spec: Spec, stage: Stage, metric: str, needed: int) -> str | None:
+    """Why a stage is over before there are so many values of a metric; None if there may be."""
+    steps = stage.advance.steps
+    if not metric.startswith(EVALUATION):
+        if needed <= steps:
+            return None
+        return f"it looks at {needed} values of {metric}, and the stage has {steps} steps; make its window shorter"
+    name = metric.removeprefix(EVALUATION).partition("/")[0]
+    evaluation = next((e for e in spec.evaluations if e.name == name), None)
+    most = 0 if evaluation is None else 1 + -(-steps // evaluation.every_steps)
+    if evaluation is None or needed <= most:
+        return None
+    return (
+        f"it looks at {needed} values of {metric}, and a stage of {steps} steps has at most {most}: one before its "
+        f"first step, and one every {evaluation.every_steps} steps; make its window or everySteps smaller"
+    )
+
+
+def _wrong_start(spec: Spec, index: int) -> str | None:
+    """Why a stage cannot start from the weights that it names; None if it can."""
+    wanted = spec.stages[index].start.weights
+    if wanted == "previous":
+        return None
+    before = [stage.name for stage in spec.stages[:index]]
+    if not before:
+        return f"the first stage has no weights to choose from, {wanted} names some; leave it out"
+    if wanted.startswith(OF_STAGE):
+        name = wanted.removeprefix(OF_STAGE)
+        return None if name in before else f"{name} is no stage before this one{_near(name, before)}"
+    if spec.stages[index - 1].rl is None and not spec.evaluations:
+        return (
+            f"nothing says which weights of stage {before[-1]} are the best: an sft stage reports no accuracy; give "
+            "the job an evaluation, or start from previous"
+        )
+    return None
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    names: Sequence[str] = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(names)}" if names else "; there are none"

@@ -1,0 +1,153 @@
+"""What a spec names must exist: metrics that rules and guards watch, data sets of evaluations, stages to start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from manifests_for_tests import full
+
+from ratchet_api.validate import problems
+
+EVALUATIONS = [{"name": "held", "dataset": "sums", "samples": 8, "passAt": [1, 8]}]
+REWARDS = [{"name": "right"}, {"name": "brief", "length": {"kind": "cosine"}}]
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """Stages 0 (sft, on a file) and 1 (rl, on generated sums); changes of spec."""
+    job = full()
+    job["spec"]["evaluations"] = EVALUATIONS
+    job["spec"]["stages"][1]["rl"]["rewards"] = REWARDS
+    job["spec"] |= changes
+    return job
+
+
+def said(job: dict[str, Any]) -> list[str]:
+    return [str(problem) for problem in problems(job)]
+
+
+GOOD = ("evaluation/held/accuracy", "evaluation/held/pass_at_8", "reward/brief", "accuracy", "train/kl", "entropy")
+BAD = [
+    (1, "evaluation/hold/accuracy", "no evaluation hold in spec.evaluations; did you mean held?"),
+    (1, "evaluation/held/pass_at_4", "pass_at_1, pass_at_8; add it to passAt"),
+    (1, "evaluation/held", "evaluation held reports no such metric; it reports accuracy, score"),
+    (1, "reward/accuracy", "no reward accuracy in rl.rewards of this stage; there are right, brief"),
+    (1, "reward/brie", "did you mean brief?"),
+    (1, "value_loss", "needs a critic"),
+    (0, "evaluation/hold/accuracy", "did you mean held?"),
+]
+
+
+@pytest.mark.parametrize("metric", GOOD)
+def test_metrics_that_are_reported_may_be_watched(metric: str) -> None:
+    job = manifest()
+    job["spec"]["stages"][1]["advance"]["when"] = [{"metric": metric, "atLeast": "0.5"}]
+    job["spec"]["stages"][1]["guards"] = [{"metric": metric, "atMost": "0.1"}]
+    assert said(job) == []
+
+
+@pytest.mark.parametrize(("stage", "metric", "words"), BAD)
+def test_a_metric_that_never_comes_is_named(stage: int, metric: str, words: str) -> None:
+    job = manifest()
+    job["spec"]["stages"][stage]["guards"] = [{"metric": metric, "atMost": "0.1"}]
+    (found,) = said(job)
+    assert found.startswith(f"spec.stages[{stage}].guards[0].metric: ")
+    assert words in found
+    job = manifest()
+    job["spec"]["stages"][stage]["advance"]["when"] = [{"metric": metric, "atLeast": "0.5"}]
+    assert any(words in text for text in said(job))
+
+
+def test_a_guard_of_an_sft_stage_watches_what_such_a_stage_reports() -> None:
+    job = manifest()
+    job["spec"]["stages"][0]["guards"] = [{"metric": "accuracy", "atMost": "0.1"}]
+    assert said(job) == [
+        "spec.stages[0].guards[0].metric: an sft stage reports no train/accuracy; it reports train/loss, train/tokens "
+        "and those of evaluations"
+    ]
+    job["spec"]["stages"][0]["guards"] = [{"metric": "train/loss", "atMost": "0.1"}]
+    assert said(job) == []
+
+
+def test_without_rewards_there_is_the_accuracy() -> None:
+    job = manifest()
+    del job["spec"]["stages"][1]["rl"]["rewards"]
+    job["spec"]["stages"][1]["guards"] = [{"metric": "reward/accuracy", "atMost": "0.1"}]
+    assert said(job) == []
+
+
+def test_an_evaluation_needs_items_that_nobody_trains_on() -> None:
+    assert said(manifest(evaluations=[{"name": "e", "dataset": "summs"}])) == [
+        "spec.evaluations[0].dataset: summs is not in spec.datasets; did you mean sums?"
+    ]
+    (found,) = said(manifest(evaluations=[{"name": "e", "dataset": "file"}]))
+    assert "stage warm-up trains on every item of file, so none is held out" in found
+
+
+@pytest.mark.parametrize(
+    ("stage", "weights", "words"),
+    [
+        (0, "best", "the first stage has no weights to choose from"),
+        (0, "stage/reason", "the first stage has no weights to choose from"),
+        (1, "stage/reason", "reason is no stage before this one; there are warm-up"),
+        (1, "stage/warmup", "did you mean warm-up?"),
+        (1, "stage/warm-up", None),
+        (1, "best", None),
+        (1, "previous", None),
+    ],
+)
+def test_a_stage_starts_from_weights_that_are_there(stage: int, weights: str, words: str | None) -> None:
+    job = manifest()
+    job["spec"]["stages"][stage]["start"] = {"weights": weights}
+    found = said(job)
+    assert bool(found) == (words is not None)
+    assert all(words in text and f"spec.stages[{stage}].start.weights" in text for text in found)
+
+
+def test_the_best_of_a_supervised_stage_needs_an_evaluation() -> None:
+    job = manifest(evaluations=[])
+    job["spec"]["stages"][1]["start"] = {"weights": "best"}
+    (found,) = said(job)
+    assert "an sft stage reports no accuracy; give the job an evaluation" in found
+
+
+@pytest.mark.parametrize(
+    ("steps", "rule", "fits"),
+    [
+        (40, {"metric": "accuracy", "atLeast": "0.5", "window": 40}, True),
+        (40, {"metric": "accuracy", "atLeast": "0.5", "window": 41}, False),
+        (40, {"metric": "accuracy", "plateau": {"patience": 39}}, True),
+        (40, {"metric": "accuracy", "plateau": {"patience": 40}}, False),
+        (40, {"metric": "accuracy", "stall": {"patience": 40}}, True),
+        # before the first step, after 25 steps, and at the limit
+        (40, {"metric": "evaluation/held/accuracy", "atLeast": "0.5", "window": 3}, True),
+        (40, {"metric": "evaluation/held/accuracy", "stall": {"patience": 4}}, False),
+        (40, {"metric": "evaluation/held/accuracy", "stall": {"patience": 2}, "window": 2}, True),
+        (50, {"metric": "evaluation/held/accuracy", "plateau": {"patience": 3}}, False),
+    ],
+)
+def test_a_rule_that_can_never_hold_is_named(steps: int, rule: dict[str, Any], fits: bool) -> None:
+    job = manifest(evaluations=[{**EVALUATIONS[0], "everySteps": 25}])
+    job["spec"]["stages"][1]["advance"] = {"steps": steps, "when": [rule]}
+    found = said(job)
+    assert bool(found) != fits
+    assert all(text.startswith("spec.stages[1].advance.when[0]: it looks at ") for text in found)
+
+
+def test_a_buffer_as_long_as_the_limit_is_named() -> None:
+    job = manifest()
+    rewards = [{"name": "long", "length": {"kind": "overlong", "buffer": 32}}]
+    job["spec"]["stages"][1]["rl"] |= {"maxResponseTokens": 32, "rewards": rewards}
+    (found,) = said(job)
+    assert found.startswith("spec.stages[1].rl.rewards[0].length.buffer: 32 is not below maxResponseTokens, 32")
+    assert "for example 8" in found
+
+
+@pytest.mark.parametrize("field", ["evaluations", "rewards"])
+def test_two_of_one_name_are_refused(field: str) -> None:
+    job = manifest()
+    if field == "evaluations":
+        job["spec"]["evaluations"] = [*EVALUATIONS, *EVALUATIONS]
+    else:
+        job["spec"]["stages"][1]["rl"]["rewards"] = [*REWARDS, REWARDS[0]]
+    assert any("held" in text or "right" in text for text in said(job)), said(job)
