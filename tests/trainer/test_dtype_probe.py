@@ -21,13 +21,7 @@ def test_the_parts_have_all_blocks_and_the_vocabulary_once(layers: int) -> None:
     assert all(part.vocabulary <= VOCABULARY for part, _ in found[1:])
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        {"name": "s", "sft": {"dataset": "d", "batchSize": 2}, "advance": {"steps": 1}},
-        {"name": "s", "rl": {"dataset": "d", "promptsPerStep": 1, "groupSize": 2}, "advance": {"steps": 1}},
-    ],
-)
-def test_every_kind_of_stage_can_be_measured(stage: dict) -> None:
-    small = replace(PRESETS["tiny"], width=16, hidden=16, heads=2, head_width=8, kv_heads=2)
+def test_supervised_stages_are_measured_without_sampling() -> None:
+    small = replace(PRESETS["tiny"], width=16, hidden=16, heads=2, head_width=8, kv_heads=2, layers=(Layer(),))
+    stage = {"name": "s", "sft": {"dataset": "d", "batchSize": 2}, "advance": {"steps": 1}}
     assert faster(small, Stage.model_validate(stage)) in DTYPES

@@ -104,6 +104,7 @@ class _Trial:
         self.numbers = optimizer.numbers(settings.optimizer, 0)
         tokens = lambda prompts, group, prompt, response: prompts * (prompt + group * response)  # noqa: E731
         whole, here = tokens(prompts, group, prompt, response), tokens(*self.learned, self.prompt, self.response)
+        self.words = min(architecture.vocabulary, VOCABULARY)
         self.calls = {"update": whole / here}
         if stage.rl:
             rows = self.sampled[0] * self.sampled[1]
@@ -115,7 +116,7 @@ class _Trial:
         (prompts, group), draw = self.learned, np.random.default_rng(1)
         self.layout = Layout.of(prompts * group, group, 1, self.prompt, self.response)
         told = np.zeros(self.response, np.float32) if "decode" in self.calls else None
-        text = lambda size: tuple(draw.integers(0, VOCABULARY // 2, size).tolist())  # noqa: E731
+        text = lambda size: tuple(int(token) for token in draw.integers(0, self.words, size))  # noqa: E731
         asked = [text(self.prompt) for _ in range(prompts)]
         self.rows = [Row(question, text(self.response), told) for question in asked for _ in range(group)]
         self.advantages = np.ones((len(self.rows), self.response))
