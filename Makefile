@@ -1,13 +1,13 @@
 # Everything a developer or a newcomer runs. `make` alone prints this list.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real realproof model test soak bench lint generate clean
+.PHONY: help setup demo real realproof model test test-fast soak bench lint generate clean
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 SMOLLM2 := .ratchet/models/smollm2
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: .venv/ready ## make the virtual environment and build the control plane (once; the build alone takes about 5 minutes on two cores)
 	@$(BIN)/ratchet cluster build > /dev/null
@@ -36,6 +36,9 @@ model: .venv/ready
 
 test: setup ## all tests; long random runs are in `make soak`
 	@$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+
+test-fast: .venv/ready ## the quick tests, without a cluster: under two minutes on two cores
+	@$(BIN)/python -m pytest -q -m 'not soak and not slow' $(ARGS)
 
 soak: setup ## the long random runs
 	@$(BIN)/python -m pytest -m soak $(ARGS)

@@ -12,6 +12,43 @@ from ratchet_cluster.cluster import Cluster
 
 _numbers = itertools.count(1)
 
+CLUSTER = {"plane", "cluster", "namespace"}
+"""Fixtures that start a control plane."""
+SLOW = {
+    # folders and files of tests that train, compile or start processes: not in `make test-fast`
+    *("cluster", "chart", "end_to_end"),
+    *("test_commands.py", "test_model.py", "test_fetch.py", "test_real_model.py", "test_contributing.py"),
+    *("test_leaving.py", "test_pending.py", "test_pending_processes.py", "test_proof.py", "test_parallelism.py"),
+    *("test_methods.py", "test_run_resumes.py", "test_start_weights.py", "test_evaluations.py", "test_evaluation.py"),
+    *(
+        "test_frame.py",
+        "test_approvals.py",
+        "test_artifacts.py",
+        "test_lora.py",
+        "test_huggingface.py",
+        "test_paths.py",
+    ),
+    *("test_refill.py", "test_sampling_options.py", "test_sampling_keys.py", "test_small_vocabulary.py"),
+    *("test_dtype_probe.py", "test_decoder.py", "test_layout.py", "test_damaged_directories.py", "test_fast_tier.py"),
+    *("test_code.py", "test_pool.py", "test_reasoning_gym_tasks.py", "test_http.py", "test_rollout_journal.py"),
+    *(
+        "test_checkpoints.py",
+        "test_damaged_steps.py",
+        "test_progress.py",
+        "test_availability.py",
+        "test_train_words.py",
+    ),
+    *("test_huggingface_tokenizer.py", "test_preflight.py", "test_program_cache.py", "test_drawing.py"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make test-fast` leaves out, so that one list says it."""
+    for item in items:
+        slow = {item.path.name, item.path.parent.name} & SLOW or CLUSTER & set(getattr(item, "fixturenames", ()))
+        if slow:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
