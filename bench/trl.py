@@ -1,6 +1,6 @@
 """A real model through Ratchet and through TRL (1.16.0, torch 2.15.0), in turns on the same two processors.
 
-    python bench/trl.py [--rounds N] [--json FILE]
+    python bench/trl.py [--rounds N] [--steps N] [--json FILE]
 
 Same model (SmolLM2-135M-Instruct), questions and rewards: 8 prompts of at most 64 tokens a step, 8 responses of exactly
 16 tokens each, Dr. GRPO without a reference, one AdamW update a step (`measuring/real_work.py`). Both in float32 and in
@@ -33,12 +33,18 @@ from ratchet_api.exact_environment import performance_environment
 
 PEER, BESIDE = "trl==1.16.0", ("torch==2.15.0", "transformers==5.24.0", "accelerate==1.15.0", "datasets==5.2.0")
 STEPS, WARM_UP = 6, 2
-"""Steps of a run, and how many of them do not count."""
+"""Steps of a run, and how many of them do not count: the first ones compile, and fill caches."""
 DTYPES = "float32", "bfloat16"
-PARTS = {"generation": (work.TOKENS, "tokens/s"), "step": (1, "steps/s")}
+PARTS = {
+    # part -> seconds of it, how much of what they make, and the unit of the rate
+    "generation": (lambda times: times.generate, work.TOKENS, "tokens/s"),
+    "step": (lambda times: times.step, 1, "steps/s"),
+    "processor time": (lambda times: times.processor, 1, "steps/processor s"),
+}
+"""The time of processors hardly depends on other load, but does not see that threads wait for one another."""
 
 
-def theirs(python: Path, dtype: str, model: Path, folder: Path) -> Times:
+def theirs(python: Path, steps: int, dtype: str, model: Path, folder: Path) -> Times:
     task = {
         "dtype": dtype,
         "threads": len(cores()),
@@ -46,7 +52,7 @@ def theirs(python: Path, dtype: str, model: Path, folder: Path) -> Times:
         "samples": work.SAMPLES,
         "responseTokens": work.RESPONSE_TOKENS,
         "learningRate": float(work.LEARNING_RATE),
-        "steps": STEPS,
+        "steps": steps,
         "warmUp": WARM_UP,
     }
     program = Path(work.__file__).with_name("trl_steps.py")
@@ -64,38 +70,39 @@ def theirs(python: Path, dtype: str, model: Path, folder: Path) -> Times:
     return Times(found["generate"], [], found["step"], found["processor"])
 
 
-def ours(dtype: str, devices: int, model: Path, folder: Path) -> Times:
+def ours(steps: int, dtype: str, devices: int, model: Path, folder: Path) -> Times:
     return run(
         model,
         folder,
-        steps=STEPS,
+        steps=steps,
         warm_up=WARM_UP,
         tokens=work.TOKENS,
         devices=devices,
         model={"path": str(model), "dtype": dtype},
-        stages=work.stages(STEPS),
+        stages=work.stages(steps),
         datasets=work.datasets(model),
     )
 
 
-def runs(python: Path) -> dict[str, Callable[[Path, Path], Times]]:
+def runs(python: Path, steps: int) -> dict[str, Callable[[Path, Path], Times]]:
     """Name -> a run of a model in a new folder."""
     found: dict[str, Callable[[Path, Path], Times]] = {}
     for dtype in DTYPES:
-        found[f"trl {dtype}"] = partial(theirs, python, dtype)
-        found[f"ratchet {dtype}"] = partial(ours, dtype, 1)
-        found[f"ratchet {dtype}, two devices"] = partial(ours, dtype, 2)
+        found[f"trl {dtype}"] = partial(theirs, python, steps, dtype)
+        found[f"ratchet {dtype}"] = partial(ours, steps, dtype, 1)
+        found[f"ratchet {dtype}, two devices"] = partial(ours, steps, dtype, 2)
     return found
 
 
 def seconds(times: Times, part: str) -> float:
     """The median of a run's steps."""
-    return median(times.generate if part == "generation" else times.step)
+    return float(median(PARTS[part][0](times)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1, help="how often everything is run (default: 1)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a run, the first {WARM_UP} do not count")
     parser.add_argument("--only", help="run only what has this in its name, and compare nothing")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
@@ -104,7 +111,7 @@ def main() -> None:
     except NotInstalled as reason:
         print(f"no comparison with TRL: {reason}")
         return
-    chosen = {name: run for name, run in runs(python).items() if (arguments.only or "") in name}
+    chosen = {name: run for name, run in runs(python, arguments.steps).items() if (arguments.only or "") in name}
     found: dict[str, list[Times]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory() as place:
         model = work.write(Path(place) / "model")
@@ -112,7 +119,7 @@ def main() -> None:
             for name, one in chosen.items():
                 times = one(model, Path(place) / f"{number}-{name.replace(' ', '-').replace(',', '')}")
                 found[name].append(times)
-                said = [f"{p} {n / seconds(times, p):.3g} {unit}" for p, (n, unit) in PARTS.items()]
+                said = [f"{p} {n / seconds(times, p):.3g} {unit}" for p, (_, n, unit) in PARTS.items()]
                 print(f"{name:30} {', '.join(said)}; load {os.getloadavg()[0]:.1f}", flush=True)
     ratios = {} if arguments.only else {part: against(found, part) for part in PARTS}
     for part, values in ratios.items():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import jax
@@ -25,6 +26,7 @@ from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.model.sharding import of_parameters, place
 from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.engine import slots
 from ratchet_trainer.rollout.sampler import Sampler
@@ -38,6 +40,8 @@ LAYERS, VOCABULARY = 2, 512
 SAMPLED_ROWS, LEARNED_ROWS, TOKENS, DECODED = 64, 16, 64, 8
 """Most rows that are sampled at a time and learned from at a time, tokens of a prompt and of a response, and tokens
 that are decoded: what a step has more of takes so much more time."""
+DRAWN = 1_000_003
+"""Numbers that are drawn for weights, again and again: few, so that it is quick, and no divisor of any width."""
 SECONDS = 0.2
 """For which each program is run again and again in each format, once at least; the fastest run counts."""
 
@@ -45,8 +49,10 @@ SECONDS = 0.2
 def faster(architecture: Architecture, stage: api.Stage) -> str:
     """The format in which a step of `stage` is faster on this process's first device."""
     found = dict.fromkeys(DTYPES, 0.0)
-    for part, times in parts(architecture):
-        trials = {dtype: _Trial(part, stage, dtype) for dtype in DTYPES}
+    all_trials = [({d: _Trial(part, stage, d) for d in DTYPES}, times) for part, times in parts(architecture)]
+    with ThreadPoolExecutor(2, "compile") as threads:  # programs are compiled when they run first
+        list(threads.map(_Trial.run, [trial for trials, _ in all_trials for trial in trials.values()]))
+    for trials, times in all_trials:
         for name, calls in trials[DTYPES[0]].calls.items():
             for dtype, seconds in _least({dtype: getattr(trial, name) for dtype, trial in trials.items()}).items():
                 found[dtype] += times * calls * seconds
@@ -65,8 +71,6 @@ def parts(architecture: Architecture) -> list[tuple[Architecture, float]]:
 
 def _least(programs: dict[str, Callable[[], None]]) -> dict[str, float]:
     """Seconds of the fastest run of each; they take turns, so that other load on the machine meets all of them."""
-    for run in programs.values():
-        run()
     least, until = dict.fromkeys(programs, float("inf")), time.perf_counter() + SECONDS * len(programs)
     while max(least.values()) == float("inf") or time.perf_counter() < until:
         for name, run in programs.items():
@@ -83,7 +87,10 @@ class _Trial:
     def __init__(self, architecture: Architecture, stage: api.Stage, dtype: str):
         policy, mesh = Policy(architecture, Computation(dtype)), distributed.one_device()
         self.sampler, self.learner = Sampler(policy, mesh, ends=()), Learner(policy, mesh)
-        self.params, self.moments = self.learner.init(keys.seed_words(0))
+        some = np.random.default_rng(0).normal(0, 0.02, DRAWN).astype(np.float32)
+        weights = jax.tree.map(lambda leaf: np.resize(some, leaf.shape), policy.abstract)
+        self.params = place(weights, of_parameters(mesh, weights))
+        self.moments = self.learner.fresh_optimizer(self.params)
         settings = stage.rl or stage.sft
         assert settings is not None, "the type's rules"
         group = stage.rl.group_size if stage.rl else 1
@@ -105,13 +112,18 @@ class _Trial:
 
     def _rows(self) -> None:
         """The rows that are learned from."""
-        (prompts, group), draw = self.learned, np.random.default_rng(0)
+        (prompts, group), draw = self.learned, np.random.default_rng(1)
         self.layout = Layout.of(prompts * group, group, 1, self.prompt, self.response)
         told = np.zeros(self.response, np.float32) if "decode" in self.calls else None
         text = lambda size: tuple(draw.integers(0, VOCABULARY // 2, size).tolist())  # noqa: E731
         asked = [text(self.prompt) for _ in range(prompts)]
         self.rows = [Row(question, text(self.response), told) for question in asked for _ in range(group)]
         self.advantages = np.ones((len(self.rows), self.response))
+
+    def run(self) -> None:
+        """Every program once."""
+        for name in self.calls:
+            getattr(self, name)()
 
     def decode(self) -> None:
         """A few tokens of every row, after a prompt that is taken as read."""
