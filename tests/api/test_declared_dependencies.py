@@ -17,7 +17,7 @@ PACKAGES = {
     # package -> extras that it may use beyond the base
     "crds/ratchet_api": (),
     "operator/ratchet_operator": ("operator",),
-    "trainer/ratchet_trainer": ("trainer",),
+    "trainer/ratchet_trainer": ("trainer", "real"),  # what fetches a model is imported there alone
     "cluster/ratchet_cluster": ("operator", "trainer", "local"),
     "cli/ratchet_cli": ("operator", "trainer", "local"),
 }

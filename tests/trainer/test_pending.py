@@ -116,7 +116,7 @@ def test_one_update_an_attempt(tmp_path, after_warm_up, stage, straight, sampled
 
 def test_a_step_is_finished_where_there_is_time(after_warm_up, stage, straight) -> None:
     for point in range(1, straight.safe_points + 1):
-        first = left(after_warm_up(stage, drain_at=point, to_finish=3600.0))
+        first = left(after_warm_up(stage, drain_at=point, to_finish=float("inf")))
         phase, points, before = first.drained
         assert behind(first) is None
         moved = phase == "update" and points > judged(stage)

@@ -33,7 +33,7 @@ NAMESPACE = "default"
 
 def find_example() -> Path:
     """`examples/sums.yaml` of the checkout that this command was installed from."""
-    return Path(__file__).resolve().parents[2] / "examples" / "sums.yaml"
+    return Path(__file__).resolve().parents[3] / "examples" / "sums.yaml"
 
 
 @click.command()
