@@ -37,6 +37,9 @@ def write(folder: Path) -> Path:
         "tokenizer_config.json": {"eos_token": NEVER},
     }.items():
         content = json.loads((model / name).read_text()) | changed
+        if "chat_template" in content:  # an answer of the template ends with that token, too; prompts stay as they are
+            ending = f"('{NEVER}' if message['role'] == 'assistant' else '<|im_end|>')"
+            content["chat_template"] = content["chat_template"].replace("+ '<|im_end|>' +", f"+ {ending} +")
         (folder / name).unlink()
         (folder / name).write_text(json.dumps(content))
     lines = [json.dumps(item) for item in sums()]
