@@ -1,7 +1,7 @@
 """Weights written for other tools when a stage is over: `spec.export`.
 
 Decides where they go and when they are there already: a folder carries a note of whose weights it holds, so a restart
-writes nothing twice, a later export of the same job replaces an earlier one, and nobody else's folder is touched.
+writes nothing twice, an earlier export of the same job gives way, and nobody else's folder is touched.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def export(runtime: Runtime, programs: Programs, state: State) -> dict[str, Any]
             "another folder, or move that away"
         )
     arrays = runtime.durable.host_copies(state.arrays(), "params/")
-    runtime.durable.on_first(lambda: _write(runtime, programs, target, arrays, note))
+    runtime.durable.on_first(lambda: _write(runtime, programs, target, arrays, note, there))
     log.info("the weights of step %d are in %s", state.step, target)
     return shown
 
@@ -60,7 +60,14 @@ def _found(target: Path) -> dict[str, Any] | None:
         return {} if target.exists() else None
 
 
-def _write(runtime: Runtime, programs: Programs, target: Path, arrays: dict[str, Any], note: dict[str, Any]) -> None:
+def _write(
+    runtime: Runtime,
+    programs: Programs,
+    target: Path,
+    arrays: dict[str, Any],
+    note: dict[str, Any],
+    there: dict[str, Any] | None,
+) -> None:
     from ratchet_trainer.model.export import export as write
     from ratchet_trainer.model.lora import Merged
 
@@ -77,8 +84,8 @@ def _write(runtime: Runtime, programs: Programs, target: Path, arrays: dict[str,
         shutil.rmtree(made, ignore_errors=True)
         write(Path(model.path), made, weights, wanted.dtype, model.chat_template)
         (made / NOTE).write_text(json.dumps(note) + "\n")
-        if target.exists():  # this job's own, of other weights: it had stages added, or lost a checkpoint
-            shutil.rmtree(target)
+        if there is not None:  # this job's own, of other weights: it had stages added, or lost a checkpoint
+            target.rename(target.with_name(f"{target.name}-step-{there.get('step')}"))
         made.rename(target)
     except TrainerError:
         raise
