@@ -70,6 +70,13 @@ def test_signs(windows, status, reason) -> None:
     assert found.message
 
 
+def test_what_a_rule_has_kept_longer_changes_no_sign() -> None:
+    nothing = [0.5] * 20 + [0.0] * 3
+    found = judged(informative=nothing, solved=nothing, accuracy=nothing)
+    assert found.reason == "NoInformativeGroups"
+    assert "in 3 steps" in found.message
+
+
 def test_a_stage_that_has_just_begun_is_not_judged() -> None:
     found = learning({}, None, text_of)
     assert (found.status, found.reason) == ("Unknown", "NotYetKnown")

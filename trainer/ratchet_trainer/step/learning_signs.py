@@ -119,7 +119,8 @@ def learning(
     """The condition from the windows of a stage's metrics (float.hex()). `samples`: of the step just made, None right
     after a restart; `decoded`: a response's tokens as text; `doubts`: what the preflight said, which is repeated while
     nothing better is known."""
-    values = {name: [float.fromhex(v) for v in windows.get(name, ())] for name in WINDOWS}
+    # A rule may have longer windows kept than the signs look at.
+    values = {name: [float.fromhex(v) for v in windows.get(name, ())[-size:]] for name, size in WINDOWS.items()}
     full = {name for name, size in WINDOWS.items() if len(values[name]) >= size}
     for reason, (sign, needed) in SIGNS.items():
         if full.issuperset(needed) and (text := sign(values)) is not None:
