@@ -366,6 +366,7 @@ class Run:
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
         self.programs = self.built()
         if saved is None:
+            artifacts.check(runtime)
             check_later_stages(runtime, self.programs, runtime.job.spec)
             self.open(0)
             runtime.enter("compile")

@@ -41,15 +41,31 @@ def export(runtime: Runtime, programs: Programs, state: State) -> dict[str, Any]
     there = runtime.broadcast(_found(target) if runtime.process == 0 else None)
     if there == note:
         return shown
-    if there is not None and there.get("jobUID") != runtime.job.uid:
-        raise ConfigurationInvalid(
-            f"spec.export: {target} holds something else{' of ' + there['jobUID'] if 'jobUID' in there else ''}; name "
-            "another folder, or move that away"
-        )
+    _refuse_foreign(runtime, target, there)
     arrays = runtime.durable.host_copies(state.arrays(), "params/")
     runtime.durable.on_first(lambda: _write(runtime, programs, target, arrays, note, there))
     log.info("the weights of step %d are in %s", state.step, target)
     return shown
+
+
+def check(runtime: Runtime) -> None:
+    """Refuses, before the first step, a folder in which the last one would find something else. *Collective.* Raises
+    ConfigurationInvalid."""
+    spec = runtime.job.spec
+    if spec.export is None:
+        return
+    folder = Path(spec.export.directory)
+    targets = [folder / s.name for s in spec.stages] if spec.export.when == "EachStage" else [folder]
+    for target in targets:
+        _refuse_foreign(runtime, target, runtime.broadcast(_found(target) if runtime.process == 0 else None))
+
+
+def _refuse_foreign(runtime: Runtime, target: Path, there: dict[str, Any] | None) -> None:
+    if there is not None and there.get("jobUID") != runtime.job.uid:
+        of = f" of job {there['jobUID']}" if "jobUID" in there else ""
+        raise ConfigurationInvalid(
+            f"spec.export: {target} holds something else{of}; name another folder, or move that away"
+        )
 
 
 def _found(target: Path) -> dict[str, Any] | None:
