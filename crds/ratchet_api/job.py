@@ -342,6 +342,13 @@ class Spec(ApiModel):
             lambda s: s.export is None or s.model.path is not None,
             ".export",
         ),
+        Rule(
+            "!has(self.export) || (self.export.directory != self.checkpoint.directory && "
+            "(!has(self.model.path) || self.export.directory != self.model.path))",
+            "export.directory is a folder of its own, neither that of the checkpoints nor the model's",
+            lambda s: s.export is None or s.export.directory not in (s.checkpoint.directory, s.model.path),
+            ".export",
+        ),
         *(_immutable(name) for name in IMMUTABLE),
         Rule(
             "self.checkpoint.directory == oldSelf.checkpoint.directory && "

@@ -25,6 +25,12 @@ class FormatReward(ApiModel):
             "say the form in one way: pattern or tags",
             lambda f: (f.pattern is None) != (f.tags is None),
         ),
+        Rule(
+            "!has(self.tags) || self.tags.all(t, self.tags.exists_one(u, u == t))",
+            "each tag is opened and closed once, so a tag that is named twice could never be met; name it once",
+            lambda f: f.tags is None or len(set(f.tags)) == len(f.tags),
+            ".tags",
+        ),
     )
     pattern: str | None = Field(
         default=None,

@@ -142,6 +142,33 @@ def test_what_was_sampled_of_an_evaluation_is_kept(straight, memory_runtime, tmp
     assert outcome(second) == outcome(straight)
 
 
+def test_evaluations_that_ask_alike_are_told_apart(memory_runtime, tmp_path) -> None:
+    """The same number of items and samples, items with the same numbers: each gets its own answers."""
+    other = HELD | {"name": "other", "maxResponseTokens": 2}
+    both, alone = (
+        memory_runtime(job("sft", evaluations=told), rollouts=tmp_path / str(len(told)))
+        for told in ([HELD, other], [other])
+    )
+    for runtime in (both, alone):
+        run(runtime)
+    of = [json.loads(runtime.stream.splitlines()[-1])["metrics"] for runtime in (both, alone)]
+    name = "evaluation/other/response_tokens"
+    assert of[0][name] == of[1][name] != of[0]["evaluation/held/response_tokens"]
+
+
+def test_a_supervised_step_left_in_its_evaluations_loses_no_step_before_it(memory_runtime) -> None:
+    spec = job("sft", checkpoint={"directory": "/checkpoints/x", "everySteps": 3})
+    straight = memory_runtime(spec)
+    run(straight)
+    for point in range(1, straight.safe_points + 1):
+        first = memory_runtime(spec, drain_at=point)
+        with pytest.raises(Drain):
+            run(first)
+        second = memory_runtime(spec, commits=first.commits)
+        run(second)
+        assert outcome(second) == outcome(straight), point
+
+
 def test_other_evaluations_change_no_step(straight, memory_runtime) -> None:
     without = memory_runtime(job("sft", "rl", evaluations=[]))
     run(without)

@@ -43,10 +43,11 @@ def text_of(tokens: tuple[int, ...]) -> str:
         # Nothing to learn from, whatever the reward.
         ({"informative": [0.0] * 3, "solved": [0.0] * 3, "accuracy": [0.0] * 3}, "False", "NoInformativeGroups"),
         ({"informative": [0.0, 0.0, 0.01], "accuracy": [0.0] * 3}, "True", "Learning"),
-        ({"informative": [0.0] * 3, "solved": [0.5] * 3}, "True", "Learning"),  # half is solved: it is just hard
+        ({"informative": [0.0] * 3, "solved": [0.5] * 3}, "False", "NoInformativeGroups"),  # the other half never
         ({"informative": [0.0] * 2}, "Unknown", "NotYetKnown"),
         ({"informative": [0.0] * 3, "solved": [1.0] * 3, "accuracy": [1.0] * 3}, "False", "AllSolved"),
         ({"solved": [0.97] * 3}, "True", "Learning"),
+        ({"solved": [1.0] * 3, "informative": [0.5] * 3}, "True", "Learning"),  # another part of the reward teaches
         ({"truncated": [0.5] * 3}, "False", "ResponsesTruncated"),
         ({"truncated": [0.9] * 3, "accuracy": [0.5] * 3}, "True", "Learning"),  # cut, and yet right
         ({"truncated": [0.9] * 3, "informative": [0.0] * 3, "solved": [0.0] * 3}, "False", "ResponsesTruncated"),
@@ -68,6 +69,13 @@ def test_signs(windows, status, reason) -> None:
     found = judged(**windows)
     assert (found.status, found.reason) == (status, reason)
     assert found.message
+
+
+def test_what_a_rule_has_kept_longer_changes_no_sign() -> None:
+    nothing = [0.5] * 20 + [0.0] * 3
+    found = judged(informative=nothing, solved=nothing, accuracy=nothing)
+    assert found.reason == "NoInformativeGroups"
+    assert "in 3 steps" in found.message
 
 
 def test_a_stage_that_has_just_begun_is_not_judged() -> None:

@@ -42,6 +42,14 @@ def test_what_the_operator_says_is_believed(tmp_path: Path) -> None:
     assert Gate.from_plain(json.loads(json.dumps(gate.plain()))) == gate
 
 
+def test_a_stage_with_a_mixture_is_believed_if_its_data_sets_are_known(tmp_path: Path) -> None:
+    mixed = {"name": "c", "rl": {"datasets": [{"name": "d", "weight": "1"}]}, "advance": {"steps": 5}}
+    told = said(mayEnter=2, specHash=stage_hash(mixed), stages=[entry(2, mixed)])
+    assert read(tmp_path, told) == Gate(2, stages={2: mixed})
+    mixed["rl"]["datasets"].append({"name": "new", "weight": "1"})
+    assert read(tmp_path, said(mayEnter=2, stages=[entry(2, mixed)])) == Gate(0)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -21,7 +21,7 @@ import numpy as np
 
 from ratchet_trainer.algorithm.slots import Context, SlotState
 from ratchet_trainer.algorithm.types import Batch, Group, Request, Rollout, StepSamples
-from ratchet_trainer.errors import ConfigurationInvalid, Drain
+from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
@@ -97,9 +97,15 @@ class Run:
             began = time.monotonic()
             self.runtime.spend("other")
             step = self.rl_step if self.stage.spec.rl is not None else self.sft_step
-            state, metrics, timing = step(self.state)
-            self.runtime.spend("other")
-            self.state = self.advance(self.record(state, metrics), metrics)
+            try:
+                state, metrics, timing = step(self.state)
+                self.runtime.spend("other")
+                self.state = self.advance(self.record(state, metrics), metrics)
+            except (GuardTripped, StageFailed):  # the message sends people to the samples
+                if self.stage.spec.rl is not None and self.latest is not None:
+                    last = self.state
+                    self.samples.keep(self.stage, last.stage.start_step, last.step + 1, self.latest, anyway=True)
+                raise
             self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
@@ -124,6 +130,7 @@ class Run:
         method = self.stage.method
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
         begun = state.pending
+        self.runtime.rollouts.bind(self.here(state))  # evaluations of a step that was begun go on, too
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
         # Update.
@@ -141,6 +148,9 @@ class Run:
             expansion=pending.expansion,
         )
 
+        self.samples.keep(self.stage, state.stage.start_step, ctx.step, samples)
+        self.latest = samples
+
         # Evaluate, and move the reference.
         metrics |= self.evaluated(state, pending, ctx.step, metrics)
         judgement = method.reference.after(metrics, ctx)
@@ -150,8 +160,6 @@ class Run:
         if judgement == "reset+optimizer":
             state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
         state = replace(state, step=ctx.step)
-        self.samples.keep(self.stage, state.stage.start_step, ctx.step, samples)
-        self.latest = samples
         timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
         # What an earlier attempt has sampled is no work of this one.
         made = sum(len(r.response) for g in samples.groups for r in g.rollouts)
@@ -163,8 +171,6 @@ class Run:
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
         ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
         reward = lambda group: method.rewards.score(group, ctx)  # noqa: E731
-
-        self.runtime.rollouts.bind(self.here(state))
 
         # Select prompts.
         need = self.stage.rl.prompts_per_step
@@ -255,7 +261,24 @@ class Run:
                 raise
 
     def sft_step(self, state: State) -> tuple[State, Metrics, Timing]:
-        """One step of supervised fine-tuning: a batch in epoch order, cross-entropy, one update."""
+        """One step of supervised fine-tuning: a batch in epoch order, cross-entropy, one update. Of one that was left
+        in its evaluations, these."""
+        before, stage = state, self.stage
+        if state.pending is None:
+            state, metrics, timing = self.sft_update(state)
+        else:
+            state, metrics = sft.taken_up(state)
+            timing = {"trainedTokens": 0, "skippedUpdates": 0}
+        if due := self.evaluations.due(state.step, state.stage, stage, metrics):
+            self.runtime.rollouts.bind(self.here(state))
+            try:
+                metrics |= self.evaluations.metrics(due, stage, state, state.step)
+            except Drain:  # the update used up the weights before it
+                self.state = sft.left(before, state, metrics)
+                raise
+        return state, metrics, timing
+
+    def sft_update(self, state: State) -> tuple[State, Metrics, Timing]:
         stage, settings = self.stage, self.stage.settings
         self.runtime.safe_point()
         position, rows = sft.batch(
@@ -292,12 +315,7 @@ class Run:
             optimizer=moments,
             selection=SlotState(position),
         )
-        metrics = {"train/loss": found["loss"], "train/tokens": float(tokens)}
-        due = self.evaluations.due(state.step, state.stage, stage, metrics)
-        if due:
-            self.runtime.rollouts.bind(self.here(state))
-            metrics |= self.evaluations.metrics(due, stage, state, state.step)
-        return state, metrics, timing
+        return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
 
     def here(self, state: State) -> str:
         """What decides all that is sampled in the step after `state`."""
@@ -327,13 +345,18 @@ class Run:
         spec = self.stage.spec
         stage = advance.observed(state.stage, spec, metrics)
         stage = best_weights.compared(stage, self.runtime.job.spec, metrics, state.step)
-        best = stage.best if best_weights.kept(self.runtime.job.spec, stage) else None
-        self.runtime.pin({best[0]} if best is not None else set())
-        self.runtime.commit_requested |= best is not None and best[0] == state.step
+        self.runtime.commit_requested |= state.step in self.pin_best(stage)
         ended = advance.ended_by(stage, spec, state.step)
         told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
         done, needs_approval = told or (None, False)
         return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
+
+    def pin_best(self, stage: StageState) -> set[int]:
+        """Has the checkpoint of the stage's best weights kept, if they are needed later; its step."""
+        wanted = stage.best is not None and best_weights.kept(self.runtime.job.spec, stage)
+        steps = {stage.best[0]} if wanted and stage.best is not None else set()
+        self.runtime.pin(steps)
+        return steps
 
     # Beginning and going on
 
@@ -343,13 +366,19 @@ class Run:
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
         self.programs = self.built()
         if saved is None:
+            artifacts.check(runtime)
             check_later_stages(runtime, self.programs, runtime.job.spec)
             self.open(0)
             runtime.enter("compile")
             params, moments = self.programs.start(runtime.job.spec.seed)
-            return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments))
+            try:
+                return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments))
+            except Drain:  # in the first evaluations: nothing is to be committed, what they sampled is kept
+                runtime.rollouts.write()
+                raise
         stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
         state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
+        self.pin_best(state.stage)  # the next commit may come before the next step is over
         state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
             self.open(state.stage.index, begins=False)
@@ -435,6 +464,8 @@ class Run:
         """Makes stage `index` ready: reads its data, compiles its programs. `begins`: before its first step, when it
         can still be mended, its expected answers are tried."""
         self.runtime.enter("compile")
+        if hasattr(self, "stage"):
+            self.stage.close()
         self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
         trying = begins and self.stage.spec.rl is not None and self.runtime.process == 0
         self.doubts = preflight.of_stage(self.stage) if trying else ""

@@ -162,11 +162,17 @@ class Checkpoints:
     # Reading
 
     def candidates(self) -> list[Commit]:
-        """Commits of the newest lineage whose folder is still there, the best first."""
+        """Commits of the newest lineage whose folder is still there, the best first: what a restart begins from. Asked
+        once, before `resume`."""
         there = self._there()
         if self._prunable is None and self.journal.mine is not None:
             self._prunable = there
         self._alive = [e for e in self.journal.entries if isinstance(e, Commit) and e.path in there]
+        return self.committed()
+
+    def committed(self) -> list[Commit]:
+        """The same, at any time."""
+        there = self._there()
         return [c for c in self.journal.candidates() if c.path in there]
 
     def read_proof(self, commit: Commit) -> dict[str, Any] | None:

@@ -182,7 +182,7 @@ class DurableState:
         """The arrays of the policy of an earlier step, on the devices. *Collective.* Raises CheckpointUnreadable."""
         rows = None
         if self._process == 0:
-            rows = [vars(c) for c in self._checkpoints.candidates() if c.step == step and "-u" not in c.path]
+            rows = [vars(c) for c in self._checkpoints.committed() if c.step == step and "-u" not in c.path]
         for row in self._peers.main.broadcast(rows):
             commit = Commit(**row)
             proof = self._checkpoints.read_proof(commit)
@@ -198,7 +198,7 @@ class DurableState:
 
     def ended_stages(self) -> list[dict[str, Any]]:
         """The boundaries of the newest lineage, {stage, step, rule}. *Collective.*"""
-        found = [c.boundary for c in self._checkpoints.candidates() if c.boundary] if self._process == 0 else None
+        found = [c.boundary for c in self._checkpoints.committed() if c.boundary] if self._process == 0 else None
         return list(self._peers.main.broadcast(found))
 
     def pin(self, steps: set[int]) -> None:

@@ -80,7 +80,7 @@ class GateFile:
         for entry in gate.stages:
             if stage_hash(entry.spec) != entry.spec_hash:
                 raise ValueError(f"stage {entry.index} does not have the hash that is given for it")
-            needed = {part["dataset"] for part in (entry.spec.get("sft"), entry.spec.get("rl")) if part}
+            needed = _datasets(entry.spec)
             unknown = needed - set(self.datasets)
             if unknown:
                 raise ValueError(
@@ -94,6 +94,13 @@ class GateFile:
         # `mayEnter` is a ceiling and only rises; a gate that was written before the attempt's ConfigMap must not
         # lower it.
         return Gate(max(gate.may_enter, self.gate.may_enter), gate.finish, added, gate.checkpoint_request)
+
+
+def _datasets(stage: dict[str, Any]) -> set[str]:
+    """Names of the data sets that a stage of the manifest trains on."""
+    parts = [part for part in (stage.get("sft"), stage.get("rl")) if part]
+    mixed = {one["name"] for part in parts for one in part.get("datasets") or ()}
+    return mixed | {part["dataset"] for part in parts if part.get("dataset")}
 
 
 def merged(stages: list[dict[str, Any]], gate: Gate, begun: int) -> list[dict[str, Any]]:

@@ -103,12 +103,14 @@ class Engine:
         cut: Truncation | None = None,
         stop: Sequence[str] = (),
         verification: Verification | None = None,
+        name: str = "",
     ):
         """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart. `cut` and the strings
-        `stop` as in `Sampler.begin`. `verification`: None compares with the expected answer as text."""
+        `stop` as in `Sampler.begin`. `verification`: None compares with the expected answer as text. `name` tells its
+        calls in the journal from those of other engines in the same step: two evaluations number their draws alike."""
         self.verification = verification or Verification(Judges())
         self.reader = PromptReader(source, tokenizer, shape.prompt_tokens)
-        self.journal, self.cut = journal, cut
+        self.journal, self.cut, self.name = journal, cut, name
         self.stops = Stops(tokenizer, stop) if stop else None
         self.group, self.sampler, self.tokenizer, self.source = group, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
@@ -191,7 +193,7 @@ class Engine:
     def _call(
         self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
     ) -> dict[int, list[_Response]]:
-        name = _name_of_call([requests[i] for i in indices])
+        name = self.name + _name_of_call([requests[i] for i in indices])
         going = self._begin(name, [requests[i] for i in indices], [prompts[i] for i in indices], params)
         try:
             while not going.over:

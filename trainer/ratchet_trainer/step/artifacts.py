@@ -1,13 +1,14 @@
 """Weights written for other tools when a stage is over: `spec.export`.
 
 Decides where they go and when they are there already: a folder carries a note of whose weights it holds, so a restart
-writes nothing twice and nobody else's folder is touched.
+writes nothing twice, an earlier export of the same job gives way, and nobody else's folder is touched.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,26 +41,49 @@ def export(runtime: Runtime, programs: Programs, state: State) -> dict[str, Any]
     there = runtime.broadcast(_found(target) if runtime.process == 0 else None)
     if there == note:
         return shown
-    if there is not None:
-        raise ConfigurationInvalid(
-            f"spec.export: {target} holds something else{' of ' + there['jobUID'] if 'jobUID' in there else ''}; name "
-            "another folder, or move that away"
-        )
+    _refuse_foreign(runtime, target, there)
     arrays = runtime.durable.host_copies(state.arrays(), "params/")
-    runtime.durable.on_first(lambda: _write(runtime, programs, target, arrays, note))
+    runtime.durable.on_first(lambda: _write(runtime, programs, target, arrays, note, there))
     log.info("the weights of step %d are in %s", state.step, target)
     return shown
+
+
+def check(runtime: Runtime) -> None:
+    """Refuses, before the first step, a folder in which the last one would find something else. *Collective.* Raises
+    ConfigurationInvalid."""
+    spec = runtime.job.spec
+    if spec.export is None:
+        return
+    folder = Path(spec.export.directory)
+    targets = [folder / s.name for s in spec.stages] if spec.export.when == "EachStage" else [folder]
+    for target in targets:
+        _refuse_foreign(runtime, target, runtime.broadcast(_found(target) if runtime.process == 0 else None))
+
+
+def _refuse_foreign(runtime: Runtime, target: Path, there: dict[str, Any] | None) -> None:
+    if there is not None and there.get("jobUID") != runtime.job.uid:
+        of = f" of job {there['jobUID']}" if "jobUID" in there else ""
+        raise ConfigurationInvalid(
+            f"spec.export: {target} holds something else{of}; name another folder, or move that away"
+        )
 
 
 def _found(target: Path) -> dict[str, Any] | None:
     """The note in a folder; an empty one where there is something without a note."""
     try:
         return dict(json.loads((target / NOTE).read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {} if target.exists() else None
 
 
-def _write(runtime: Runtime, programs: Programs, target: Path, arrays: dict[str, Any], note: dict[str, Any]) -> None:
+def _write(
+    runtime: Runtime,
+    programs: Programs,
+    target: Path,
+    arrays: dict[str, Any],
+    note: dict[str, Any],
+    there: dict[str, Any] | None,
+) -> None:
     from ratchet_trainer.model.export import export as write
     from ratchet_trainer.model.lora import Merged
 
@@ -71,8 +95,14 @@ def _write(runtime: Runtime, programs: Programs, target: Path, arrays: dict[str,
         if model.lora is not None:
             weights = Merged(programs.folder, weights, float(model.lora.alpha) / model.lora.rank)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write(Path(model.path), target, weights, wanted.dtype, model.chat_template)
-        (target / NOTE).write_text(json.dumps(note) + "\n")
+        # Whole with its note before it has its name: a folder without one is somebody else's.
+        made = target.with_name(f".{target.name}.made")
+        shutil.rmtree(made, ignore_errors=True)
+        write(Path(model.path), made, weights, wanted.dtype, model.chat_template)
+        (made / NOTE).write_text(json.dumps(note) + "\n")
+        if there is not None:  # this job's own, of other weights: it had stages added, or lost a checkpoint
+            target.rename(target.with_name(f"{target.name}-step-{there.get('step')}"))
+        made.rename(target)
     except TrainerError:
         raise
     except OSError as error:

@@ -46,10 +46,10 @@ def _mean(values: Sequence[float]) -> float:
 
 def _no_informative_groups(w: Windows) -> str | None:
     values = w["train/informative"]
-    if max(values) > 0 or _mean(w["train/solved"]) >= 0.5:
+    if max(values) > 0:
         return None
     cut = _mean(w["train/truncated"])
-    if cut >= MOSTLY_CUT:  # then that is why
+    if cut >= MOSTLY_CUT and _mean(w["train/accuracy"]) < 0.5:  # then that is why
         return None
     also = f" ({cut:.0%} of them are cut at maxResponseTokens)" if cut >= 0.5 else ""
     text = f"in {len(values)} steps in a row all responses to a prompt earned the same{also}, so nothing was learned"
@@ -58,7 +58,7 @@ def _no_informative_groups(w: Windows) -> str | None:
 
 
 def _all_solved(w: Windows) -> str | None:
-    if _mean(w["train/solved"]) < 0.98:
+    if _mean(w["train/solved"]) < 0.98 or _mean(w["train/informative"]) > 0.1:  # form or length may teach on
         return None
     return "nearly every prompt is answered right every time; take harder data, or end the stage"
 
@@ -103,8 +103,8 @@ def _falling(w: Windows) -> str | None:
 SIGNS: Mapping[str, tuple[Callable[[Windows], str | None], tuple[str, ...]]] = {
     # reason -> what tells it, and the metrics whose windows must be full; the first that holds is said
     "SamplerTrainerMismatch": (_mismatch, ("train/logprob_mismatch",)),
-    "AllSolved": (_all_solved, ("train/solved",)),
-    "NoInformativeGroups": (_no_informative_groups, ("train/informative", "train/solved", "train/truncated")),
+    "AllSolved": (_all_solved, ("train/solved", "train/informative")),
+    "NoInformativeGroups": (_no_informative_groups, ("train/informative", "train/truncated", "train/accuracy")),
     "ResponsesTruncated": (_truncated, ("train/truncated", "train/accuracy")),
     "EntropyCollapsed": (_collapsed, ("train/entropy", "train/accuracy")),
     "RewardFalling": (_falling, ("train/reward",)),
@@ -119,7 +119,8 @@ def learning(
     """The condition from the windows of a stage's metrics (float.hex()). `samples`: of the step just made, None right
     after a restart; `decoded`: a response's tokens as text; `doubts`: what the preflight said, which is repeated while
     nothing better is known."""
-    values = {name: [float.fromhex(v) for v in windows.get(name, ())] for name in WINDOWS}
+    # A rule may have longer windows kept than the signs look at.
+    values = {name: [float.fromhex(v) for v in windows.get(name, ())[-size:]] for name, size in WINDOWS.items()}
     full = {name for name, size in WINDOWS.items() if len(values[name]) >= size}
     for reason, (sign, needed) in SIGNS.items():
         if full.issuperset(needed) and (text := sign(values)) is not None:

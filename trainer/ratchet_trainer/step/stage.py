@@ -283,8 +283,15 @@ class Stage:
             GREEDY if greedy else None,
             rl.sampling.stop if rl is not None else (),
             self.verification(Judges((resolve_verifier(self.job.dataset(evaluation.dataset)),))),
+            f"{evaluation.name}/",
         )
         return engine, items
+
+    def close(self) -> None:
+        """Ends the verifiers' processes, once the stage is over."""
+        engines = [engine for engine, _ in self.evaluation_engines.values()]
+        for engine in [*engines, *([self.engine] if "engine" in vars(self) else [])]:
+            engine.verification.close()
 
     @property
     def rows_at_a_time(self) -> int:

@@ -36,6 +36,8 @@ LOOK_SECONDS = 0.25
 """Longest wait until dead workers are looked for: a child that they forked may hold their pipe open."""
 WORKERS_MAX = 32
 """Hosts with hundreds of cores need no more: each worker is a Python of its own."""
+SHORTAGE_SECONDS = 300.0
+"""How long workers may fail to start where others have started before: the machine may be short of memory a while."""
 TOLD_MAX = 50
 """Different messages about cases without an outcome that are logged."""
 
@@ -96,6 +98,8 @@ class VerifierPool:
         self._again: deque[_Task] = deque()  # for workers that have served nobody yet
         self._seats: list[_Seat] = []
         self._told: set[tuple[Status, str]] = set()
+        self._started = False  # whether a worker was ever ready
+        self._short_since: float | None = None  # when one first was not, since then
         self._next = 0
 
     def submit(self, cases: Sequence[Case]) -> int:
@@ -220,6 +224,7 @@ class VerifierPool:
                 raise ConfigurationInvalid(f"{self._where(seat.task)}: {message['refused']}")
             if "ready" in message:
                 seat.ready = True
+                self._started, self._short_since = True, None
                 continue
             task, seat.task = seat.task, None
             seat.served += 1
@@ -245,15 +250,23 @@ class VerifierPool:
         if seat.task is not None:
             self._failed(seat.task, "crash", f"its process {why}")
         elif not seat.ready:
-            raise ConfigurationInvalid(
-                f"verifier {self.spec.name}: its process {why} while it started; see that it can be imported with "
-                f"{self._memory_mib} MiB"
+            self._not_started(
+                f"its process {why} while it started; see that it can be imported with {self._memory_mib} MiB"
             )
+
+    def _not_started(self, why: str) -> None:
+        """A worker that was never ready: the verifier cannot be had, or, where it could be, there is a shortage."""
+        now = time.monotonic()
+        self._short_since = self._short_since or now
+        if not self._started or now - self._short_since > SHORTAGE_SECONDS:
+            raise ConfigurationInvalid(f"verifier {self.spec.name}: {why}")
+        log.warning("verifier %s: %s; another one is started", self.spec.name, why)
 
     def _late(self, seat: _Seat) -> None:
         self._end(seat)
         if seat.task is None:
-            raise ConfigurationInvalid(f"verifier {self.spec.name}: it did not start in {START_SECONDS:g} s")
+            self._not_started(f"it did not start in {START_SECONDS:g} s")
+            return
         self._failed(seat.task, "timeout", f"no outcome after {self._deadline:g} s")
 
     def _failed(self, task: _Task, status: Status, why: str) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import Any
 
+from ratchet_api.verifiers import ENV_SECRET
 from ratchet_trainer.algorithm.verifiers.frames import TooLong, framed, take
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 
@@ -23,6 +24,13 @@ CLEAN = ("PATH", "LANG", "LC_ALL", "TZ", "HOME")
 
 
 WORKER = "ratchet_trainer.algorithm.verifiers.worker"
+
+
+def _inherits(spec: VerifierSpec, name: str) -> bool:
+    """Whether a worker gets a variable of the trainer's: programs of a model few, nobody the secret of another."""
+    if spec.name == "code":
+        return name in CLEAN
+    return not name.startswith(ENV_SECRET) or name == spec.settings.get("secretVariable")
 
 
 class Died(Exception):
@@ -36,7 +44,7 @@ class WorkerProcess:
         down_read, self.writing = os.pipe()
         self.reading, up_write = os.pipe()
         os.set_blocking(self.writing, False)
-        inherited = os.environ if spec.name != "code" else {n: os.environ[n] for n in CLEAN if n in os.environ}
+        inherited = {n: os.environ[n] for n in os.environ if _inherits(spec, n)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER, str(down_read), str(up_write), str(os.getpid())],
             stdin=subprocess.DEVNULL,
