@@ -168,9 +168,9 @@ def test_nothing_that_was_reported_is_lost_with_notice(folder: Folder, start: Ca
 def test_at_a_boundary_without_a_word(folder: Folder, start: Callable[..., Watched]) -> None:
     watched = start(2, {"word": 0.2}, may_enter=0)
     shown = watched.until(lambda d: d["phase"] == "boundary")
-    assert shown["boundary"] == {"stage": 0, "step": 6, "rule": "steps 6"}
+    assert shown["boundary"] == {"stage": 0, "step": 6, "rule": "steps 6", "needsApproval": False}
     assert watched.codes() == [Exit.DRAINED, Exit.DRAINED]
-    assert watched.gang.termination()["boundary"] == {"stage": 0, "step": 6, "rule": "steps 6"}
+    assert watched.gang.termination()["boundary"] == {"stage": 0, "step": 6, "rule": "steps 6", "needsApproval": False}
 
 
 def test_told_to_go_while_waiting_at_a_boundary(

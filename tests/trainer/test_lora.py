@@ -63,7 +63,7 @@ def test_without_adapters_everything_is_trained() -> None:
 
 def job(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
     lengths = {"maxPromptTokens": 16, "maxResponseTokens": 5}
-    rl = {"dataset": "sums", "promptsPerStep": 2, "groupSize": 3, "updatesPerStep": 2, **lengths}
+    rl = {"dataset": "sums", "promptsPerStep": 4, "groupSize": 3, "updatesPerStep": 2, **lengths}
     rl |= {"kl": {"estimator": "k3", "coefficient": "0.01"}, "optimizer": {"learningRate": "0.02"}}
     return {
         "model": {
