@@ -22,8 +22,8 @@ def run(runtime) -> None:
 
     learn = real.learn
 
-    def learn_and_be_told(run, state, pending, part):
-        state, pending = learn(run, state, pending, part)
+    def learn_and_be_told(stage, group, state, pending, part):
+        state, pending = learn(stage, group, state, pending, part)
         if (state.step + 1, pending.done) == (STEP, DONE) and runtime.process == runtime.processes - 1:
             os.kill(os.getpid(), signal.SIGTERM)
             while not runtime._watchdog.requested:
