@@ -225,7 +225,7 @@ def until_written(journal: RolloutJournal) -> None:
     """Waits for the thread that writes: what is tested is what it leaves, not how quick it is."""
     deadline = time.monotonic() + 30
     made = lambda calls: {name: (kept.made.shape, kept.state is None) for name, kept in calls.items()}  # noqa: E731
-    while made(rollout_journal._load(rollout_journal._local, rollout_journal._context)) != made(rollout_journal._calls):
+    while made(journal._load(journal._local, journal._context)) != made(journal._calls):
         assert time.monotonic() < deadline, "nothing is written"
         time.sleep(0.001)
 
