@@ -104,8 +104,9 @@ def test_processes_that_a_verifier_forked_end_with_it():
 
 
 def children() -> list[int]:
+    """Workers among this process's children: other tests may have left a control plane running."""
     found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in found]
+    return [int(pid) for pid in found if b"verifiers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_workers_have_sessions_of_their_own_and_no_jax():
