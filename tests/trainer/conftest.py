@@ -65,8 +65,10 @@ class MemoryRuntime:
         drain_at: int | None = None,
         rollouts: Path = Path("/dev/null"),
         to_finish: float = float("inf"),
+        grace: float = float("inf"),
     ):
-        """`to_finish`: seconds that a step which was begun may still take once told to go."""
+        """`to_finish`: seconds that a step which was begun may still take once told to go; `grace`: from being told to
+        the end by force."""
         self.job = SimpleNamespace(spec=parse_spec(spec), may_enter=len(spec["stages"]) - 1)
         self.mesh = distributed.one_device()
         self.dtype = self.job.spec.model.dtype or "float32"
@@ -82,6 +84,7 @@ class MemoryRuntime:
         self.told: dict[str, Any] = {}
         self.directory = self.data_cache = None
         self.to_finish = to_finish
+        self.grace = grace
 
     def broadcast(self, value: Any) -> Any:
         return value

@@ -61,6 +61,17 @@ def skipped(runtime: Any) -> int:
     return sum(timing.get("skippedUpdates", 0) for _, _, timing in runtime.steps)
 
 
+def test_where_an_update_may_outlast_the_notice_every_step_is_committed(straight, memory_runtime) -> None:
+    slow = memory_runtime(job(checkpoint={"directory": "/checkpoints/x", "everySteps": 20}), grace=0.0)
+    run(slow)
+    of_stage_c = [step for step, *_ in slow.commits if step > 33]
+    assert of_stage_c == [34, 35, 36]
+    quick = memory_runtime(job(checkpoint={"directory": "/checkpoints/x", "everySteps": 20}))
+    run(quick)
+    assert [step for step, *_ in quick.commits] == [20, 30, 33, 36]
+    assert last(slow)[2] == last(quick)[2] == last(straight)[2]
+
+
 def test_stopping_at_any_safe_point_changes_no_bit(straight, memory_runtime) -> None:
     step, arrays, control = last(straight)
     phases = set()

@@ -110,7 +110,8 @@ class Run:
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
-            self.state = self.commits.step_made(self.state, target, metrics, timing)
+            slow = self.runtime.broadcast(self.pace.outlasts(self.runtime.grace / 2))
+            self.state = self.commits.step_made(self.state, target, metrics, timing, slow=slow)
             if self.leaving is not None:
                 raise self.leaving
 
@@ -291,6 +292,7 @@ class Run:
             stage.spec.sft,
         )
         self.runtime.enter("update")
+        began = time.monotonic()
         tokens = sum(len(row.response) for row in rows)
         params, moments, found = self.programs.learner.update(
             state.params,
@@ -303,6 +305,7 @@ class Run:
             sft.CrossEntropy(),
             optimizer.numbers(settings.optimizer, state.updates - state.stage.updates_at_start),
         )
+        self.pace.took(time.monotonic() - began)
         timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
             nonfinite.skip_or_fail(self.stage, self.runtime, state.step + 1, "policy", found, rows, {})

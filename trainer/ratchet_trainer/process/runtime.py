@@ -135,6 +135,11 @@ class Runtime:
             self.enter("drain")
             raise Drain
 
+    @property
+    def grace(self) -> float:
+        """Seconds from being told to go to the end by force."""
+        return self._watchdog.grace
+
     def seconds_to_finish(self) -> float:
         """How long a step that was begun may still take once the process was told to go."""
         return self._watchdog.seconds_to_finish()

@@ -1,7 +1,9 @@
 """When a state is committed, and what may be reported before it is.
 
-Decides the rhythm: every `everySteps` steps, at each boundary, and what stands when the process is told to go. A save
-runs beside the next steps, but at most `everySteps` steps are reported above the last one that is durable.
+Decides the rhythm: every `everySteps` steps, at each boundary, and what stands when the process is told to go. Where an
+update takes so long that a process which is told to go in the middle of it has to leave without it, every step is
+committed: nothing that is complete is lost then. A save runs beside the next steps, but at most `everySteps` steps are
+reported above the last one that is durable.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ class Commits:
     def every(self) -> int:
         return self.runtime.job.spec.checkpoint.every_steps
 
-    def step_made(self, state: State, target: int, metrics: Mapping[str, float], timing: dict[str, Any]) -> State:
-        """Reports a complete step and commits it if it is due. Returns the state without the lines that are on their
-        way."""
+    def step_made(
+        self, state: State, target: int, metrics: Mapping[str, float], timing: dict[str, Any], *, slow: bool
+    ) -> State:
+        """Reports a complete step and commits it if it is due. `slow`: an update may outlast the notice. Returns the
+        state without the lines that are on their way."""
         if state.step - self.durable > self.every:
             self._settle()
         stage = {"name": state.stage.name, "index": state.stage.index, "startStep": state.stage.start_step}
         self.runtime.step_done(state.step, target, stage, dict(metrics), timing)
-        due = state.step - self.submitted[0] >= self.every or self.runtime.commit_requested
+        due = state.step - self.submitted[0] >= self.every or self.runtime.commit_requested or slow
         return self.commit(state) if due or state.stage.done is not None else state
 
     def commit(self, state: State) -> State:

@@ -102,5 +102,12 @@ class Pace:
     def of(self, parts: Sequence[Any]) -> float:
         """Seconds that so many more will take if each takes as long as the longest so far. The first may have compiled:
         it is left out where there are others. Infinitely many while nothing is known."""
-        known = list(self._seconds)[1:] or list(self._seconds)
-        return len(parts) * max(known, default=float("inf"))
+        return len(parts) * max(self._known, default=float("inf"))
+
+    def outlasts(self, seconds: float) -> bool:
+        """Whether a mini-batch has taken longer than that: nobody can leave in the middle of one."""
+        return max(self._known, default=0.0) > seconds
+
+    @property
+    def _known(self) -> list[float]:
+        return list(self._seconds)[1:] or list(self._seconds)
