@@ -51,6 +51,11 @@ class GuardTripped(TrainerError):
     exit = Exit.DETERMINISTIC_FAILURE
 
 
+class VerifierUnavailable(TrainerError):
+    """A verifier that asks others, an endpoint, answered nothing at all of a round. Nothing is learned from it; tried
+    again by the next attempt, as any failure of the program is."""
+
+
 class Fenced(TrainerError):
     """A newer owner holds the checkpoint directory; `owner` says who, for the operator to count past it."""
 

@@ -18,13 +18,17 @@ from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal
 from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
 from ratchet_trainer.algorithm.verifiers.registry import verify_inline
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
-from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.errors import ConfigurationInvalid, VerifierUnavailable
 
 if TYPE_CHECKING:
     from ratchet_trainer.rollout.engine import ProcessGroup
 
 LOOK_SECONDS = 0.1
 """How long a process waits for its verifiers between two safe points."""
+UNANSWERED = "timeout", "crash"
+"""Statuses of a case whose verifier gave no outcome."""
+FEWEST = 4
+"""Cases of a round that tell whether a verifier is out of reach; of fewer, a response of its own may be to blame."""
 EXACT = VerifierSpec("exact", "2")
 
 
@@ -61,7 +65,8 @@ class Verification:
     ) -> list[Outcome]:
         """Outcomes of all cases. `places`: which verifier each has. *Collective.*
 
-        Raises Drain at a safe point while it waits, ConfigurationInvalid for a verifier that cannot be had.
+        Raises Drain at a safe point while it waits, ConfigurationInvalid for a verifier that cannot be had, and
+        VerifierUnavailable where an endpoint, asked about FEWEST cases or more, answered none.
         """
         mine = [i for i, ordinal in enumerate(ordinals) if ordinal % group.processes == group.process]
         asked = {key: [i for i in mine if key[0] or places[i] == key[1]] for key in self._pools}
@@ -72,7 +77,7 @@ class Verification:
             extra = {name: self._number(part(cases[i])) for name, part in self._judges.texts.items()}
             own = {key[0]: answered[key][i] for key in asked if key[0]}
             extra |= {name: self._number(o.score) for name, o in own.items()}
-            failed = next((o.status for o in own.values() if o.status in ("timeout", "crash")), None)
+            failed = next((o.status for o in own.values() if o.status in UNANSWERED), None)
             outcome = replace(outcome, parts={**outcome.parts, **extra}, status=failed or outcome.status)
             share.append([i, asdict(outcome)])
         outcomes: list[Outcome | None] = [None] * len(cases)
@@ -117,7 +122,9 @@ class Verification:
                 else:
                     found[key][i] = known
             handles[key] = (self._pools[key].submit([cases[i] for i in absent]), absent)
-        problem = ""
+        problem, failures = "", dict.fromkeys(asked, 0)
+        counts: dict[Any, int] = {key: len(absent) for key, (_, absent) in handles.items()}
+        unanswered: list[tuple[Any, list[Case], list[Outcome]]] = []
         try:
             while True:
                 for key, (handle, absent) in list(handles.items()):
@@ -129,17 +136,45 @@ class Verification:
                     if outcomes is not None:
                         del handles[key]
                         found[key] |= dict(zip(absent, outcomes, strict=True))
-                        if self._journalled(key):
-                            self.journal.keep(self._specs[key], [cases[i] for i in absent], outcomes)
+                        lost = [(cases[i], o) for i, o in zip(absent, outcomes, strict=True) if o.status in UNANSWERED]
+                        failures[key] = len(lost)
+                        self._keep(key, [cases[i] for i in absent], outcomes, answered=True)
+                        unanswered.append((key, [case for case, _ in lost], [outcome for _, outcome in lost]))
                 said = group.gather([not handles, problem])
                 if any(text for _, text in said):
                     raise ConfigurationInvalid(next(text for _, text in said if text))
                 if all(done for done, _ in said):
-                    return found
+                    break
                 group.safe_point()
         finally:
             for key, (handle, _) in handles.items():
                 self._pools[key].abandon(handle)
+        self._check_reachable(counts, failures, group)
+        for key, those, outcomes in unanswered:  # once it is sure that they count
+            self._keep(key, those, outcomes, answered=False)
+        return found
+
+    def _check_reachable(self, asked: Mapping[Any, int], failed: Mapping[Any, int], group: ProcessGroup) -> None:
+        """Raises VerifierUnavailable for an endpoint that answered nothing: what it would have said is not known, so
+        nothing may be learned from it, nor be kept for a replay."""
+        endpoints = [key for key in asked if self._specs[key].name == "http"]
+        if not endpoints:
+            return
+        told = group.gather([[asked[key], failed[key]] for key in endpoints])
+        for key, counts in zip(endpoints, zip(*told, strict=True), strict=True):
+            cases, lost = (sum(column) for column in zip(*counts, strict=True))
+            if lost == cases >= FEWEST:
+                raise VerifierUnavailable(
+                    f"verifier http {self._specs[key].settings['url']} answered none of the {cases} responses that it "
+                    "was asked about, retries included; nothing is learned from them. See that it is up, and that its "
+                    "timeoutSeconds and retries suffice; the run goes on from its last checkpoint"
+                )
+
+    def _keep(self, key: Any, cases: Sequence[Case], outcomes: Sequence[Outcome], *, answered: bool) -> None:
+        """Writes those outcomes to the journal that came from an answer, or those that did not."""
+        if self.journal is not None and _may_differ(self._specs[key]):
+            kept = [(c, o) for c, o in zip(cases, outcomes, strict=True) if (o.status not in UNANSWERED) == answered]
+            self.journal.keep(self._specs[key], [case for case, _ in kept], [outcome for _, outcome in kept])
 
     def _journalled(self, key: Any) -> bool:
         return self.journal is not None and _may_differ(self._specs[key])
