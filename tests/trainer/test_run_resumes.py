@@ -196,6 +196,24 @@ def test_data_that_changed_under_a_stage_is_noticed(tmp_path, memory_runtime) ->
         run(memory_runtime(job(datasets=data), commits=first.commits))
 
 
+def test_a_reward_whose_source_changed_under_a_stage_is_noticed(tmp_path, monkeypatch, memory_runtime) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    source = tmp_path / "polite_words.py"
+    source.write_text("def polite(case):\n    return float('please' in case.response)\n")
+    spec = job()
+    spec["stages"] = [spec["stages"][1]]
+    spec["stages"][0]["rl"]["rewards"] = [{"name": "polite", "python": {"entrypoint": "polite_words:polite"}}]
+    first = memory_runtime(spec)
+    first.drain_at = 8
+    with pytest.raises(Drain):
+        run(first)
+    assert first.commits, "a step was committed before the end"
+    source.write_text("def polite(case):\n    return float('thanks' in case.response)\n")
+    with pytest.raises(ConfigurationInvalid, match="the source of polite_words:polite of stage b changed since step 0"):
+        run(memory_runtime(spec, commits=first.commits))
+
+
 def test_an_item_that_is_too_long_is_found_before_the_first_step(tmp_path, memory_runtime) -> None:
     file = tmp_path / "sums.jsonl"
     file.write_text('{"question": "1+1=", "answer": "2"}\n' * 20 + '{"question": "9+9=", "answer": "eighteen"}\n')

@@ -198,7 +198,9 @@ class Stage:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
-        return {f"data set {'+'.join(self.spec.dataset_names)}": self.facts.digest, **self.programs.inputs}
+        found = {f"data set {'+'.join(self.spec.dataset_names)}": self.facts.digest, **self.programs.inputs}
+        own = [*self.judges.verifiers, *self.judges.own.values()] if self.spec.rl is not None else []
+        return found | {f"the source of {v.settings['entrypoint']}": v.version for v in own if v.name == "python"}
 
     @property
     def rl(self) -> api.Rl:
