@@ -129,7 +129,12 @@ class Checkpoint(ApiModel):
         le=1_000_000,
         default=1,
     )
-    keep: Whole = whole("Newest checkpoints to keep, besides the last one of each stage.", ge=1, le=1000, default=2)
+    keep: Whole = whole(
+        "Newest checkpoints to keep, besides the last one of each stage, and the best one where that may be wanted.",
+        ge=1,
+        le=1000,
+        default=2,
+    )
     local_directory: str | None = Field(
         default=None,
         min_length=2,

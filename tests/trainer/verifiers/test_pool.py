@@ -106,7 +106,14 @@ def test_processes_that_a_verifier_forked_end_with_it():
 def children() -> list[int]:
     """Workers among this process's children: other tests may have left a control plane running."""
     found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in found if b"verifiers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in found if "verifiers" in command_of(pid)]
+
+
+def command_of(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it has just ended
+        return ""
 
 
 def test_workers_have_sessions_of_their_own_and_no_jax():

@@ -31,9 +31,10 @@ def compared(stage: StageState, spec: Spec, metrics: Mapping[str, float], step: 
 
 
 def kept(spec: Spec, stage: StageState) -> bool:
-    """Whether the best weights of a stage are needed later: the next stage starts from them."""
+    """Whether the best weights of a stage may be needed later: the next stage starts from them, or one that does may
+    still be appended to a job whose evaluations say which they are."""
     following = spec.stages[stage.index + 1 : stage.index + 2]
-    return any(s.start.weights == BEST for s in following)
+    return any(s.start.weights == BEST for s in following) or (bool(spec.evaluations) and not following)
 
 
 def start_step(spec: Spec, index: int, before: StageState, boundaries: Sequence[Mapping[str, int]]) -> int | None:
