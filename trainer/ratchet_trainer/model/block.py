@@ -20,7 +20,7 @@ from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import adapter
 from ratchet_trainer.model.plain import Turn
-from ratchet_trainer.model.visibility import masks
+from ratchet_trainer.model.visibility import Sight
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,8 @@ class Attention(nnx.Module):
             own = new if stream.own is None else kv_cache.layer(cache, stream.layer)
             prompt = before if stream.prompt is None else stream.prompt
             prompt_slots = None if prompt is None else prompt[0].shape[2]
-            visible, seen = masks(
-                stream.shape[2], own[0].shape[3], stream.at, prompt_slots, stream.length, self.layer.window
-            )
-            found = operations.attend(query, own, prompt, visible, seen, a.attention_cap)
+            sight = Sight(stream.shape[2], own[0].shape[3], stream.at, prompt_slots, stream.length, self.layer.window)
+            found = operations.attend(query, own, prompt, sight, a.attention_cap, how.mesh)
             mixed.append(found.reshape(stream.shape[0], -1, a.projections[0]))
             kept.append(cache)
             before = (own[0].squeeze(2), own[1].squeeze(2)) if stream.shape[1] == 1 else None

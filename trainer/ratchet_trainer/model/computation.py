@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ratchet_trainer.model import cpu, plain, sharding
+from ratchet_trainer.model import cpu, plain, sharding, tpu
 
 OLD_GAP_LIMIT = {"float32": 2e-6, "bfloat16": 2e-2}
 """How far log-probabilities of the same weights from the same program may lie apart, relative to max(1, |old|)."""
 
 
-OPERATIONS = {"cpu": cpu}
+OPERATIONS = {"cpu": cpu, "tpu": tpu}
 """Platform -> what lies between the matrix products there; elsewhere it is `plain`."""
 
 UNROLLED = ("cpu",)

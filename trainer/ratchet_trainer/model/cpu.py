@@ -21,10 +21,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from ratchet_trainer.model import plain
 from ratchet_trainer.model.architecture import Rope
 from ratchet_trainer.model.plain import MASKED, Pair, Turn
+from ratchet_trainer.model.visibility import Sight
 
 # Gates
 
@@ -119,8 +121,9 @@ rotate.defvjp(lambda x, by: (rotate(x, by), by), lambda by, d: (plain.rotate(d, 
 
 
 def attend(
-    query: jax.Array, own: Pair, prompt: Pair | None, visible: jax.Array, seen: jax.Array | None, cap: float | None
+    query: jax.Array, own: Pair, prompt: Pair | None, sight: Sight, cap: float | None, mesh: Mesh | None = None
 ) -> jax.Array:
+    visible, seen = sight.masks()
     p, g, t, n, k = query.shape
     m = own[0].shape[1]
     grouped = query.reshape(p, g, t, m, n // m, k).transpose(0, 3, 1, 4, 2, 5).reshape(p, m, g, n // m * t, k)

@@ -16,8 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from ratchet_trainer.model.architecture import Rope
+from ratchet_trainer.model.visibility import Sight
 
 MASKED = -1e30
 
@@ -68,14 +70,16 @@ def rotate(x: jax.Array, by: Turn) -> jax.Array:
 
 
 def attend(
-    query: jax.Array, own: Pair, prompt: Pair | None, visible: jax.Array, seen: jax.Array | None, cap: float | None
+    query: jax.Array, own: Pair, prompt: Pair | None, sight: Sight, cap: float | None, mesh: Mesh | None = None
 ) -> jax.Array:
-    """Softmax attention of `query` [P, G, T, N, K], scaled already, to own keys and values [P, M, G, S, K] where
-    `visible` bool[1 or P, T, S], and to those of the prompt [P, M, C, K] where `seen` bool[P, 1 or T, C].
+    """Softmax attention of `query` [P, G, T, N, K], scaled already, to own keys and values [P, M, G, S, K] and to those
+    of the prompt [P, M, C, K], as far as they are in `sight`; scores are capped by cap x tanh(score / cap). `mesh` is
+    for `tpu` alone.
 
     Many new tokens get keys and values of prompt and response side by side, repeated for each response. A single one
     reads the prompt's once for its whole group: reading is all that decoding waits for.
     """
+    visible, seen = sight.masks()
     if query.shape[2] == 1 or cap is not None:
         return _attend_in_two_parts(query, own, prompt, visible, seen, cap)
     p, g, t, n, k = query.shape

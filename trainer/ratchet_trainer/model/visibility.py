@@ -1,16 +1,37 @@
 """Which slots a token sees, of a shared prompt and of its own response.
 
-Decides the masks of attention, for one token and for many, with and without a window; the arithmetic is in `plain` and
-`cpu`.
+Decides the masks of attention, for one token and for many, with and without a window; the arithmetic is in `plain`,
+`cpu` and `tpu`.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 
-def masks(
+@dataclass(frozen=True)
+class Sight:
+    """What `tokens` new tokens see, the first of which lies in own slot `first`, one number or int32[P], of `slots`:
+    itself, the own slots before it and the real ones of the prompt's `prompt_slots` (None: no prompt), the first
+    `length` [P]; of all these at most the latest `window`."""
+
+    tokens: int
+    slots: int
+    first: jax.Array | int = 0
+    prompt_slots: int | None = None
+    length: jax.Array | None = None
+    window: int | None = None
+
+    def masks(self) -> tuple[jax.Array, jax.Array | None]:
+        """Which own slots each token sees, bool[1 or P, T, S], and which of the prompt, bool[P, 1 or T, C] (None
+        without one)."""
+        return _masks(self.tokens, self.slots, self.first, self.prompt_slots, self.length, self.window)
+
+
+def _masks(
     tokens: int,
     slots: int,
     first: jax.Array | int,
@@ -18,12 +39,6 @@ def masks(
     length: jax.Array | None,
     window: int | None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Of `tokens` new tokens, the first of which lies in own slot `first`, one number or int32[P]: which own slots
-    each sees, bool[1 or P, T, S], and which of the prompt, bool[P, 1 or T, C] (None without a prompt).
-
-    A token sees itself, the own slots before it and the prompt's real ones, the first `length` [P]; of all these at
-    most the latest `window`.
-    """
     at = jnp.asarray(first)[..., None] + jnp.arange(tokens)  # own slot of each, [T] or [P, T]
     visible = jnp.arange(slots) <= at[..., None]
     if window is not None:
