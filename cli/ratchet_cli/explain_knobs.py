@@ -146,6 +146,7 @@ def _knob(
         default = "frozen, which kl brings along"
     elif default is None or default == []:
         default = absent[1].partition(" (")[0] if absent and not absent[1].startswith(UNSAID) else None
+            default = None if default == "none" else default
     source = "manifest" if said is not None else f"preset {rl.method}" if rl and place in filled else "default"
     value = said if said is not None else default
     if said is None and place not in filled and rl is not None:

@@ -131,8 +131,8 @@ def restart(spec: Spec) -> list[str]:
     every, deepest = spec.checkpoint.every_steps, max(s.advance.steps for s in spec.stages)
     lost = lost_at_most(spec)
     lines = [
-        f"A checkpoint after every {'step' if every == 1 else f'{every} steps'} (checkpoint.everySteps) and at the end of "
-        "each stage.",
+        f"A checkpoint after every {'step' if every == 1 else f'{every} steps'} (checkpoint.everySteps) and at the end "
+        "of each stage.",
         "With notice (SIGTERM), no step is lost: the pods finish what fits into the notice, commit and leave.",
         f"Without notice (SIGKILL, a dead node), at most {counted(lost, 'step')} "
         f"{_be(lost)} made again, besides the step under way"
@@ -151,7 +151,7 @@ def restart(spec: Spec) -> list[str]:
     limit = spec.restart.preemption_limit
     many = "never" if limit is None else f"after {limit} of them"
     lines.append(
-        f"For preemptions the job is given up {many}, for its own failures after {counted(spec.restart.failure_limit, 'failure')}. "
+        f"For preemptions the job is given up {many}, for failures of its own after {spec.restart.failure_limit}. "
         f"These are forgiven once an attempt has made {counted(spec.restart.healthy_steps, 'step')}."
     )
     return lines
