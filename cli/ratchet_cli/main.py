@@ -26,6 +26,7 @@ COMMANDS = {
     "curve": ("curve", "Draw a metric of a run over its steps."),
     "objective": ("objective", "Check losses and advantages against numbers made by other implementations."),
     "validate": ("validate", "Say what is wrong in a manifest, with paths and ways out."),
+    "explain": ("explain", "Say in plain English what a manifest asks for, and where every setting comes from."),
     "render": ("render", "Print every Kubernetes object that a manifest would become."),
     "model": (
         "model",

@@ -1,7 +1,7 @@
 """What a manifest may say of a method: `rl.method` and the parts of its preset that a stage replaces.
 
-Decides names, bounds and which choices go together. What a preset is made of, the trainer's table says
-(`ratchet_trainer/algorithm/methods.py`); an absent field means the preset's.
+Decides names, bounds and which choices go together. What a preset is made of is in `presets`; an absent field means the
+preset's.
 """
 
 from __future__ import annotations

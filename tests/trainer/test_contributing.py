@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ratchet_trainer.algorithm import methods
+from ratchet_api import presets
 from ratchet_trainer.algorithm.advantage import group
 from ratchet_trainer.run import run
 from ratchet_trainer.step.samples import read
@@ -104,11 +104,11 @@ def test_the_verifier_scores_as_it_says() -> None:
 
 
 def test_a_method_is_one_small_file_and_its_rows(tmp_path, monkeypatch, memory_runtime) -> None:
-    names: dict[str, Any] = {"Preset": methods.Preset}
+    names: dict[str, Any] = {"Preset": presets.Preset}
     exec(python("trainer/ratchet_trainer/algorithm/advantage/rank.py"), names)
     rows = eval("{" + python("a row of ESTIMATORS").partition("\n")[2] + "}", names)
     monkeypatch.setitem(group.ESTIMATORS, "rank", rows["rank"])
-    monkeypatch.setitem(methods.PRESETS, "rank-grpo", rows["rank-grpo"])
+    monkeypatch.setitem(presets.PRESETS, "rank-grpo", rows["rank-grpo"])
     assert group.group_advantages([3.0, 9.0, 1.0], "rank").tolist() == [0.0, 1.0, -1.0]
 
     spec = job(tmp_path)

@@ -11,8 +11,8 @@ import pytest
 from sums import WARM, job
 
 from ratchet_api.method import MethodName
+from ratchet_api.presets import PRESETS
 from ratchet_api.stages import Rl
-from ratchet_trainer.algorithm.methods import PRESETS
 from ratchet_trainer.algorithm.reference.scheduled import Scheduled
 from ratchet_trainer.algorithm.slots import Context
 from ratchet_trainer.errors import CheckpointUnreadable, Drain, OldPolicyMismatch

@@ -1,7 +1,7 @@
-"""Methods: a table. A row says which answer a method takes in each of the six slots, and with which constants.
+"""Methods: how the manifest's settings of a stage replace parts of its preset, and which slots come of it.
 
-Decides presets, and how the manifest's settings of a stage replace their parts. Formulas are in the slots. What the
-manifest may ask for, and which choices go together, is decided at admission (`ratchet_api.method`).
+The presets are a table (`ratchet_api.presets`). Formulas are in the slots. What the manifest may ask for, and which
+choices go together, is decided at admission (`ratchet_api.method`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ratchet_api import method as api
+from ratchet_api.presets import PRESETS
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
@@ -41,35 +42,6 @@ class Method:
     objective: Objective
     reference: Reference
 
-
-@dataclass(frozen=True)
-class Preset:
-    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1."""
-
-    advantage: str
-    surrogate: str
-    aggregation: str
-    clip: tuple[float, float]
-
-
-# All without a drift term, whatever their papers had: a verified reward leaves no model to drift from, and a reference
-# costs a copy of the weights. `rl.kl` turns it on.
-PRESETS = {
-    # arXiv 2402.03300, equation 3.
-    "grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
-    # arXiv 2503.20783: neither the deviation of the group nor the length of the response weighs.
-    "dr-grpo": Preset("mean", "ppo", "seq-mean-token-sum-norm", (0.2, 0.2)),
-    # arXiv 2507.18071: the ratio of a whole response hardly moves, so the widths are small.
-    "gspo": Preset("mean-std", "gspo", "seq-mean-token-mean", (3e-4, 4e-4)),
-    # arXiv 2506.13585, whose widths are not published: these are verl's.
-    "cispo": Preset("mean-std", "cispo", "token-mean", (0.2, 0.28)),
-    # arXiv 2402.14740: REINFORCE of whole responses, so tokens are summed; the clip acts from a second update on.
-    "rloo": Preset("leave-one-out", "ppo", "seq-mean-token-sum", (0.2, 0.2)),
-    # arXiv 2501.03262.
-    "reinforce++-baseline": Preset("batch-whitened", "ppo", "token-mean", (0.2, 0.2)),
-    # arXiv 1707.06347 with gamma = lambda = 1 and a value clip of 0.2, as VinePPO's baseline (arXiv 2410.01679).
-    "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
-}
 
 SELECTION: Mapping[str, Callable[[], Selection]] = {"uniform": Uniform}
 EXPANSION: Mapping[str, Callable[[], Expansion]] = {"none": NoExpansion}

@@ -1,0 +1,39 @@
+"""Methods: a table. A row says which answer a method takes in each of the six slots, and with which constants.
+
+Decides presets. How the manifest's settings of a stage replace their parts is the trainer's matter
+(`ratchet_trainer/algorithm/methods.py`); formulas are in its slots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1."""
+
+    advantage: str
+    surrogate: str
+    aggregation: str
+    clip: tuple[float, float]
+
+
+# All without a drift term, whatever their papers had: a verified reward leaves no model to drift from, and a reference
+# costs a copy of the weights. `rl.kl` turns it on.
+PRESETS = {
+    # arXiv 2402.03300, equation 3.
+    "grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
+    # arXiv 2503.20783: neither the deviation of the group nor the length of the response weighs.
+    "dr-grpo": Preset("mean", "ppo", "seq-mean-token-sum-norm", (0.2, 0.2)),
+    # arXiv 2507.18071: the ratio of a whole response hardly moves, so the widths are small.
+    "gspo": Preset("mean-std", "gspo", "seq-mean-token-mean", (3e-4, 4e-4)),
+    # arXiv 2506.13585, whose widths are not published: these are verl's.
+    "cispo": Preset("mean-std", "cispo", "token-mean", (0.2, 0.28)),
+    # arXiv 2402.14740: REINFORCE of whole responses, so tokens are summed; the clip acts from a second update on.
+    "rloo": Preset("leave-one-out", "ppo", "seq-mean-token-sum", (0.2, 0.2)),
+    # arXiv 2501.03262.
+    "reinforce++-baseline": Preset("batch-whitened", "ppo", "token-mean", (0.2, 0.2)),
+    # arXiv 1707.06347 with gamma = lambda = 1 and a value clip of 0.2, as VinePPO's baseline (arXiv 2410.01679).
+    "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
+}

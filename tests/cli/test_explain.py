@@ -1,0 +1,155 @@
+"""`ratchet explain`: the plan in words, and every knob with where its value comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ratchet_api.job import Spec, parse_spec
+from ratchet_api.presets import PRESETS, Preset
+from ratchet_cli.explain import plan, text
+from ratchet_cli.explain_knobs import COLUMNS, Knob, knobs_of
+
+ROOT = Path(__file__).parents[2]
+SUMS = ROOT / "examples/sums.yaml"
+
+
+def ratchet(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ratchet_cli.main", *arguments], input=stdin, capture_output=True, text=True
+    )
+
+
+def spec(rl: dict[str, Any] | None = None, **parts: Any) -> Spec:
+    stage = {"name": "reason", "rl": {"dataset": "sums"} | (rl or {}), "advance": {"steps": 7}}
+    return parse_spec(
+        {
+            "model": {"preset": "tiny"},
+            "datasets": [{"name": "sums", "reasoningGym": {"task": "chain_sum"}}],
+            "stages": [stage],
+            "checkpoint": {"directory": "/checkpoints"},
+            "placements": [{"name": "here", "cpu": {"hosts": 2}}],
+            **parts,
+        }
+    )
+
+
+def knobs(rl: dict[str, Any] | None = None) -> dict[str, Knob]:
+    return {k.name.removeprefix("rl."): k for k in knobs_of(spec(rl).stages[0])}
+
+
+def test_the_plan_says_stages_placements_and_the_cost_of_a_restart() -> None:
+    done = ratchet("explain", str(SUMS))
+    assert done.returncode == 0, done.stderr
+    for sentence in (
+        "sums: 3 stages, at most 720 steps, seed 11",
+        "Supervised fine-tuning on data set examples: 64 answers",
+        "Reinforcement learning by method grpo on data set three-terms: 32 prompts x 8 responses of at most 3 tokens",
+        "Over when train/accuracy (mean of 10) is at least 0.8; after 40 steps at the latest, and then it is over.",
+        "1 slice of tpu-v6e-slice 2x4: 2 hosts of 4 chips, 8 chips in all, spot capacity",
+        "at most 10 steps are made again",
+        "no step is lost",
+    ):
+        assert sentence in done.stdout
+
+
+def test_json_has_the_same_plan_in_figures() -> None:
+    done = ratchet("explain", str(SUMS), "-o", "json")
+    found = json.loads(done.stdout)
+    assert found["placements"][0] | {"words": ""} == {
+        "name": "spot", "hosts": 2, "chips": 8, "devices": 8, "capacity": "Spot", "waitSeconds": 900, "words": ""
+    }  # fmt: skip
+    assert found["restart"]["everySteps"] == found["restart"]["stepsLostAtMost"] == 10
+    assert [s["kind"] for s in found["stages"]] == ["sft", "rl", "rl"]
+    of_first = {k["name"]: k for k in found["stages"][1]["knobs"]}
+    assert of_first["rl.groupSize"]["value"] == 8
+
+
+def test_explaining_loads_no_jax() -> None:
+    program = "import sys; sys.argv[1:] = ['explain', sys.argv[1]]; from ratchet_cli.main import main\n"
+    program += "try: main()\nexcept SystemExit: pass\nassert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program, str(SUMS)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_manifest_with_problems_gets_the_words_of_validate(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    manifest = yaml.safe_load(SUMS.read_text())
+    manifest["spec"]["stages"][1]["rl"]["groupSise"] = 3
+    bad.write_text(yaml.safe_dump(manifest))
+    said, explained = ratchet("validate", str(bad)), ratchet("explain", str(bad))
+    assert explained.returncode == said.returncode == os.EX_DATAERR
+    assert explained.stderr == said.stderr
+    assert "did you mean groupSize?" in explained.stderr
+    assert ratchet("explain", str(tmp_path / "absent.yaml")).returncode == os.EX_NOINPUT
+
+
+def test_every_setting_says_where_it_comes_from() -> None:
+    found = knobs({"method": "cispo", "groupSize": 4, "objective": {"clipLow": "0.1"}})
+    assert found["groupSize"] == Knob("rl.groupSize", 4, 8, "manifest")
+    assert found["promptsPerStep"] == Knob("rl.promptsPerStep", 16, 16, "default")
+    assert found["objective.clipLow"] == Knob("rl.objective.clipLow", "0.1", "0.2", "manifest")
+    assert found["objective.clipHigh"] == Knob("rl.objective.clipHigh", "0.28", "0.28", "preset cispo")
+    assert found["advantage.delta"] == Knob("rl.advantage.delta", "1e-6", "1e-6", "default")
+
+
+def test_knobs_of_another_estimator_are_set_apart() -> None:
+    assert not knobs()["advantage.gamma"].applies
+    of_ppo = knobs({"method": "ppo"})
+    assert of_ppo["advantage.gamma"].applies
+    assert of_ppo["advantage.gamma"].value == "1"
+    assert not of_ppo["advantage.delta"].applies
+    shown = text(plan("job", spec())).splitlines()
+    assert any(line.startswith("  without effect here: ") and "rl.advantage.gamma" in line for line in shown)
+    assert not any(line.startswith("  rl.advantage.gamma") for line in shown)
+
+
+def test_a_penalty_brings_its_own_knobs_and_a_reference() -> None:
+    assert knobs()["kl"].value is None
+    found = knobs({"kl": {"coefficient": "0.01"}})
+    assert found["kl.coefficient"] == Knob("rl.kl.coefficient", "0.01", "required", "manifest")
+    assert found["kl.estimator"].value == "k3"
+    assert str(found["reference"].value).startswith("frozen")
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_every_column_of_a_row_is_a_knob_that_says_the_preset(method: str) -> None:
+    # Written down apart from the code under test: what a row says must be found again, whatever it is made of.
+    row = PRESETS[method]
+    filled = [k for k in _with_method(method) if k.source == f"preset {method}"]
+    for column in dataclasses.fields(Preset):
+        if column.name in COLUMNS or getattr(row, column.name) is None:
+            continue
+        named = [k for k in filled if column.name in k.name.split(".")]
+        assert named, f"column {column.name} of {method} is shown nowhere"
+    values = {k.name: k.value for k in filled}
+    assert values["rl.advantage.estimator"] == row.advantage
+    assert [values["rl.objective.clipLow"], values["rl.objective.clipHigh"]] == [f"{w:g}" for w in row.clip]
+
+
+def _with_method(method: str) -> list[Knob]:
+    """The stage of a method, the check of what it needs beside left out: a row is shown, not admitted."""
+    stage = spec().stages[0]
+    assert stage.rl is not None
+    return knobs_of(stage.model_copy(update={"rl": stage.rl.model_copy(update={"method": method})}))
+
+
+def test_the_cost_of_a_restart_is_no_more_than_the_longest_stage() -> None:
+    found = plan("job", spec(checkpoint={"directory": "/checkpoints", "everySteps": 50}))
+    assert found["restart"]["stepsLostAtMost"] == 7
+    assert any("no stage is longer than 7" in sentence for sentence in found["restart"]["words"])
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda f: f.stem)
+def test_every_example_can_be_explained(file: Path) -> None:
+    done = ratchet("explain", str(file), "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stages"]
