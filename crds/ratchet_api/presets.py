@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1."""
+    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, and
+    what cut responses earn."""
 
     advantage: str
     surrogate: str
     aggregation: str
     clip: tuple[float, float]
+    selection: str = "uniform"
+    cut: str = "keep"
 
 
 # All without a drift term, whatever their papers had: a verified reward leaves no model to drift from, and a reference
@@ -36,4 +39,9 @@ PRESETS = {
     "reinforce++-baseline": Preset("batch-whitened", "ppo", "token-mean", (0.2, 0.2)),
     # arXiv 1707.06347 with gamma = lambda = 1 and a value clip of 0.2, as VinePPO's baseline (arXiv 2410.01679).
     "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
+    # arXiv 2502.12272, version 1 with a buffer of learnable prompts, version 6 without.
+    "sfl": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
+    "lilo": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
+    # arXiv 2504.14286: no drift term, and a cut response earns nothing.
+    "srpo": Preset("mean-std", "ppo", "token-mean", (0.2, 0.2), "historyResampling", "mask"),
 }
