@@ -54,7 +54,7 @@ from ratchet_trainer.algorithm.methods import resolve
 from ratchet_trainer.checkpoints import digests
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.journal import Claim
-from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.policy import Policy, lay_out_prompts

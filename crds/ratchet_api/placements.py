@@ -1,7 +1,7 @@
 """Where a job may run: `spec.placements[]`, a ladder of node pools.
 
-Decides what a manifest may say of a placement. Which shapes exist on GKE is in `tpu`; which rung is tried is decided in
-`ratchet_operator/decide/placement.py`.
+Decides what a manifest may say of a placement. Which shapes exist on GKE is in `tpu_topologies`; which placement is
+tried is decided in `ratchet_operator/decide/placement.py`.
 """
 
 from __future__ import annotations

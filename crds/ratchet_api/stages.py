@@ -1,8 +1,8 @@
 """The curriculum: `spec.stages[]`, what each trains and when it is over.
 
 Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
-(`ratchet_trainer/step/advance.py`); whether the next stage may begin is the operator's stage gate
-(`ratchet_operator/decide/stage_end.py`).
+(`ratchet_trainer/step/stage_over.py`); whether the next stage may begin is the operator's stage gate
+(`ratchet_operator/decide/stage_progress.py`).
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ratchet_trainer.checkpoints import digests, step_folder
+from ratchet_trainer.checkpoints import digests, trusted_step
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.journal import Claim
-from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import Fenced, StorageUnavailable
 
 IDENTITY = {"versions": {}}
@@ -150,9 +150,9 @@ def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypa
         if failures and list(folder.glob("0000000002.json")):
             raise failures.pop()
 
-    write = step_folder.write
+    write = trusted_step.write
     monkeypatch.setattr("ratchet_trainer.checkpoints.journal.sync", sync)
-    monkeypatch.setattr(step_folder, "write", lambda *a: folders.append(a[0]) or write(*a))
+    monkeypatch.setattr(trusted_step, "write", lambda *a: folders.append(a[0]) or write(*a))
     assert checkpoints.write(content(1))[0].seq == 2
     assert not failures
     assert len(folders) == 1

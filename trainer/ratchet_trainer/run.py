@@ -26,7 +26,7 @@ from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
 from ratchet_trainer.rollout.rollout_journal import context_of
-from ratchet_trainer.step import advance, artifacts, best_weights, nonfinite, preflight, sft
+from ratchet_trainer.step import artifacts, best_weights, nonfinite, preflight, sft, stage_over
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
@@ -350,10 +350,10 @@ class Run:
     def advance(self, state: State, metrics: Metrics) -> State:
         """The state with the advance rule applied: process 0 judges, all follow."""
         spec = self.stage.spec
-        stage = advance.observed(state.stage, spec, metrics)
+        stage = stage_over.observed(state.stage, spec, metrics)
         stage = best_weights.compared(stage, self.runtime.job.spec, metrics, state.step)
         self.runtime.commit_requested |= state.step in self.pin_best(stage)
-        ended = advance.ended_by(stage, spec, state.step)
+        ended = stage_over.ended_by(stage, spec, state.step)
         told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
         done, needs_approval = told or (None, False)
         return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
@@ -453,7 +453,7 @@ class Run:
             return state
         self.runtime.rollouts.bind(self.here(state))
         metrics = self.evaluations.metrics(evaluations, stage, state, state.step)
-        return self.record(replace(state, stage=advance.observed(state.stage, stage.spec, metrics)), metrics)
+        return self.record(replace(state, stage=stage_over.observed(state.stage, stage.spec, metrics)), metrics)
 
     def with_companions(self, stage: Stage, state: State) -> State:
         """The state with the models beside the policy that the stage's method has: a reference, a critic."""

@@ -1,8 +1,8 @@
 """Which end of a stage waits for an approval, and what a user is told meanwhile.
 
 The trainer says that an end needs one (`boundary.needsApproval`: from advance.approval, advance.atLimit or a guard's
-action), `stage_end` writes that down, an entry of `spec.approvals` grants it. While it is missing the stage gate stays
-shut and no attempt starts, so nothing is held and nothing is charged.
+action), `stage_progress` writes that down, an entry of `spec.approvals` grants it. While it is missing the stage gate
+stays shut and no attempt starts, so nothing is held and nothing is charged.
 """
 
 from __future__ import annotations

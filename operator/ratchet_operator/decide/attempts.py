@@ -22,7 +22,7 @@ from ratchet_operator.decide import (
     placement,
     progress_report,
     recovery_parts,
-    stage_end,
+    stage_progress,
     stamps,
 )
 from ratchet_operator.decide.observed_job import ObservedJob
@@ -75,7 +75,7 @@ def take_up_lost(builder: PlanBuilder, spec: Spec) -> None:
     builder.revise(attempt=fresh(builder, number, shape))
     builder.count(attempts=max(number, builder.counters.attempts))
     image.resolve(builder, spec)
-    stage_end.begin_first(builder, spec)
+    stage_progress.begin_first(builder, spec)
     builder.status_first = True
     builder.event(
         "Warning",

@@ -12,7 +12,7 @@ from typing import Literal
 from ratchet_api.protocol.documents import LEARNING_REASONS
 from ratchet_api.status import CONDITIONS, Condition, Status
 from ratchet_api.validate import Problem
-from ratchet_operator.decide import approval, stage_end, stamps
+from ratchet_operator.decide import approval, stage_progress, stamps
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 from ratchet_operator.decide.verdict import Verdict
 from ratchet_operator.plan import Event
@@ -177,7 +177,7 @@ def _accepted(builder: PlanBuilder, problems: Sequence[Problem]) -> Said:
     if problems:
         return "False", "Invalid", "; ".join(str(problem) for problem in problems)
     stage, spec = builder.status.stage, builder.observed.spec
-    if stage is None or spec is None or not stage_end.last_stage_over(builder.status):
+    if stage is None or spec is None or not stage_progress.last_stage_over(builder.status):
         return "True", "Accepted", ""
     if stage.index + 1 < len(spec.stages):
         late = spec.stages[stage.index + 1].name

@@ -20,8 +20,8 @@ from ratchet_operator.decide import (
     next_attempt_start,
     placement,
     progress_report,
-    stage_end,
     stage_gate,
+    stage_progress,
 )
 from ratchet_operator.decide.observed_job import ObservedJob
 from ratchet_operator.decide.plan_builder import PlanBuilder
@@ -45,7 +45,7 @@ def decide(snapshot: Snapshot) -> Plan:
     problems = acceptance.problems(spec, snapshot.values)
     if not problems:
         attempts.take_up_lost(builder, spec)
-    stage_end.take_approval(builder, spec)
+    stage_progress.take_approval(builder, spec)
     if builder.attempt is not None and builder.settled() is None:
         _follow(builder, builder.attempt, spec)
     _classify_again(builder, spec)
@@ -62,9 +62,9 @@ def _follow(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
         if attempt.job_set_uid is None and attempt.ended_time is None:
             return  # `next_attempt_start` creates it
     attempt = progress_report.take(builder, attempt, spec)
-    stage_end.record_ends(builder, attempt, spec)
+    stage_progress.record_ends(builder, attempt, spec)
     failure_budget.forgive(builder, attempt, spec)
-    finishing = stage_end.last_stage_over(builder.status)
+    finishing = stage_progress.last_stage_over(builder.status)
     signs = end_signs.signs_of_an_end(builder.observed, attempt, finishing=finishing)
     record = builder.record(attempt.number)
     if record is None:
@@ -82,7 +82,7 @@ def _follow(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
 
 def _classify_again(builder: PlanBuilder, spec: Spec) -> None:
     """Looks again at why attempts ended, while their verdicts are provisional."""
-    finishing = stage_end.last_stage_over(builder.status)
+    finishing = stage_progress.last_stage_over(builder.status)
     for record in builder.status.attempts[-2:]:
         if not failure_budget.provisional(builder, record, spec):
             continue

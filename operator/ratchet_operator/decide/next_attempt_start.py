@@ -26,7 +26,7 @@ from ratchet_operator.decide import (
     fencing,
     image,
     placement,
-    stage_end,
+    stage_progress,
     stamps,
 )
 from ratchet_operator.decide.plan_builder import PlanBuilder
@@ -60,7 +60,7 @@ def start_when_due(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
 
 def _another_is_due(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> bool:
     """Whether there is to be another attempt now; ends the job when there is never to be one."""
-    if record.verdict == Verdict.COMPLETED or stage_end.approved_to_finish(builder.status):
+    if record.verdict == Verdict.COMPLETED or stage_progress.approved_to_finish(builder.status):
         step = builder.status.stages[-1].end_step if builder.status.stages else None
         conditions.finish(builder, "Completed", "AllStagesDone", f"all stages are done at step {step}")
         return False
@@ -108,7 +108,7 @@ def authorize(builder: PlanBuilder, spec: Spec) -> AttemptStatus:
     present = builder.attempt.number if builder.attempt is not None else 0
     number = 1 + max(attempts.highest_number(builder.observed, own=False), present)
     chosen = placement.choose(builder, spec)
-    stage_end.begin_first(builder, spec)
+    stage_progress.begin_first(builder, spec)
     attempt = attempts.fresh(builder, number, chosen)
     builder.revise(attempt=attempt)
     builder.count(attempts=builder.counters.attempts + 1)

@@ -10,7 +10,7 @@ from ratchet_api.job import Spec
 from ratchet_api.protocol import ANNOTATION_STAGE_GATE, STAGE_GATE_LIMIT
 from ratchet_api.status import AttemptStatus
 from ratchet_operator.build.stage_gate import stage_gate
-from ratchet_operator.decide import stage_end
+from ratchet_operator.decide import stage_progress
 from ratchet_operator.decide.plan_builder import PlanBuilder
 from ratchet_operator.plan import Patch, Raw
 
@@ -26,7 +26,7 @@ def write(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
         return
     # The ConfigMap of the attempt holds the stages that had begun before it was made; the first one always had.
     added = [r.index for r in status.stages if r.index and (r.start_time or "") >= (attempt.start_time or "")]
-    finish = stage_end.last_stage_over(status)
+    finish = stage_progress.last_stage_over(status)
     text = stage_gate(builder.observed.uid, attempt.number, spec, status.stage.index, finish, added)
     if len(text.encode()) > STAGE_GATE_LIMIT:
         # The trainer leaves with 75 after a minute at the gate, and the next attempt's ConfigMap holds everything.

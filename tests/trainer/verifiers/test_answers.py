@@ -6,9 +6,9 @@ import pytest
 from cases import case, spec
 
 from ratchet_trainer.algorithm.verifiers import registry
-from ratchet_trainer.algorithm.verifiers.comparisons import COMPARISONS, TEXT_MAX, arithmetic
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.number import number
+from ratchet_trainer.algorithm.verifiers.reasoning_gym_comparisons import COMPARISONS, TEXT_MAX, arithmetic
 from ratchet_trainer.algorithm.verifiers.spec import Extraction
 
 

@@ -1,9 +1,9 @@
 """Checkpoints: one folder a step, made to exist by the journal.
 
 Decides in which order a step becomes durable, which steps are kept, and which step a restart begins from. What a step's
-folder holds is `step_folder.py`'s matter, who may write at all the journal's; when to save is `run.py`'s.
+folder holds is `trusted_step.py`'s matter, who may write at all the journal's; when to save is `run.py`'s.
 
-    steps/<step>-a<N>-<uid8>/   see step_folder.py; with `-u<M>` at the end, the state after M updates of the next step
+    steps/<step>-a<N>-<uid8>/   see trusted_step.py; with `-u<M>` at the end, the state after M updates of the next step
     metrics.jsonl               the metric stream of all committed steps, for people and trackers
     timings/a<N>-<uid8>.jsonl   what the clock said, one file an attempt, never hashed
 """
@@ -21,9 +21,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ratchet_trainer.checkpoints import digests, step_folder
+from ratchet_trainer.checkpoints import digests, trusted_step
 from ratchet_trainer.checkpoints.journal import Commit, Journal
-from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import StorageUnavailable
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class Checkpoints:
             "weightsSha256": digests.weights_sha256(leaf_digests),
             "stateSha256": digests.state_sha256(leaf_digests, content.control),
         }
-        proof = step_folder.proof_of(content, leaf_digests, hashes, self._streamed, self.identity)
+        proof = trusted_step.proof_of(content, leaf_digests, hashes, self._streamed, self.identity)
         pending = content.control.get("pending")
         path = f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
         known = len(self.journal.entries)
@@ -112,7 +112,7 @@ class Checkpoints:
                 if isinstance(entry, Commit) and entry.path == path:
                     return entry  # journalled by the try before, which failed only after that: its folder counts now
             self._prunable = (self._there() if self._prunable is None else self._prunable) | {path}
-            step_folder.write(self.directory / path, content, proof)
+            trusted_step.write(self.directory / path, content, proof)
             return self.journal.commit(content.step, path, hashlib.sha256(proof).hexdigest(), boundary)
 
         commit = with_retries(f"saving step {content.step} to {self.directory}", attempt)
@@ -179,13 +179,13 @@ class Checkpoints:
         """The content of digests.json if it is the one that was journalled, else None. Raises CheckpointUnreadable,
         StorageUnavailable."""
         folder = self.directory / commit.path
-        return with_retries(f"reading {folder}", lambda: step_folder.read_proof(folder, commit.step, commit.sha256))
+        return with_retries(f"reading {folder}", lambda: trusted_step.read_proof(folder, commit.step, commit.sha256))
 
     def read(self, commit: Commit, proof: Mapping[str, Any]) -> Content | None:
         """The state of a commit with every digest recomputed, or None (and a warning that says what is wrong). Raises
         StorageUnavailable."""
         folder = self.directory / commit.path
-        return with_retries(f"reading {folder}", lambda: step_folder.read(folder, commit.step, proof))
+        return with_retries(f"reading {folder}", lambda: trusted_step.read(folder, commit.step, proof))
 
     def resume(self, commit: Commit, proof: Mapping[str, Any], lines: list[bytes]) -> None:
         """Goes on from a commit that was read: what lies above it is done again.

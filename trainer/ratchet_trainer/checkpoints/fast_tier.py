@@ -18,9 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from ratchet_trainer.checkpoints import step_folder
+from ratchet_trainer.checkpoints import trusted_step
 from ratchet_trainer.checkpoints.journal import Commit
-from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import TrainerError
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class LocalTier:
         try:
             if not folder.is_dir():
                 return None
-            proof = step_folder.read_proof(folder, commit.step, commit.sha256)
-            content = None if proof is None else step_folder.read(folder, commit.step, proof)
+            proof = trusted_step.read_proof(folder, commit.step, commit.sha256)
+            content = None if proof is None else trusted_step.read(folder, commit.step, proof)
         except (OSError, ValueError, KeyError, TypeError, TrainerError) as error:
             log.warning("%s cannot be read, the durable one is taken: %s", folder, error)
             return None
@@ -92,7 +92,7 @@ class LocalTier:
                 shutil.rmtree(left_over, ignore_errors=True)
             if not (steps / name).exists():
                 temporary = steps / f".{name}{self._suffix}"
-                step_folder.write(temporary, content, proof, "local", durable=False)
+                trusted_step.write(temporary, content, proof, "local", durable=False)
                 self._show(temporary, steps / name)
             self._prune(steps, name)
         except Exception as error:  # TensorStore has errors of its own; whatever it is, training does not need this

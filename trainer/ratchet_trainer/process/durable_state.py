@@ -1,7 +1,7 @@
 """What survives: claiming the checkpoint directory, restoring from it, saving to it, on every process of an attempt.
 
 Decides which process reads and writes what, and that all hear how it went. A step on disk is in
-`checkpoints.step_folder`; which steps exist, in `checkpoints.journal`; which are trusted, in `checkpoints.digests`.
+`checkpoints.trusted_step`; which steps exist, in `checkpoints.journal`; which are trusted, in `checkpoints.digests`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ratchet_trainer.checkpoints import digests, identity
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints, with_retries
 from ratchet_trainer.checkpoints.fast_tier import LocalTier
 from ratchet_trainer.checkpoints.journal import Claim, Commit
-from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, TrainerError, error_of
 from ratchet_trainer.process.agreement import Peers
 from ratchet_trainer.process.environment import Environment

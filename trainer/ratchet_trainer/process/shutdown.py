@@ -28,7 +28,7 @@ from typing import Any
 
 from ratchet_api.protocol import SPOT_GRACE_SECONDS, Exit
 from ratchet_trainer.errors import PeerLost, TrainerError
-from ratchet_trainer.process import stacks, termination
+from ratchet_trainer.process import stacks, termination_message
 from ratchet_trainer.process.agreement import Line
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ class Watchdog:
         standing = self.standing
         log.info("leaving with %d (%s): %s", code, reason, text)
         if code != Exit.DONE:
-            content = termination.message(reason, text, standing.step, standing.boundary, owner)
-            termination.write(self._termination_log, content)
+            content = termination_message.message(reason, text, standing.step, standing.boundary, owner)
+            termination_message.write(self._termination_log, content)
         self._tell({"farewell": int(code)})
         if self._line is not None and self._line.process == 0:
             self._outlive()

@@ -1,9 +1,9 @@
 """Which prompt is in which slot, when fewer slots are decoded than there are prompts.
 
 Decides it from the order of the prompts and from which of them are over, chunk by chunk: from the tokens alone, so all
-processes and every restart seat alike. The next prompt that waits takes the lowest free slot. The bits of a response
-depend on the shape that it is decoded in, not on its slot; where a probe finds otherwise (`probe`), `refills` is False
-and nobody is seated before all slots are free.
+processes and every restart place them alike. The next prompt that waits takes the lowest free slot. The bits of a
+response depend on the shape that it is decoded in, not on its slot; where a probe finds otherwise (`refill_probe`),
+`refills` is False and no slot is taken before all slots are free.
 """
 
 from __future__ import annotations

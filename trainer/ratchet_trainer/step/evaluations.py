@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ratchet_api.evaluations import Evaluation
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.types import Draw, Request, Rollout
-from ratchet_trainer.step import advance
+from ratchet_trainer.step import stage_over
 from ratchet_trainer.step.state import StageState, State
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ class Evaluations:
 
     def due(self, step: int, stage: StageState, open_stage: Stage, metrics: Metrics) -> list[Evaluation]:
         """Those that are due after a step with these metrics. Where they end the job's last stage before its limit, all
-        are: what a run ends with is evaluated. Raises as `advance.ended_by`."""
+        are: what a run ends with is evaluated. Raises as `stage_over.ended_by`."""
         spec, opened = self.runtime.job.spec, open_stage.spec
         found = due(spec.evaluations, step, stage, opened.advance.steps)
         if len(found) == len(spec.evaluations) or open_stage.index < len(spec.stages) - 1:
             return found
-        ended = advance.ended_by(advance.observed(stage, opened, metrics), opened, step)
+        ended = stage_over.ended_by(stage_over.observed(stage, opened, metrics), opened, step)
         return found if ended is None else list(spec.evaluations)
 
     def metrics(self, evaluations: Sequence[Evaluation], stage: Stage, state: State, step: int) -> Metrics:

@@ -19,7 +19,7 @@ import yaml
 from ratchet_api.job import RLTrainingJob, Spec
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.journal import Commit
-from ratchet_trainer.checkpoints.step_folder import Content
+from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import CheckpointUnreadable
 
 ITEMS = 256

@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from ratchet_trainer.algorithm.outcome import Case, Outcome, graded, unparsable
-from ratchet_trainer.algorithm.verifiers.comparisons import COMPARISONS, TEXT_MAX, arithmetic, fold
 from ratchet_trainer.algorithm.verifiers.extract import extract, last_number
 from ratchet_trainer.algorithm.verifiers.number import number
+from ratchet_trainer.algorithm.verifiers.reasoning_gym_comparisons import COMPARISONS, TEXT_MAX, arithmetic, fold
 from ratchet_trainer.algorithm.verifiers.reasoning_gym_tasks import TASKS, Task, has_form
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 from ratchet_trainer.errors import ConfigurationInvalid

@@ -6,7 +6,7 @@
     digests.json   what proves the three above; its own SHA-256 stands in the journal
 
 Decides the format, and that nothing is taken from a folder whose digests do not hold. Which folders count is
-`checkpoint.py`'s matter, which copies of them there are is `local_tier.py`'s.
+`checkpoint.py`'s matter, which copies of them there are is `fast_tier.py`'s.
 """
 
 from __future__ import annotations

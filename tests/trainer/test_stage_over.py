@@ -6,7 +6,7 @@ import pytest
 
 from ratchet_api.stages import Stage
 from ratchet_trainer.errors import GuardTripped, StageFailed
-from ratchet_trainer.step.advance import ended_by, observed
+from ratchet_trainer.step.stage_over import ended_by, observed
 from ratchet_trainer.step.state import StageState
 
 NAN = float("nan")

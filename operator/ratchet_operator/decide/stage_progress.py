@@ -1,4 +1,4 @@
-"""When a stage is over, and which one the job is in.
+"""Which stage the job is in, and which ones have ended.
 
 The trainer decides that a stage has ended and says so (`boundary`, over HTTP or in its termination message). Here the
 end is written into status; only then does the stage gate let the trainer into the next one (`stage_gate`). An end that
