@@ -18,6 +18,7 @@ from ratchet_trainer.algorithm.types import Draw, Request, Rollout
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.rollout import sampler as sampling
 from ratchet_trainer.rollout.endings import Endings, Stops
 from ratchet_trainer.rollout.engine import Engine, Shape
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler
@@ -172,6 +173,17 @@ def test_dummies_hold_nobody_up(sampler, params) -> None:
     assert made.lengths.tolist() == [[3, 3], [0, 0], [0, 0], [0, 0]]
     assert made.tokens.shape == (4, 2, LONGEST)
     assert not made.log_probs[1:].any()
+
+
+def test_own_slots_that_no_token_has_reached_are_not_read(sampler, params, monkeypatch) -> None:
+    whole = sample(sampler, params, REQUESTS)
+    monkeypatch.setattr(sampling, "REACH", CHUNK)
+    reaches = []
+    decode = type(sampler).decode
+    monkeypatch.setattr(type(sampler), "decode", lambda self, *rest: reaches.append(rest[-1]) or decode(self, *rest))
+    near = sample(sampler, params, REQUESTS)
+    assert reaches == [CHUNK, 2 * CHUNK, LONGEST]
+    assert all(map(same, near, whole))
 
 
 # When a response is over

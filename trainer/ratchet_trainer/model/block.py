@@ -27,7 +27,7 @@ from ratchet_trainer.model.visibility import Sight
 class Stream:
     """Tokens [P, G, T] that go through a block together: their rotary angles; what they see before themselves, of which
     `length` [P] slots are real (None: the stream before them, or nothing); the own slots of their run of layers, of
-    which `layer` is this one, from `at` on new."""
+    which `layer` is this one, from `at` on new; only the first `reach` of them are read (None: all)."""
 
     shape: tuple[int, int, int]
     by: Turn
@@ -36,6 +36,7 @@ class Stream:
     own: kv_cache.Pair | None = None
     layer: jax.Array | int = 0
     at: jax.Array | int = 0
+    reach: int | None = None
 
 
 Streams = tuple[Stream, ...]
@@ -110,7 +111,7 @@ class Attention(nnx.Module):
             key = operations.rotate(key, stream.by)
             new = key.transpose(0, 3, 1, 2, 4), value.transpose(0, 3, 1, 2, 4)
             cache = new if stream.own is None else kv_cache.write(stream.own, new, stream.layer, stream.at)
-            own = new if stream.own is None else kv_cache.layer(cache, stream.layer)
+            own = new if stream.own is None else kv_cache.own_layer(cache, stream.layer, stream.reach)
             prompt = before if stream.prompt is None else stream.prompt
             prompt_slots = None if prompt is None else prompt[0].shape[2]
             sight = Sight(stream.shape[2], own[0].shape[3], stream.at, prompt_slots, stream.length, self.layer.window)

@@ -106,17 +106,18 @@ class Decoder:
         prompt: kv_cache.Prompt | None = None,
         own: tuple[kv_cache.Pair, ...] | None = None,
         at: jax.Array | int = 0,
+        reach: int | None = None,
     ) -> tuple[jax.Array, tuple[kv_cache.Pair, ...]]:
         """Hidden states [P, G, T, width] of tokens [P, G, T] at the positions of `turns`, and their keys and values,
         one pair [P, n, M, G, T, K] for each run of n layers.
 
         The tokens see the prompt's real slots and, causally, themselves; with `own`, they are written to its slots
-        at..at+T-1, one number or int32[P], and see what is there before.
+        at..at+T-1, one number or int32[P], and see what is there before, all of it within the first `reach` slots.
         """
         x, caches = self._embedded(tokens), []
         for r, run in enumerate(self.modules.runs):
             step = partial(
-                self._step, run, tokens.shape, turns, prompt and prompt.runs[r], prompt and prompt.length, at
+                self._step, run, tokens.shape, turns, prompt and prompt.runs[r], prompt and prompt.length, at, reach
             )
             (x, cache), made = through(run, step, (x, own and own[r]), self._stacked[r])
             caches.append(kv_cache.joined(made) if cache is None else cache)
@@ -130,6 +131,7 @@ class Decoder:
         prompt: kv_cache.Pair | None,
         length: jax.Array | None,
         at: jax.Array | int,
+        reach: int | None,
         carry: tuple[jax.Array, kv_cache.Pair | None],
         weights: tuple[Any, ...],
         turn: jax.Array | int,
@@ -140,7 +142,7 @@ class Decoder:
         for place, w in enumerate(weights):
             layer, i = self.architecture.layers[run.first + place], turn * run.period + place
             past = prompt and kv_cache.layer(prompt, i)
-            stream = Stream(shape, self._turn(turns, layer), past, length, cache, i, at)
+            stream = Stream(shape, self._turn(turns, layer), past, length, cache, i, at, reach)
             x, (kept,) = self.modules.block(layer, w)(x, (stream,))
             x = self.how.rows(x)
             if cache is None:

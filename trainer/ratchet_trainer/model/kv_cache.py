@@ -2,8 +2,8 @@
 
 Decides layout and slots; attention reads them. `Prompt` is written once by a prefill and shared by the group; a
 response's own slots are written token by token. Both have one pair for each run of layers (`depth`), with the run's n
-layers along the second axis, and are written in place. Heads come before slots: so attention reads them without moving
-anything.
+layers along the second axis, and are written in place; own slots of a single layer have no such axis: with one, XLA's
+CPU backend copied them three times a token. Heads come before slots: so attention reads them without moving anything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 
 Pair = tuple[jax.Array, jax.Array]
+SINGLE = 5
+"""Axes of the own slots of a single layer."""
 
 
 @jax.tree_util.register_dataclass
@@ -28,6 +30,13 @@ class Prompt:
     length: jax.Array
 
 
+def own_layer(own: Pair, i: jax.Array | int, reach: int | None = None) -> Pair:
+    """The own slots of one layer of a run, [P, M, G, S, K]; with `reach` the first so many."""
+    if reach is not None and reach < own[0].shape[-2]:
+        own = own[0][..., :reach, :], own[1][..., :reach, :]
+    return own if own[0].ndim == SINGLE else layer(own, i)
+
+
 def layer(pair: Pair, i: jax.Array | int) -> Pair:
     """The pair of one layer of a run, [P, M, ...]."""
     if pair[0].shape[1] == 1:
@@ -37,16 +46,19 @@ def layer(pair: Pair, i: jax.Array | int) -> Pair:
 
 
 def write(own: Pair, new: Pair, i: jax.Array | int, at: jax.Array | int) -> Pair:
-    """`own` [P, n, M, G, S, K] with the new tokens' keys and values [P, M, G, T, K] of layer i in slots at..at+T-1,
-    where `at` is one number or int32[P]."""
-    key, value = (_write(o, n[:, None], i, at) for o, n in zip(own, new, strict=True))
+    """`own` [P, n, M, G, S, K], or [P, M, G, S, K] of a single layer, with the new tokens' keys and values [P, M, G, T,
+    K] of layer i in slots at..at+T-1, where `at` is one number or int32[P]."""
+    key, value = (_write(o, n, i, at) for o, n in zip(own, new, strict=True))
     return key, value
 
 
 def _write(own: jax.Array, new: jax.Array, i: jax.Array | int, at: jax.Array | int) -> jax.Array:
+    before: tuple[jax.Array | int, ...] = (0, 0)
+    if own.ndim != SINGLE:
+        new, before = new[:, None], (i, 0, 0)
     if jnp.ndim(at) == 0:
-        return jax.lax.dynamic_update_slice(own, new, (0, i, 0, 0, at, 0))
-    one = lambda own, new, at: jax.lax.dynamic_update_slice(own, new, (i, 0, 0, at, 0))  # noqa: E731
+        return jax.lax.dynamic_update_slice(own, new, (0, *before, at, 0))
+    one = lambda own, new, at: jax.lax.dynamic_update_slice(own, new, (*before, at, 0))  # noqa: E731
     return jax.vmap(one)(own, new, at)
 
 
@@ -58,7 +70,7 @@ def joined(pairs: Sequence[Pair]) -> Pair:
 
 
 def empty(layers: Sequence[int], shape: tuple[int, int, int, int, int], dtype: str) -> tuple[Pair, ...]:
-    """Own caches without a token: for each run of so many layers zeros of `shape` = (P, M, G, S, K)."""
+    """Own caches without a token: for each run of so many layers zeros of `shape` = (P, M, G, S, K) a layer."""
     zeros = partial(jnp.zeros, dtype=dtype)
-    wholes = [(shape[0], n, *shape[1:]) for n in layers]
+    wholes = [shape if n == 1 else (shape[0], n, *shape[1:]) for n in layers]
     return tuple((zeros(whole), zeros(whole)) for whole in wholes)

@@ -59,9 +59,10 @@ def decode(
     temperature: jax.Array,
     cut: Truncation | None,
     count: int,
+    reach: int | None = None,
 ) -> tuple[Decoding, jax.Array]:
     """`count` more tokens from response position `at`, one or int32[P]; tokens, log-probs and entropy as float32[3, P,
-    G, count].
+    G, count]. Of the own slots the first `reach` are read (None: all): no token may lie behind them.
     Log-probs are those of what is drawn from, entropy is the whole policy's.
 
     One array, because every process gets it whole and each collective costs a wait (token numbers are exact below
@@ -79,7 +80,7 @@ def decode(
     def one(carry, now):
         own, token, done = carry
         t, by, ahead = now
-        hidden, own = model(token[..., None], by, state.prompt, own, t)
+        hidden, own = model(token[..., None], by, state.prompt, own, t, reach)
         logits = model.logits(hidden[..., 0, :])
         scaled = logits / temperature
         if cut is not None:
@@ -117,6 +118,6 @@ def refill(
 ) -> Decoding:
     """The state with the `fresh` bool[P] of these prompts in place of those that were there. All P are read, wanted or
     not: a prompt's bits depend on the shape in which it is read."""
-    new = start(policy, params, seed, prompts, rows, samples, state.own[0][0].shape[4])
+    new = start(policy, params, seed, prompts, rows, samples, state.own[0][0].shape[-2])
     chosen = lambda a, b: jnp.where(fresh.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
     return jax.tree.map(chosen, new, state)

@@ -44,7 +44,7 @@ class Refilling(Call):
         kept: Kept | None = None,
         cut: Truncation | None = None,
     ):
-        """As for `Sampler.begin`, for N prompts that take the batch_slots; `endings`: of each prompt, [1, G]."""
+        """As for `Sampler.begin`, for N prompts that take turns in `batch_slots`; `endings`: of each prompt, [1, G]."""
         params = sampler.weights(params)
         self._sampler, self._params, self._temperature, self._cut = sampler, params, temperature, cut
         self._seed, self._prompts, self._words, self._samples = seed, prompts, row_words, samples.astype(np.uint32)
@@ -67,13 +67,19 @@ class Refilling(Call):
         return not len(self._seats.taken)
 
     def advance(self) -> None:
-        """BatchSlots who comes next, and makes the next chunk."""
+        """Lets the next prompts take the free slots, and makes the next chunk."""
         sampler, fresh = self._sampler, self._seats.fresh.copy()
         if fresh.any():
             own = self._seed, *self._seated(), self._samples
             self._state = sampler.refill(self._params, self._state, *own, fresh)
         self._state, chunk = sampler.decode(
-            self._params, self._state, self._at.copy(), self._temperature, self._cut, self._count
+            self._params,
+            self._state,
+            self._at.copy(),
+            self._temperature,
+            self._cut,
+            self._count,
+            whole_chunks(self._slots),
         )
         self._see(np.asarray(chunk))
         if self.over:

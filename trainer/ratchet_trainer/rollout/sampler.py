@@ -30,6 +30,18 @@ CHUNK = 16
 CHUNK_TOKENS = 1 << 14
 """Most of all responses: about a second of a small CPU. A notice is heard at a safe point."""
 
+REACH = 512
+"""Own slots that are read at least; twice as many where a response has become longer than that, and so on."""
+
+
+def reach_of(tokens: int, slots: int) -> int:
+    """How many own slots are read while responses have at most so many `tokens`: each number has a program of its own,
+    so they double."""
+    reach = REACH
+    while reach < tokens:
+        reach *= 2
+    return min(reach, slots)
+
 
 def chunk_of(rows: int, slots: int, *, equal: bool = False) -> int:
     """Tokens that so many responses of so many slots get between two safe points: a divisor of CHUNK, or all of fewer
@@ -66,7 +78,7 @@ class Sampler:
         self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1, out_shardings=rows)
         self._decode = jax.jit(
             partial(decoding.decode, policy, ends),
-            static_argnames="count",
+            static_argnames=("count", "reach"),
             donate_argnums=1,
             out_shardings=(rows, everywhere),
         )
@@ -87,13 +99,16 @@ class Sampler:
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
             start.compile()
-            state, at = placed(start.out_info), np.int32(0)
+            state, position = placed(start.out_info), np.int32(0)
             if refills:
-                at = np.zeros(len(words), np.int32)
-                self._refill.lower(own, state, seed, laid_out, words, numbers, at.astype(bool)).compile()
+                position = np.zeros(len(words), np.int32)
+                self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool)).compile()
             most = chunk_of(prompts * samples, slots, equal=refills)
-            for count in {most, slots % most or most}:
-                self._decode.lower(own, state, at, np.float32(1), cut, count=count).compile()
+            chunks = [(at, min(most, slots - at)) for at in range(0, slots, most)]
+            # Who is refilled has neighbours at other places: how far is read would depend on them.
+            sizes = {(count, slots if refills else reach_of(at + count, slots)) for at, count in chunks}
+            for count, reach in sorted(sizes):
+                self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach).compile()
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         """For each program to compile the shapes of parameters, prompts and row words, and what places a state's."""
@@ -167,11 +182,19 @@ class Sampler:
         return structure.unflatten([_put_back(leaf.shape, parts, by_rows(self.mesh)) for leaf, parts in pairs])
 
     def decode(
-        self, params: Params, state: Any, at: int | np.ndarray, temperature: float, cut: Truncation | None, count: int
+        self,
+        params: Params,
+        state: Any,
+        at: int | np.ndarray,
+        temperature: float,
+        cut: Truncation | None,
+        count: int,
+        reach: int,
     ) -> Any:
-        """The next `count` tokens from position `at`, one or int[P]: new state, and [3, P, G, count] on every
-        process."""
-        return self._decode(params, state, np.asarray(at, np.int32), np.float32(temperature), cut, count=count)
+        """The next `count` tokens from position `at`, one or int[P], of which the first `reach` own slots are read: new
+        state, and [3, P, G, count] on every process."""
+        numbers = np.asarray(at, np.int32), np.float32(temperature)
+        return self._decode(params, state, *numbers, cut, count=count, reach=reach)
 
 
 class Call(ABC):
@@ -232,8 +255,9 @@ class Sampling(Call):
     def advance(self) -> None:
         assert self._state is not None
         count = min(chunk_of(self._endings.lengths.size, self._slots), self._slots - self._at)
+        reach = reach_of(self._at + count, self._slots)
         self._state, chunk = self._sampler.decode(
-            self._params, self._state, self._at, self._temperature, self._cut, count
+            self._params, self._state, self._at, self._temperature, self._cut, count, reach
         )
         self._made.append(np.asarray(chunk))
         self._at += count

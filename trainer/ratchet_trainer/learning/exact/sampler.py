@@ -25,7 +25,7 @@ class ExactSampler(Sampler):
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots")
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots")
         self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1)
-        self._decode = jax.jit(partial(_decode, policy, ends), static_argnames="count", donate_argnums=1)
+        self._decode = jax.jit(partial(_decode, policy, ends), static_argnames=("count", "reach"), donate_argnums=1)
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         shards, each = self._shards, prompts // self._shards.count
@@ -89,20 +89,21 @@ class ExactSampler(Sampler):
         temperature: float,
         cut: Truncation | None,
         count: int,
+        reach: int,
     ) -> Any:
         own, at = self._shards.on_each(params), np.asarray(at, np.int32)
         found, made = [], [[] for _ in own]
         rows = len(state[0].token) * self._shards.count
         for one, p in zip(state, self._shards.parts(rows, passes=1), strict=True):
             here = at[p.rows] if at.ndim else at
-            new, chunk = self._decode(own[p.device], one, here, np.float32(temperature), cut, count=count)
+            new, chunk = self._decode(own[p.device], one, here, np.float32(temperature), cut, count=count, reach=reach)
             found.append(new)
             made[p.device].append(chunk)
         whole = self._shards.everywhere(self._shards.joined(made))
         return found, np.moveaxis(np.asarray(whole), 1, 0)
 
 
-def _decode(policy, ends, params, state, at, temperature, cut, count):
+def _decode(policy, ends, params, state, at, temperature, cut, count, reach):
     """As the other's, with rows first in what is made."""
-    state, made = decoding.decode(policy, ends, params, state, at, temperature, cut, count)
+    state, made = decoding.decode(policy, ends, params, state, at, temperature, cut, count, reach)
     return state, jnp.moveaxis(made, 0, 1)
