@@ -4,8 +4,9 @@ Decides by task, because the library's own scorers cannot be trusted with a rewa
 len(answer) / len(response) for any response that holds the answer; others round too far, look at the first number of a
 text, take `bool("False")` for True, or run what a response says through `eval`. So a task is one of
 
-- compared: here (`reasoning_gym_comparisons`), with the expected answer, in the way that is named. `number` takes the last number
-  of a response where the manifest has no `answer`; `number or text` does so for items whose expected answer is one;
+- compared: here (`reasoning_gym_comparisons`), with the expected answer, in the way that is named. `number` takes the
+  last number of a response where the manifest has no `answer`; `number or text` does so for items whose expected answer
+  is one;
 - scored: by the library's own scorer, for tasks with several right answers; only an answer whose whole text has the
   form that is given gets to it, and only full marks count;
 - refused, with the reason.
