@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="how often everything is run (default: 1)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a run, the first {WARM_UP} do not count")
     parser.add_argument("--only", help="run only what has this in its name, and compare nothing")
+    parser.add_argument("--without", default="nothing", help="leave out what has this in its name")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     try:
@@ -112,6 +113,7 @@ def main() -> None:
         print(f"no comparison with TRL: {reason}")
         return
     chosen = {name: run for name, run in runs(python, arguments.steps).items() if (arguments.only or "") in name}
+    chosen = {name: run for name, run in chosen.items() if arguments.without not in name}
     found: dict[str, list[Times]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory() as place:
         model = work.write(Path(place) / "model")

@@ -48,10 +48,11 @@ def write(folder: Path) -> Path:
 
 
 def sums() -> list[dict[str, str]]:
-    """Questions and answers of two or three terms of one or two digits."""
+    """Questions and answers of two or three terms of one digit: some responses are right in every step, so that every
+    step has something to learn."""
     import reasoning_gym
 
-    config = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2}
+    config = {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1}
     items = reasoning_gym.create_dataset("chain_sum", size=QUESTIONS, seed=0, **config)
     return [{"question": item["question"], "answer": item["answer"]} for item in items]
 
