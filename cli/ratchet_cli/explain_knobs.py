@@ -31,7 +31,8 @@ PARTS = ("objective", "advantage", "sampling", "optimizer")
 ABSENT = re.compile(r"\b[Aa]bsent: (.+?)(?:;|\. |\.?$)")
 UNSAID = ("the preset's", "the method's")
 """How the words for an absent knob begin that leave it to the preset."""
-OWNER = re.compile(r"\b(kind|estimator) ([A-Za-z][\w-]*)", re.IGNORECASE)
+OWNER = re.compile(r"\b(kind|estimator)s? ([A-Za-z][\w-]*)(?: and ([A-Za-z][\w-]*))?", re.IGNORECASE)
+"""How a description says to which kind or estimator a knob belongs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,15 +165,16 @@ def _computed(model: type[ApiModel], name: str, rl: Rl, otherwise: Any) -> Any:
 
 
 def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping[str, Any]) -> bool:
-    """Whether a knob belongs to the kind or estimator that its part has."""
-    for kind, choices in (("kind", _choices(model, "kind")), ("estimator", _choices(model, "estimator"))):
-        chosen = values.get(kind)
-        if chosen is None or name == kind or model.__name__ == "Kl":
+    """Whether a knob belongs to the kind or estimator that its part has: by the module's KNOBS, else by what its
+    description says."""
+    for chooser in ("kind", "estimator"):
+        chosen, choices = values.get(chooser), _choices(model, chooser)
+        if chosen is None or name == chooser:
             continue
-        owners = {k[0]: k[-1] for k in getattr(sys.modules[model.__module__], "KNOBS", ())}
-        named = [m[2] for m in OWNER.finditer(field.description or "") if m[1].lower() == kind and m[2] in choices]
-        owner = owners.get(name) or (named[0] if named else None)
-        if owner is not None and owner != chosen:
+        said = [m for m in OWNER.finditer(field.description or "") if m[1].lower() == chooser]
+        owners = {k[-1] for k in getattr(sys.modules[model.__module__], "KNOBS", ()) if k[0] == name and k[-1] in choices}
+        owners = owners or {owner for m in said for owner in m.groups()[1:] if owner in choices}
+        if owners and chosen not in owners:
             return False
     return True
 
