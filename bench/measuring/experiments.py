@@ -115,7 +115,10 @@ EXPERIMENTS = (
         shape(8, 8),
         {
             "ppo": {"method": "ppo"},
-            "vineppo": {"method": "vineppo", "advantage": {"vine": {"steps": "tokens", "stepTokens": 1, "continuations": 9}}},
+            "vineppo": {
+                "method": "vineppo",
+                "advantage": {"vine": {"steps": "tokens", "stepTokens": 1, "continuations": 9}},
+            },
         },
         target=0.5,
     ),

@@ -102,7 +102,10 @@ def learning_manifest(experiment: Experiment, variant: str, seed: int, model: Pa
     }
     names = ["train", "held-out", *(["solved"] if chain.sure else [])]
     datasets = [
-        {"name": n, "jsonl": {"path": str(data / f"{n}.jsonl"), **({"hints": "hints"} if hinted and n == "train" else {})}}
+        {
+            "name": n,
+            "jsonl": {"path": str(data / f"{n}.jsonl"), **({"hints": "hints"} if hinted and n == "train" else {})},
+        }
         for n in names
     ]
     looked_at = {"everySteps": EVERY, "items": HELD_OUT, "temperature": "1"}
@@ -143,5 +146,3 @@ def read(folder: Path) -> dict[str, Any]:
             tokens[line["step"]] = line.get("generatedTokens", 0)
     rollouts = {s: tokens.get(s, 0) / max(1.0, float(m.get("train/response_tokens", 1))) for s, m in said.items()}
     return {"records": said, "rollouts": rollouts}
-
-

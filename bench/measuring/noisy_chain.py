@@ -51,7 +51,9 @@ class Chain:
 
     def rate(self, operator: int) -> float:
         """How often a step by this operator is right in what is shown."""
-        return 1.0 if operator in self.operators("sure") else 0.0 if operator in self.operators("impossible") else self.q
+        return (
+            1.0 if operator in self.operators("sure") else 0.0 if operator in self.operators("impossible") else self.q
+        )
 
     def value(self, done: int, kind: Kind = "noisy") -> float:
         """The chance that a trace ends right whose first `done` steps are, by a model that learned from `sft`."""

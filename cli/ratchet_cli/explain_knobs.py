@@ -147,7 +147,7 @@ def _knob(
         default = "frozen, which kl brings along"
     elif default is None or default == []:
         default = absent[1].partition(" (")[0] if absent and not absent[1].startswith(UNSAID) else None
-            default = None if default == "none" else default
+        default = None if default == "none" else default
     source = "manifest" if said is not None else f"preset {rl.method}" if rl and place in filled else "default"
     value = said if said is not None else default
     if said is None and place not in filled and rl is not None:
@@ -172,7 +172,8 @@ def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping
         if chosen is None or name == chooser:
             continue
         said = [m for m in OWNER.finditer(field.description or "") if m[1].lower() == chooser]
-        owners = {k[-1] for k in getattr(sys.modules[model.__module__], "KNOBS", ()) if k[0] == name and k[-1] in choices}
+        table = getattr(sys.modules[model.__module__], "KNOBS", ())
+        owners = {row[-1] for row in table if row[0] == name and row[-1] in choices}
         owners = owners or {owner for m in said for owner in m.groups()[1:] if owner in choices}
         if owners and chosen not in owners:
             return False

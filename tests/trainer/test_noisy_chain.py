@@ -17,7 +17,7 @@ sys.path.insert(0, str(BENCH))
 sys.path.insert(0, str(BENCH / "measuring" / "chain-steps"))
 
 from chain_steps import check  # noqa: E402
-from measuring import curves, noisy_chain  # noqa: E402
+from measuring import curves  # noqa: E402
 from measuring.experiments import EXPERIMENTS, Experiment, shape  # noqa: E402
 from measuring.learning_runs import learn, learning_manifest  # noqa: E402
 from measuring.noisy_chain import LEVELS, OPERATORS, STATES, Chain, filled, questions, tables, traces  # noqa: E402
@@ -55,8 +55,8 @@ def test_items_are_the_same_for_ever() -> None:
     assert [(i["question"], i["answer"]) for i in traces(Chain(3, 0.6), 3)] == GOLDEN_TRACES
 
 
-GOLDEN_QUESTIONS: list[tuple[str, str]] = []
-GOLDEN_TRACES: list[tuple[str, str]] = []
+GOLDEN_QUESTIONS = [("0 d e c h _ _ _ _ =", "4 0 5 1"), ("8 b f b a _ _ _ _ =", "5 7 7 0")]
+GOLDEN_TRACES = [("5 k l g _ _ _ =", "0 2 9"), ("2 j d a _ _ _ =", "3 6 9"), ("0 b c j _ _ _ =", "2 9 9")]
 
 
 def test_a_level_fills_its_share_of_the_slots_rounded_up() -> None:
