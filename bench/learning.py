@@ -60,8 +60,8 @@ def report(experiment: Experiment, runs: Runs, refused: dict[str, str], out: Pat
     return [
         f"## {experiment.name}",
         "",
-        f"{experiment.question} Chain of k = {chain.k}, q = {chain.q} (right at the start: {chain.value(0):.4f}), prompts: "
-        f"{shares}; {rl['promptsPerStep']} x {rl['groupSize']} rollouts a step, {experiment.steps} steps.",
+        f"{experiment.question} Chain of k = {chain.k}, q = {chain.q} (right at the start: {chain.value(0):.4f}), "
+        f"prompts: {shares}; {rl['promptsPerStep']} x {rl['groupSize']} rollouts a step, {experiment.steps} steps.",
         "",
         *table(runs, experiment.target),
         "",

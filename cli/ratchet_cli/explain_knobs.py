@@ -127,7 +127,7 @@ def _present(
         return True
     module = sys.modules[inside.__module__]
     for says in (getattr(module, f"has_{name}", None), getattr(module, f"{name}ed", None)):
-        if inspect.isfunction(says) and rl is not None:
+        if inspect.isfunction(says) and rl is not None and _may_be_empty(inside):
             return bool(says(rl))
     return _may_be_empty(inside) and model is Rl
 

@@ -140,8 +140,11 @@ def test_steps_and_rollouts_count_up_to_the_first_value_that_is_enough() -> None
     run = {"records": records | {5: {}}, "rollouts": {5: 64.0, 10: 64.0, 20: 100.0, 30: 64.0}, "seconds": 1.0}
     assert curves.reached(run, curves.HELD_OUT, 0.5) == curves.Reached(10, 128.0)
     assert curves.reached(run, curves.HELD_OUT, 0.9) == curves.Reached(None, None)
-    slower = {"records": {s: {curves.HELD_OUT: v / 2} for s, v in ((0, 0.1), (10, 0.5))}, "rollouts": {}}
-    assert curves.band([run, slower], curves.HELD_OUT) == curves.Band([0, 10], [0.05, 0.25], [0.075, 0.375], [0.1, 0.5])
+    even = {"records": {s: {curves.HELD_OUT: 0.5} for s in (0, 10)}, "rollouts": {}}
+    slower = {"records": {s: {curves.HELD_OUT: 0.25} for s in (0, 10, 20)}, "rollouts": {}}
+    assert curves.band([even, slower], curves.HELD_OUT) == curves.Band(
+        [0, 10], [0.25, 0.25], [0.375, 0.375], [0.5, 0.5]
+    )
     row = curves.table({"grpo": [run]}, 0.5)[-1]
     assert row == "| grpo | 1 | 0.10 [0.10, 0.10] | 0.70 [0.70, 0.70] | 10 [10, 10] | 128 [128, 128] | - | 1 |"
 
