@@ -1,6 +1,6 @@
 # Everything a developer or a newcomer runs. `make` alone prints this list.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real realproof model test test-fast soak bench lint generate clean
+.PHONY: help setup demo real realproof model test test-fast soak bench learning lint generate clean
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -44,7 +44,10 @@ soak: setup ## the long random runs
 	@$(BIN)/python -m pytest -m soak $(ARGS)
 
 bench: setup ## benchmarks; they print ratios and write JSON
-	@for file in bench/*.py; do $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out bench/learning.py,$(wildcard bench/*.py)); do $(BIN)/python $$file || exit 1; done
+
+learning: .venv/ready ## methods side by side, several seeds: a table and pictures in .ratchet/learning (about 40 minutes)
+	@$(BIN)/python bench/learning.py $(ARGS)
 
 lint: .venv/ready ## style, types and the contracts between packages
 	@$(BIN)/ruff check .

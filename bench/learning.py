@@ -9,8 +9,6 @@ gone on with, so an interrupted call can be repeated. A variant that the trainer
 
 from __future__ import annotations
 
-import measuring.swift  # noqa: F401, I001 - first: it may start this program again
-
 import argparse
 import json
 import tempfile
@@ -19,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import measuring.swift  # noqa: F401 - first: it may start this program again
 from measuring.curves import HELD_OUT, band, table
 from measuring.experiments import EXPERIMENTS, Experiment
 from measuring.learning_runs import CannotRun, learn, starting_weights, write_data
@@ -61,8 +60,8 @@ def report(experiment: Experiment, runs: Runs, refused: dict[str, str], out: Pat
     return [
         f"## {experiment.name}",
         "",
-        f"{experiment.question} Chain of k = {chain.k}, q = {chain.q} (right at the start: {chain.value(0):.4f}), prompts: "
-        f"{shares}; {rl['promptsPerStep']} x {rl['groupSize']} rollouts a step, {experiment.steps} steps.",
+        f"{experiment.question} Chain of k = {chain.k}, q = {chain.q} (right at the start: {chain.value(0):.4f}), "
+        f"prompts: {shares}; {rl['promptsPerStep']} x {rl['groupSize']} rollouts a step, {experiment.steps} steps.",
         "",
         *table(runs, experiment.target),
         "",

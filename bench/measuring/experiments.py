@@ -46,7 +46,7 @@ def drift(reference: Plain) -> Plain:
 
 MOSTLY_IMPOSSIBLE: Mapping[Kind, float] = {"impossible": 0.9, "sure": 0.05, "noisy": 0.05}
 MOSTLY_SOLVED: Mapping[Kind, float] = {"sure": 0.8, "noisy": 0.2}
-STEPS = {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain_steps"}}}
+STEPS = {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain-steps"}}}
 LEARNABILITY = "learnability"
 
 EXPERIMENTS = (

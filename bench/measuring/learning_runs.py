@@ -52,8 +52,10 @@ def manifest(name: str, model: Path, datasets: list[dict[str, Any]], stage: dict
 
 
 def run(job: dict[str, Any], folder: Path, cache: Path) -> float:
-    """Trains to the end, or goes on with what is there, and returns the seconds it took. Raises CannotRun for a manifest
-    that is not valid, RuntimeError where training failed."""
+    """Trains to the end, or goes on with what is there, and returns the seconds it took.
+
+    Raises CannotRun for a manifest that is not valid, RuntimeError where training failed.
+    """
     if found := problems(job):
         raise CannotRun("; ".join(map(str, found)))
     os.environ[ENV_CONFIG_MAP_FOLDER] = str(Path(__file__).parent)

@@ -1,9 +1,9 @@
 """The noisy chain: a task whose accuracy at the start, at every state of a response, and after every hint is known.
 
-10 states and 12 operators. An operator is a fixed permutation of the states, and beside it a fixed misconception: another
-permutation that is wrong on every state. A prompt is `s0 o1 .. ok`, k slots for hints and `=`; the answer is the k states
-that the operators lead through; right is the whole trace. A model that learned from traces whose steps are right with
-probability q, each by itself, and copied where a hint shows the state, is right with probability
+10 states and 12 operators. An operator is a fixed permutation of the states, and beside it a fixed misconception:
+another permutation that is wrong on every state. A prompt is `s0 o1 .. ok`, k slots for hints and `=`; the answer is
+the k states that the operators lead through; right is the whole trace. A model that learned from traces whose steps are
+right with probability q, each by itself, and copied where a hint shows the state, is right with probability
 
     q^k       at the start
     q^(k-j)   after j right steps, or with the first j slots filled
@@ -35,8 +35,8 @@ SETS = {"sft": 1, "rl": 2, "held-out": 3, "solved": 4}
 
 @dataclass(frozen=True)
 class Chain:
-    """`k` steps, each right with probability `q`. The last `impossible` operators are never shown right, the `sure` ones
-    before them never wrong."""
+    """`k` steps, each right with probability `q`. The last `impossible` operators are never shown right, the `sure`
+    ones before them never wrong."""
 
     k: int
     q: float
@@ -102,8 +102,8 @@ def traces(chain: Chain, count: int) -> Iterator[dict[str, Any]]:
 def questions(chain: Chain, name: str, count: int, shares: Mapping[Kind, float]) -> Iterator[dict[str, Any]]:
     """Different items with their true answers and hints, `shares` of them of each kind, in an order without meaning.
 
-    `hints` are LEVELS tiers of one text each, the whole prompt with more and more slots filled, so that a level takes the
-    place of the prompt. Raises ValueError where the kind has no operator, or fewer items than are asked for.
+    `hints` are LEVELS tiers of one text each, the whole prompt with more and more slots filled, so that a level takes
+    the place of the prompt. Raises ValueError where the kind has no operator, or fewer items than are asked for.
     """
     right, _ = tables(chain.seed)
     draw = np.random.default_rng([chain.seed, SETS[name]])

@@ -31,7 +31,8 @@ PARTS = ("objective", "advantage", "sampling", "optimizer")
 ABSENT = re.compile(r"\b[Aa]bsent: (.+?)(?:;|\. |\.?$)")
 UNSAID = ("the preset's", "the method's")
 """How the words for an absent knob begin that leave it to the preset."""
-OWNER = re.compile(r"\b(kind|estimator) ([A-Za-z][\w-]*)", re.IGNORECASE)
+OWNER = re.compile(r"\b(kind|estimator)s? ([A-Za-z][\w-]*)(?: and ([A-Za-z][\w-]*))?", re.IGNORECASE)
+"""How a description says to which kind or estimator a knob belongs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _present(
         return True
     module = sys.modules[inside.__module__]
     for says in (getattr(module, f"has_{name}", None), getattr(module, f"{name}ed", None)):
-        if inspect.isfunction(says) and rl is not None:
+        if inspect.isfunction(says) and rl is not None and _may_be_empty(inside):
             return bool(says(rl))
     return _may_be_empty(inside) and model is Rl
 
@@ -146,7 +147,7 @@ def _knob(
         default = "frozen, which kl brings along"
     elif default is None or default == []:
         default = absent[1].partition(" (")[0] if absent and not absent[1].startswith(UNSAID) else None
-            default = None if default == "none" else default
+        default = None if default == "none" else default
     source = "manifest" if said is not None else f"preset {rl.method}" if rl and place in filled else "default"
     value = said if said is not None else default
     if said is None and place not in filled and rl is not None:
@@ -164,15 +165,17 @@ def _computed(model: type[ApiModel], name: str, rl: Rl, otherwise: Any) -> Any:
 
 
 def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping[str, Any]) -> bool:
-    """Whether a knob belongs to the kind or estimator that its part has."""
-    for kind, choices in (("kind", _choices(model, "kind")), ("estimator", _choices(model, "estimator"))):
-        chosen = values.get(kind)
-        if chosen is None or name == kind or model.__name__ == "Kl":
+    """Whether a knob belongs to the kind or estimator that its part has: by the module's KNOBS, else by what its
+    description says."""
+    for chooser in ("kind", "estimator"):
+        chosen, choices = values.get(chooser), _choices(model, chooser)
+        if chosen is None or name == chooser:
             continue
-        owners = {k[0]: k[-1] for k in getattr(sys.modules[model.__module__], "KNOBS", ())}
-        named = [m[2] for m in OWNER.finditer(field.description or "") if m[1].lower() == kind and m[2] in choices]
-        owner = owners.get(name) or (named[0] if named else None)
-        if owner is not None and owner != chosen:
+        said = [m for m in OWNER.finditer(field.description or "") if m[1].lower() == chooser]
+        table = getattr(sys.modules[model.__module__], "KNOBS", ())
+        owners = {row[-1] for row in table if row[0] == name and row[-1] in choices}
+        owners = owners or {owner for m in said for owner in m.groups()[1:] if owner in choices}
+        if owners and chosen not in owners:
             return False
     return True
 

@@ -1,4 +1,4 @@
-"""The step checker of the noisy chain, for rewards by correct prefix. It is alone in its folder: the folder is a verifier's."""
+"""The step checker of the noisy chain, for rewards by correct prefix. Alone in its folder, which is a ConfigMap's."""
 
 
 def check(case):
