@@ -15,7 +15,7 @@ from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, a
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
 
-MethodName = Literal["grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo"]
+MethodName = Literal["grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo", "sfl", "lilo", "srpo"]
 METHOD_TEXT = (
     "The algorithm, a preset that objective, advantage, kl and reference change in parts. "
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
@@ -24,8 +24,13 @@ METHOD_TEXT = (
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "
     "reinforce++-baseline: group mean, then whitened over the batch (arXiv 2501.03262). "
-    "ppo: a critic and generalized advantage estimation (arXiv 1707.06347, 1506.02438)."
+    "ppo: a critic and generalized advantage estimation (arXiv 1707.06347, 1506.02438). "
+    "sfl: ppo on prompts of middling difficulty, kept in a buffer (arXiv 2502.12272v1). "
+    "lilo: ppo on the most learnable prompts of each step (arXiv 2502.12272v6). "
+    "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286)."
 )
+WITH_CRITIC = ("ppo", "sfl", "lilo")
+OVER_STD = ("grpo", "gspo", "cispo", "srpo")
 
 Share = Annotated[
     str,
@@ -95,6 +100,12 @@ class Advantage(ApiModel):
         description="mean-std: reward minus group mean, over the group's deviation; mean: without the deviation; "
         "leave-one-out: minus the mean of the others; batch-whitened: mean, then whitened over all tokens of the "
         "batch; gae: a critic's generalized advantages.",
+    )
+    cut: Literal["keep", "mask"] | None = Field(
+        default=None,
+        description="What the tokens of a response earn that maxResponseTokens cut. keep: as any other's; mask: "
+        "nothing, though the response counts in its group's statistics and its tokens in the loss's denominator. "
+        "Absent: the preset's.",
     )
     delta: PositiveDecimal | None = Field(
         default=None, description="Added to the group's deviation, estimator mean-std; absent: 1e-6."
@@ -176,7 +187,7 @@ def surrogate(rl: Rl) -> str:
 
 def has_critic(rl: Rl) -> bool:
     """Whether values are learned."""
-    return (rl.advantage.estimator or ("gae" if rl.method == "ppo" else "")) == "gae"
+    return (rl.advantage.estimator or ("gae" if rl.method in WITH_CRITIC else "")) == "gae"
 
 
 def has_reference(rl: Rl) -> bool:
@@ -188,7 +199,9 @@ def has_reference(rl: Rl) -> bool:
 SURROGATE_CEL = (
     "(has({0}.objective.surrogate) ? {0}.objective.surrogate : ({0}.method in ['gspo', 'cispo'] ? {0}.method : 'ppo'))"
 )
-CRITIC_CEL = "(has({0}.advantage.estimator) ? {0}.advantage.estimator == 'gae' : {0}.method == 'ppo')"
+CRITIC_CEL = (
+    "(has({0}.advantage.estimator) ? {0}.advantage.estimator == 'gae' : {0}.method in " + f"{list(WITH_CRITIC)!r})"
+)
 REFERENCE_CEL = "(has({0}.kl) || (has({0}.reference) && {0}.reference.kind != 'none'))"
 
 RULES = (
@@ -219,11 +232,11 @@ RULES = (
     ),
     Rule(
         "!has(self.advantage.delta) || (has(self.advantage.estimator) ? self.advantage.estimator == 'mean-std' : "
-        "self.method in ['grpo', 'gspo', 'cispo'])",
+        f"self.method in {list(OVER_STD)!r})",
         "advantage.delta belongs to advantage.estimator mean-std; leave it out",
         lambda rl: (
             rl.advantage.delta is None
-            or (rl.advantage.estimator or ("mean-std" if rl.method in ("grpo", "gspo", "cispo") else "")) == "mean-std"
+            or (rl.advantage.estimator or ("mean-std" if rl.method in OVER_STD else "")) == "mean-std"
         ),
         ".advantage",
     ),

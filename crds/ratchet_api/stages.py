@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from ratchet_api import method as methods
+from ratchet_api import selection as selections
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
@@ -50,6 +51,9 @@ RL_METRICS = (
     "train/importance_ratio",
     "train/kl",
     "train/value_loss",
+    "train/scored_rollouts",
+    "train/active_items",
+    "train/exhausted",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
 CONDITIONAL = (
@@ -65,6 +69,21 @@ CONDITIONAL = (
         methods.CRITIC_CEL.format("self.rl"),
         methods.has_critic,
         "train/value_loss needs a critic; take rl.method ppo or rl.advantage {estimator: gae}",
+    ),
+    (
+        "train/scored_rollouts",
+        selections.KIND_CEL.format("self.rl") + " == 'learnability'",
+        lambda rl: selections.kind(rl) == "learnability",
+        "train/scored_rollouts needs rl.selection {kind: learnability} (methods sfl and lilo)",
+    ),
+    *(
+        (
+            metric,
+            selections.KIND_CEL.format("self.rl") + " in ['historyResampling', 'difficultyBand']",
+            lambda rl: selections.kind(rl) in ("historyResampling", "difficultyBand"),
+            f"{metric} needs rl.selection {{kind: historyResampling}} (method srpo) or {{kind: difficultyBand}}",
+        )
+        for metric in ("train/active_items", "train/exhausted")
     ),
 )
 
@@ -110,12 +129,6 @@ class Sft(ApiModel):
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
 
-class Selection(ApiModel):
-    """Which prompts are drawn."""
-
-    kind: Literal["uniform"] = Field(default="uniform", description="uniform: every item once an epoch.")
-
-
 class Expansion(ApiModel):
     """What else is sampled once the drawn prompts are answered."""
 
@@ -132,6 +145,7 @@ class Rl(ApiModel):
             lambda rl: (rl.dataset is None) != (rl.datasets is None),
         ),
         *methods.RULES,
+        *selections.RULES,
         CORRECTION,
         Rule(
             "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",
@@ -196,7 +210,9 @@ class Rl(ApiModel):
     max_response_tokens: Whole = whole("Longest response in tokens; it is cut there.", ge=1, le=131_072, default=32)
     rows_per_pass: RowsPerPass | None = ROWS_PER_PASS
     on_non_finite: OnNonFinite = ON_NON_FINITE
-    selection: Selection = Field(default=Selection(), description="Which prompts are drawn.")
+    selection: selections.Selection | None = Field(
+        default=None, description="Which prompts are drawn; absent: the method's."
+    )
     expansion: Expansion = Field(default=Expansion(), description="What else is sampled.")
     rewards: list[Reward] = REWARDS
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
