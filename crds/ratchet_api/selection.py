@@ -178,7 +178,9 @@ _CANDIDATES = (
     f"({_BUFFERED} ? {CANDIDATES[True]} : {CANDIDATES[False]}) * self.promptsPerStep)"
 )
 _HAS_BUFFER = "has(self.selection) && has(self.selection.buffer)"
-_SIZE = f"({_HAS_BUFFER} && has(self.selection.buffer.size) ? self.selection.buffer.size : {KEPT} * self.promptsPerStep)"
+_SIZE = (
+    f"({_HAS_BUFFER} && has(self.selection.buffer.size) ? self.selection.buffer.size : {KEPT} * self.promptsPerStep)"
+)
 _SHARE = (
     f"(double({_HAS_BUFFER} && has(self.selection.buffer.share) ? self.selection.buffer.share : '{SHARE}') * "
     "double(self.promptsPerStep))"

@@ -41,7 +41,7 @@ WRONG = [
     ("spec.stages[1].rl.temperature", "1e999", "spec.stages[1].rl.temperature", "greater than 0"),
     ("spec.stages[1].rl.groupSize", 0, "spec.stages[1].rl.groupSize", "greater than or equal to 1"),
     ("spec.stages[1].rl.groupSize", 1, "spec.stages[1].rl", "use groupSize 2 or more, or advantage.estimator gae"),
-    ("spec.stages[1].rl.method", "dapo", "spec.stages[1].rl.method", "'reinforce++-baseline' or 'ppo'"),
+    ("spec.stages[1].rl.method", "unheard-of", "spec.stages[1].rl.method", "'reinforce++-baseline', 'ppo'"),
     (
         "spec.stages[1].rl",
         {"dataset": "sums", "method": "gspo", "objective": {"aggregation": "token-mean"}},

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ratchet_trainer.algorithm.slots import Context, SlotState
-from ratchet_trainer.algorithm.types import Batch, Group, Request, Rollout, StepSamples
+from ratchet_trainer.algorithm.types import Batch, Group, Request, StepSamples, grouped
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
@@ -132,6 +132,7 @@ class Run:
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
         begun = state.pending
         self.runtime.rollouts.bind(self.here(state))  # evaluations of a step that was begun go on, too
+        made = self.stage.engine.tokens
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
         # Update.
@@ -142,6 +143,7 @@ class Run:
         # Observe.
         selection = method.selection.observe(pending.selection, samples, ctx)
         metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
+        metrics |= method.selection.metrics(selection, ctx)
         state = replace(
             state,
             next_ordinal=state.next_ordinal + pending.drawn,
@@ -163,8 +165,7 @@ class Run:
         state = replace(state, step=ctx.step)
         timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
         # What an earlier attempt has sampled is no work of this one.
-        made = sum(len(r.response) for g in samples.groups for r in g.rollouts)
-        timing["generatedTokens"] = made if begun is None else 0
+        timing["generatedTokens"] = self.stage.engine.tokens - made
         return state, metrics, timing
 
     def batch(self, state: State, ctx: Context) -> Pending:
@@ -180,22 +181,25 @@ class Run:
         drawn = len(requests) + len(ready)
 
         # Generate and verify.
-        rollouts = engine.sample(requests, state.params, state.step)
+        rollouts = engine.sample(requests, state.params, state.step) if requests else []
 
-        # Reward.
+        # Reward. What was scored and not chosen is only counted from here on.
         groups = [reward(group) for group in (*ready, *grouped(requests, rollouts))]
+        groups.sort(key=lambda group: group.draw.ordinal)
+        unchosen = [group for group in groups if group.disposition is not None]
 
         # Expand: what else is sampled, verified and rewarded, further prompts included.
         def more(n: int) -> list[Request]:
             nonlocal selection, drawn
             later = replace(ctx, next_ordinal=state.next_ordinal + drawn)
-            selection, further, _ = ask(method.selection.plan(selection, facts, n, later))
-            drawn += len(further)
+            selection, further, ready = ask(method.selection.plan(selection, facts, n, later))
+            unchosen.extend(reward(group) for group in ready)
+            drawn += len(further) + len(ready)
             return method.expansion.first(state.expansion, further, later)
 
-        groups, failed = verified(groups)
+        groups, failed = verified([group for group in groups if group.disposition is None])
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
-        samples = replace(samples, dropped=(*samples.dropped, *failed))
+        samples = replace(samples, dropped=(*samples.dropped, *failed, *unchosen))
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
         self.runtime.enter("update")
@@ -480,15 +484,6 @@ class Run:
 
 
 _NOWHERE = StageState(-1, "", "", 0, 0)
-
-
-def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Group]:
-    """Rollouts, which come in request order, as one group a request."""
-    groups, at = [], 0
-    for request in requests:
-        groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
-        at += request.n
-    return groups
 
 
 def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ratchet_api import method as api
+from ratchet_api import selection as selection_api
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
@@ -20,6 +21,10 @@ from ratchet_trainer.algorithm.reference.frozen import Frozen
 from ratchet_trainer.algorithm.reference.none import NoReference
 from ratchet_trainer.algorithm.reference.scheduled import Scheduled
 from ratchet_trainer.algorithm.rewards.registry import rewards_of
+from ratchet_trainer.algorithm.selection.difficulty_band import DifficultyBand
+from ratchet_trainer.algorithm.selection.history_resampling import HistoryResampling
+from ratchet_trainer.algorithm.selection.learnability import Learnability
+from ratchet_trainer.algorithm.selection.learnability_buffer import LearnabilityBuffer
 from ratchet_trainer.algorithm.selection.uniform import Uniform
 from ratchet_trainer.algorithm.slots import (
     Advantage,
@@ -44,12 +49,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Preset:
-    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1."""
+    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, and
+    what cut responses earn."""
 
     advantage: str
     surrogate: str
     aggregation: str
     clip: tuple[float, float]
+    selection: str = "uniform"
+    cut: str = "keep"
 
 
 # All without a drift term, whatever their papers had: a verified reward leaves no model to drift from, and a reference
@@ -69,9 +77,20 @@ PRESETS = {
     "reinforce++-baseline": Preset("batch-whitened", "ppo", "token-mean", (0.2, 0.2)),
     # arXiv 1707.06347 with gamma = lambda = 1 and a value clip of 0.2, as VinePPO's baseline (arXiv 2410.01679).
     "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
+    # arXiv 2502.12272, version 1 with a buffer of learnable prompts, version 6 without.
+    "sfl": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
+    "lilo": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
+    # arXiv 2504.14286: no drift term, and a cut response earns nothing.
+    "srpo": Preset("mean-std", "ppo", "token-mean", (0.2, 0.2), "historyResampling", "mask"),
 }
 
-SELECTION: Mapping[str, Callable[[], Selection]] = {"uniform": Uniform}
+SELECTION: Mapping[str, Callable[[], Selection]] = {
+    "uniform": Uniform,
+    "learnability": Learnability,
+    "learnability with a buffer": LearnabilityBuffer,
+    "historyResampling": HistoryResampling,
+    "difficultyBand": DifficultyBand,
+}
 EXPANSION: Mapping[str, Callable[[], Expansion]] = {"none": NoExpansion}
 
 MEASURED = "k3"
@@ -99,13 +118,18 @@ def resolve(rl: Rl) -> Method:
     )
     advantage = _advantage(rl, kl if rl.kl is not None and rl.kl.in_ == "reward" else None)
     return Method(
-        SELECTION[rl.selection.kind](),
+        _selection(rl),
         EXPANSION[rl.expansion.kind](),
         rewards_of(rl.rewards),
         advantage,
         objective,
         _reference(rl),
     )
+
+
+def _selection(rl: Rl) -> Selection:
+    kind = selection_api.knob(rl, "kind") or PRESETS[rl.method].selection
+    return SELECTION[f"{kind} with a buffer" if selection_api.buffered(rl) else kind]()
 
 
 def _reference(rl: Rl) -> Reference:
@@ -116,10 +140,11 @@ def _reference(rl: Rl) -> Reference:
 
 def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     own = rl.advantage
+    masks = (own.cut or PRESETS[rl.method].cut) == "mask"
     if api.has_critic(rl):
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)
-        return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty)
-    return GroupAdvantage(own.estimator or PRESETS[rl.method].advantage, _number(own.delta) or DELTA, penalty)
+        return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty, masks)
+    return GroupAdvantage(own.estimator or PRESETS[rl.method].advantage, _number(own.delta) or DELTA, penalty, masks)
 
 
 def _number(decimal: str | None) -> float | None:

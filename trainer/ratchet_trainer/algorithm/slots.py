@@ -96,18 +96,26 @@ class SlotState:
 
 
 Planned = tuple[SlotState, list[Request], list[Group]]
-"""The state after planning, what is to be sampled, and groups that were sampled and verified while planning."""
+"""The state after planning, what is to be sampled, and groups that were sampled and verified while planning. Of these,
+one that has a disposition already is not trained on. Draws are numbered from ctx.next_ordinal on, without a gap."""
 More = Callable[[int], list[Request]]
 Reward = Callable[[Group], Group]
 
 
 class Selection(Protocol):
-    """Which prompts? `plan` may yield rounds of its own, to score candidates; `selection.uniform` is a short one."""
+    """Which prompts? `plan` may yield rounds of its own, to score candidates; `selection.uniform` is a short one. It is
+    asked again in the same step where an expansion wants more, and then gives requests only."""
+
+    def samples(self, rl: Rl) -> Sequence[int]:
+        """How many samples of a prompt its rounds ask for, besides groupSize: what they need is compiled before."""
 
     def init(self, source: DataFacts, ctx: Context) -> SlotState: ...
     def plan(self, s: SlotState, source: DataFacts, need: int, ctx: Context) -> Rounds[Planned]: ...
     def observe(self, s: SlotState, samples: StepSamples, ctx: Context) -> SlotState:
         """Sees every drawn group, trained on or not."""
+
+    def metrics(self, s: SlotState, ctx: Context) -> dict[str, float]:
+        """What it says of itself in the metric stream, after `observe`."""
 
 
 class Expansion(Protocol):

@@ -21,7 +21,19 @@ from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.outcome import Finish, Outcome
 from ratchet_trainer.data.prompt import Prompt
 
-__all__ = ["Batch", "Draw", "Finish", "Group", "Outcome", "Prompt", "Request", "Rollout", "Rounds", "StepSamples"]
+__all__ = [
+    "Batch",
+    "Draw",
+    "Finish",
+    "Group",
+    "Outcome",
+    "Prompt",
+    "Request",
+    "Rollout",
+    "Rounds",
+    "StepSamples",
+    "grouped",
+]
 
 Disposition = Literal["trained", "all_right", "all_wrong", "carried", "dropped", "failed"]
 
@@ -126,3 +138,12 @@ class Batch:
 
 R = TypeVar("R")
 Rounds = Generator[Sequence[Request], Sequence[Rollout], R]
+
+
+def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Group]:
+    """Rollouts, which come in request order, as one group a request."""
+    groups, at = [], 0
+    for request in requests:
+        groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
+        at += request.n
+    return groups

@@ -115,6 +115,7 @@ class Engine:
         self.group, self.sampler, self.tokenizer, self.source = group, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
         self.shape, self.temperature = shape, temperature
+        self.tokens = 0  # of all responses that were sampled, for those who watch a run
         self._exact: dict[int, bool] = {}  # by samples of a prompt, whether a refilled slot changes no bit
 
     def prepare(self, params: Params, samples: int) -> None:
@@ -158,6 +159,7 @@ class Engine:
             responses |= self._call(indices, requests, sampled_from, params)
         self.group.enter(phase or "verify")
         flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in responses[i]]
+        self.tokens += sum(len(made.tokens) for _, _, made in flat)
         outcomes = self._verify(flat)
         self.group.safe_point()
         return [self._rollout(r, p, u, version, o) for (r, p, u), o in zip(flat, outcomes, strict=True)]

@@ -296,6 +296,11 @@ class Stage:
             engine.verification.close()
 
     @property
+    def sample_counts(self) -> list[int]:
+        """How many responses of a prompt are sampled at a time: each number has programs of its own."""
+        return sorted({self.rl.group_size, *self.method.selection.samples(self.rl)})
+
+    @property
     def rows_at_a_time(self) -> int:
         """Responses of one sampling call of an evaluation: as many as the stage itself samples at a time."""
         rl = self.spec.rl
@@ -350,13 +355,15 @@ class Stage:
                 jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
                 if self.method.advantage.critic is not None:
                     jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
-                jobs.append(threads.submit(self.engine.prepare, params, self.rl.group_size))
+                for samples in self.sample_counts:
+                    jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:
                 jobs.append(threads.submit(self.evaluation(evaluation)[0].prepare, params, evaluation.samples))
             for job in jobs:
                 job.result()
         if self.spec.rl is not None:
-            self.engine.refills(params, self.rl.group_size)
+            for samples in self.sample_counts:
+                self.engine.refills(params, samples)
 
 
 def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:

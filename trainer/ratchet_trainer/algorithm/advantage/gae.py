@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ratchet_trainer.algorithm.advantage.group import penalties
+from ratchet_trainer.algorithm.advantage.group import penalties, without_cut
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
@@ -40,12 +40,13 @@ def gae(
 @dataclass(frozen=True)
 class Gae:
     """A response's reward comes with its last token; with `penalty`, drift comes off at each. Advantages are whitened
-    over the batch's tokens; the returns are those before that."""
+    over the batch's tokens; the returns are those before that. `masks_cut`: as `without_cut`."""
 
     gamma: float
     lambda_: float
     critic: CriticSettings
     penalty: Kl | None = None
+    masks_cut: bool = False
 
     def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
         assert outputs.values is not None, "a critic judges first"
@@ -57,7 +58,8 @@ class Gae:
         if self.penalty is not None:
             rewards -= penalties(self.penalty, outputs, real)
         advantages, returns = gae(rewards, outputs.values, lengths, self.gamma, self.lambda_)
-        return Batch(rollouts, whitened(advantages, real), returns, outputs.values)
+        white = whitened(advantages, real)
+        return Batch(rollouts, without_cut(white, rollouts) if self.masks_cut else white, returns, outputs.values)
         yield  # a generator that needs no round
 
     def disposition(self, group: Group) -> Group:

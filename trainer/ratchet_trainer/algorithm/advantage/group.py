@@ -14,7 +14,7 @@ import numpy as np
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.objective.drift import Kl, estimate
 from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
-from ratchet_trainer.algorithm.types import Batch, Group, Rounds
+from ratchet_trainer.algorithm.types import Batch, Group, Rollout, Rounds
 
 DELTA = 1e-6
 """Added to a group's standard deviation."""
@@ -72,14 +72,22 @@ def penalties(penalty: Kl, outputs: ModelOutputs, real: np.ndarray) -> np.ndarra
     return np.where(real, penalty.coefficient * drift, 0.0)
 
 
+def without_cut(advantages: np.ndarray, rollouts: Sequence[Rollout]) -> np.ndarray:
+    """Advantages [R, T] where a response that the length limit cut earns nothing (SRPO, arXiv 2504.14286). Its reward
+    has had its part in all statistics, and its tokens keep theirs in the loss's denominator."""
+    cut = np.array([r.finish == "length" for r in rollouts], bool)
+    return np.where(cut[:, None], 0.0, advantages)
+
+
 @dataclass(frozen=True)
 class GroupAdvantage:
     """Advantage of `estimator` (a row of ESTIMATORS). With `penalty`, a response's drift, summed over its tokens, comes
-    off its reward before the comparison."""
+    off its reward before the comparison. `masks_cut`: as `without_cut`."""
 
     estimator: str
     delta: float = DELTA
     penalty: Kl | None = None
+    masks_cut: bool = False
 
     @property
     def critic(self) -> CriticSettings | None:
@@ -94,7 +102,8 @@ class GroupAdvantage:
             real = real_tokens(lengths, slots, forced)
             off = iter(np.add.accumulate(penalties(self.penalty, outputs, real), 1)[:, -1])
             rewards = [[reward - float(next(off)) for reward in group] for group in rewards]
-        return Batch(rollouts, token_advantages(rewards, lengths, slots, self.estimator, self.delta, forced))
+        advantages = token_advantages(rewards, lengths, slots, self.estimator, self.delta, forced)
+        return Batch(rollouts, without_cut(advantages, rollouts) if self.masks_cut else advantages)
         yield  # a generator that needs no round
 
     def disposition(self, group: Group) -> Group:

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.selection.position import beginning, next_items
 from ratchet_trainer.algorithm.slots import Context, DataFacts, Planned, SlotState
 from ratchet_trainer.algorithm.types import Draw, Request, Rounds, StepSamples
-from ratchet_trainer.data.epochs import visits
-from ratchet_trainer.data.mixture import mixed_visits
 
 
 class Uniform:
-    """State: `accounted` = draws of the stage that have a disposition, and where the stage stands in its data: `epoch`
-    and `position` = visits made in it, or, of a mixture, `drawn` = draws of each data set."""
+    """State: `accounted` = draws of the stage that have a disposition, and where the stage stands in its data
+    (`position`)."""
+
+    def samples(self, rl: Rl) -> tuple[int, ...]:
+        return ()
 
     def init(self, source: DataFacts, ctx: Context) -> SlotState:
-        at = {"drawn": [0] * len(source.parts)} if source.parts else {"epoch": 0, "position": 0}
-        return SlotState({"accounted": 0, **at})
+        return SlotState({"accounted": 0, **beginning(source)})
 
     def plan(self, s: SlotState, source: DataFacts, need: int, ctx: Context) -> Rounds[Planned]:
-        if source.parts:
-            items, drawn = mixed_visits(ctx.seed, source.parts, s.plain["drawn"], need)
-            s = s.with_plain(drawn=drawn)
-        else:
-            at = s.plain["epoch"], s.plain["position"]
-            items, epoch, position = visits(ctx.seed, source.digest, source.size, *at, need)
-            s = s.with_plain(epoch=epoch, position=position)
-        requests = [
-            Request(Draw(ctx.next_ordinal + i, item), Purpose.TRAIN, ctx.rl.group_size) for i, item in enumerate(items)
-        ]
-        return s, requests, []
+        items, at = next_items(ctx.seed, source, s.plain, need)
+        return s.with_plain(**at), requests_for(items, ctx), []
         yield  # a generator that needs no round
 
     def observe(self, s: SlotState, samples: StepSamples, ctx: Context) -> SlotState:
-        return s.with_plain(accounted=s.plain["accounted"] + sum(g.disposition is not None for g in samples.groups))
+        return s.with_plain(accounted=accounted(s, samples))
+
+    def metrics(self, s: SlotState, ctx: Context) -> dict[str, float]:
+        return {}
+
+
+def requests_for(items: list[int], ctx: Context, made: int = 0) -> list[Request]:
+    """A group of each item, to be trained on, whose draws follow `made` others of this plan."""
+    first = ctx.next_ordinal + made
+    return [Request(Draw(first + i, item), Purpose.TRAIN, ctx.rl.group_size) for i, item in enumerate(items)]
+
+
+def accounted(s: SlotState, samples: StepSamples) -> int:
+    """Draws of the stage that have a disposition, this step's included."""
+    return s.plain["accounted"] + sum(g.disposition is not None for g in samples.groups)
