@@ -39,6 +39,7 @@ SLOW = {
         "test_train_words.py",
     ),
     *("test_huggingface_tokenizer.py", "test_preflight.py", "test_program_cache.py", "test_drawing.py"),
+    *("test_selection_runs.py", "test_selection_restarts.py"),
 }
 
 

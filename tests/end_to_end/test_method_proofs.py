@@ -1,0 +1,43 @@
+"""Each method with a manifest of its own, killed without and with notice: all hashes are those of a calm run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ratchet_api.job import RLTrainingJob
+from ratchet_trainer.algorithm.methods import PRESETS
+from ratchet_trainer.tools.local import Folder
+from ratchet_trainer.tools.prove import Kill, compare, schedule, undisturbed
+
+MANIFESTS = [f for f in sorted((Path(__file__).parents[1] / "manifests").glob("*.yaml")) if f.stem in PRESETS]
+
+
+def job(manifest: Path) -> RLTrainingJob:
+    return RLTrainingJob.model_validate({"spec": yaml.safe_load(manifest.read_text())["spec"]})
+
+
+def proved(folder: Path, manifest: Path, plan: list[Kill]) -> int:
+    """How many kills there were; fails where a hash differs."""
+    one = job(manifest)
+    expected, said = undisturbed(folder, "proof", one, 1), []
+    found = compare(expected, Folder(folder / "killed", "proof", one, folder / "cache"), 1, plan, said.append)
+    assert found["equal"], "\n".join(said)
+    assert found["stepsLostWithNotice"] == 0
+    return found["kills"]
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda f: f.stem)
+def test_a_kill_without_and_one_with_notice_change_no_bit(manifest: Path, tmp_path: Path) -> None:
+    first = sum(stage.advance.steps for stage in job(manifest).spec.stages[:-1])
+    kills = [Kill("generate", first, 0.01, 0, False), Kill("generate", first + 2, 0.01, 0, True)]
+    assert proved(tmp_path, manifest, kills) == 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda f: f.stem)
+def test_four_random_kills_change_no_bit(manifest: Path, tmp_path: Path) -> None:
+    steps = sum(stage.advance.steps for stage in job(manifest).spec.stages)
+    assert proved(tmp_path, manifest, schedule(4, 0, steps, 1)) >= 1
