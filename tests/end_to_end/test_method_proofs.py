@@ -32,7 +32,7 @@ def proved(folder: Path, manifest: Path, plan: list[Kill]) -> int:
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda f: f.stem)
 def test_a_kill_without_and_one_with_notice_change_no_bit(manifest: Path, tmp_path: Path) -> None:
     first = sum(stage.advance.steps for stage in job(manifest).spec.stages[:-1])
-    kills = [Kill("generate", first, 0.01, 0, False), Kill("generate", first + 2, 0.01, 0, True)]
+    kills = [Kill("step", first, 0.0, 0, False), Kill("step", first, 0.0, 0, True)]
     assert proved(tmp_path, manifest, kills) == 2
 
 
