@@ -73,6 +73,44 @@ WRONG = [
     ("spec.stages[1].rl.reference.everySteps", 5, "spec.stages[1].rl.reference", "belongs to kind scheduled"),
     ("spec.stages[1].rl.reference.optimizer", "keep", "spec.stages[1].rl.reference", "belongs to kind scheduled"),
     ("spec.stages[1].advance.when[0].metric", "value_loss", "spec.stages[1]", "needs a critic; take rl.method ppo"),
+    ("spec.stages[1].rl.selection.kind", "random", "spec.stages[1].rl.selection.kind", "'uniform', 'learnability'"),
+    ("spec.stages[1].rl.selection.rollouts", 1, "spec.stages[1].rl.selection.rollouts", "greater than or equal to 2"),
+    ("spec.stages[1].rl.selection.low", "0.2", "spec.stages[1].rl", "selection.low belongs to selection.kind diff"),
+    ("spec.stages[1].rl.selection.dropUnsolvedAfter", 3, "spec.stages[1].rl", "selection.kind historyResampling; take"),
+    ("spec.stages[1].rl.selection.kind", "uniform", "spec.stages[1].rl", "candidates belongs to selection.kind learn"),
+    ("spec.stages[1].rl.selection.kind", KeyError, "spec.stages[1].rl", "candidates belongs to selection.kind learn"),
+    ("spec.stages[1].rl.selection.buffer.size", 33, "spec.stages[1].rl", "buffer.size is more than there are candid"),
+    ("spec.stages[1].rl.selection.candidates", 15, "spec.stages[1].rl", "take a smaller buffer, or more candidates"),
+    ("spec.stages[1].rl.selection.buffer.share", "0", "spec.stages[1].rl.selection.buffer", "or take kind uniform"),
+    ("spec.stages[1].rl.selection.buffer.share", "0.1", "spec.stages[1].rl", "less than one prompt"),
+    ("spec.stages[1].rl.selection.buffer.share", "1.1", "spec.stages[1].rl.selection.buffer.share", "between 0 and 1"),
+    ("spec.stages[1].rl.selection.reuse", True, "spec.stages[1].rl", "leave reuse out, or the buffer (method lilo)"),
+    (
+        "spec.stages[1].rl.selection",
+        {"kind": "learnability", "candidates": 7},
+        "spec.stages[1].rl",
+        "below promptsPerStep, so a step could not be filled",
+    ),
+    (
+        "spec.stages[1].rl.selection",
+        {"kind": "learnability", "reuse": True, "rollouts": 8},
+        "spec.stages[1].rl",
+        "these are groupSize; leave selection.rollouts out",
+    ),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "promptsPerStep": 8, "method": "lilo", "groupSize": 1},
+        "spec.stages[1].rl",
+        "set selection.rollouts to 2 or more",
+    ),
+    (
+        "spec.stages[1].rl.selection",
+        {"kind": "difficultyBand", "low": "0.8"},
+        "spec.stages[1].rl",
+        "the band would be empty; the defaults are 0.2 and 0.8",
+    ),
+    ("spec.stages[1].rl.advantage.cut", "drop", "spec.stages[1].rl.advantage.cut", "'keep' or 'mask'"),
+    ("spec.stages[1].advance.when[0].metric", "exhausted", "spec.stages[1]", "{kind: historyResampling} (method srpo)"),
     ("spec.stages[0].advance.when[0].metric", "train/kl", "spec.stages[0]", "sft stage emits"),
     ("spec.stages[1].rl.updatesPerStep", 5, "spec.stages[1]", "divisible by rl.updatesPerStep"),
     ("spec.stages[1].rl.promptsInFlight", 9, "spec.stages[1].rl", "promptsInFlight is more than promptsPerStep"),
@@ -125,6 +163,14 @@ GOOD = [
     {"method": "ppo", "groupSize": 1, "advantage": {"lambda": "0.95", "gamma": "0", "valueClip": "0.2"}},
     {"method": "grpo", "groupSize": 1, "advantage": {"estimator": "gae", "criticLearningRate": "1e-5"}},
     {"method": "ppo", "advantage": {"estimator": "mean-std", "delta": "1e-4"}},
+    {"method": "sfl"},
+    {"method": "sfl", "selection": {"candidates": 64, "buffer": {"everySteps": 1, "size": 64, "share": "1"}}},
+    {"method": "lilo", "groupSize": 1, "selection": {"rollouts": 8}, "advantage": {"lambda": "0.95"}},
+    {"method": "lilo", "selection": {"reuse": True, "rollouts": 8}},
+    {"method": "lilo", "selection": {"kind": "uniform"}},
+    {"method": "srpo", "advantage": {"delta": "1e-4", "cut": "keep"}, "selection": {"dropUnsolvedAfter": 2}},
+    {"method": "rloo", "selection": {"kind": "difficultyBand", "low": "0", "high": "1", "explore": "0"}},
+    {"method": "grpo", "selection": {"kind": "learnability", "buffer": {}}},
     {
         "method": "grpo",
         "kl": {"coefficient": "0.1", "estimator": "k1", "in": "reward"},
@@ -148,10 +194,31 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
     assert "set rl.reference {kind: frozen} or rl.kl" in str(problems(manifest)[0])
 
 
+@pytest.mark.parametrize(
+    ("metric", "method", "emits"),
+    [
+        ("scored_rollouts", "sfl", True),
+        ("train/scored_rollouts", "lilo", True),
+        ("scored_rollouts", "srpo", False),
+        ("train/exhausted", "srpo", True),
+        ("active_items", "srpo", True),
+        ("active_items", "lilo", False),
+        ("value_loss", "sfl", True),
+        ("value_loss", "lilo", True),
+        ("value_loss", "srpo", False),
+    ],
+)
+def test_a_rule_may_wait_for_what_its_stages_selection_says(metric, method, emits):
+    manifest = bend("spec.stages[1].advance.when[0].metric", metric)
+    manifest["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, "method": method}
+    assert (problems(manifest) == []) == emits
+
+
 def test_what_a_preset_decides_is_not_written_into_the_manifest():
     spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
     rl = spec.manifest()["stages"][1]["rl"]
-    assert (rl["objective"], rl["advantage"], "kl" in rl, "reference" in rl) == ({}, {}, False, False)
+    assert (rl["objective"], rl["advantage"]) == ({}, {})
+    assert not {"kl", "reference", "selection"} & rl.keys()
 
 
 @pytest.mark.parametrize(

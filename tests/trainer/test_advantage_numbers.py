@@ -9,9 +9,16 @@ import pytest
 
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.gae import Gae, gae
-from ratchet_trainer.algorithm.advantage.group import GroupAdvantage, group_advantages, penalties, token_advantages
+from ratchet_trainer.algorithm.advantage.group import (
+    GroupAdvantage,
+    group_advantages,
+    penalties,
+    token_advantages,
+    without_cut,
+)
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.objective.aggregation import token_weights
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
 from ratchet_trainer.algorithm.types import Batch, Draw, Group, Outcome, Request, Rollout
@@ -166,3 +173,48 @@ def test_a_critic_is_asked_before_and_told_after() -> None:
 )
 def test_a_group_whose_tokens_all_earn_nothing_is_not_trained(slot: Any, fates: list[str]) -> None:
     assert [slot.disposition(group).disposition for group in groups()] == fates
+
+
+# Over-length masks, SRPO-3: rewards 1, 0, 0, 0, and the third response was cut
+
+CUT_LENGTHS = [2, 4, 10, 8]
+
+
+def cut_group() -> Group:
+    request, prompt, none = Request(Draw(0, 0), Purpose.TRAIN, 4), Prompt((1,), "", "", {}), np.zeros(0, np.float32)
+    rollouts = tuple(
+        Rollout(request, prompt, prompt, i, (1,) * n, none, none, 0, "length" if n == 10 else "end", Outcome(0, 0))
+        for i, n in enumerate(CUT_LENGTHS)
+    )
+    return Group(request.draw, rollouts, (1.0, 0.0, 0.0, 0.0))
+
+
+def test_a_cut_response_earns_nothing_and_its_tokens_stay_in_the_denominator() -> None:
+    ddof_0 = np.array([3, -1, -1, -1])[:, None] / 3**0.5 * (np.arange(10) < np.array(CUT_LENGTHS)[:, None])
+    masked = without_cut(ddof_0, cut_group().rollouts)
+    np.testing.assert_allclose(masked[:, 0], [1.732051, -0.577350, 0, -0.577350], atol=5e-7)
+    assert not masked[2].any()
+    weights = token_weights("token-mean", np.array(CUT_LENGTHS), 10, 10)
+    assert -(weights * masked).sum() == pytest.approx(0.144338, abs=5e-7)
+    without = token_weights("token-mean", np.array([2, 4, 0, 8]), 10, 10)
+    assert -(without * masked).sum() == pytest.approx(0.247436, abs=5e-7), "which is not what is done"
+
+
+def rounds_of(advantage: GroupAdvantage | Gae, outputs: ModelOutputs) -> Batch:
+    ctx = Context(0, 1, 0, Rl.model_validate({"dataset": "d", "maxResponseTokens": 10}))
+    with pytest.raises(StopIteration) as stop:
+        next(advantage.assign([cut_group()], outputs, ctx))
+    return stop.value.value
+
+
+def test_the_mask_follows_the_statistics_with_and_without_a_critic() -> None:
+    nothing = ModelOutputs()
+    plain, masked = (rounds_of(GroupAdvantage("mean-std", 0.0, None, m), nothing).advantages for m in (False, True))
+    np.testing.assert_allclose(masked[:, 0], [1.5, -0.5, 0, -0.5])
+    np.testing.assert_array_equal(masked[[0, 1, 3]], plain[[0, 1, 3]])
+    outputs = ModelOutputs(values=np.zeros((4, 10)))
+    plain, masked = (rounds_of(Gae(1, 1, CriticSettings(0.2, None), None, m), outputs) for m in (False, True))
+    assert plain.advantages[2].any()
+    assert not masked.advantages[2].any()
+    np.testing.assert_array_equal(masked.advantages[[0, 1, 3]], plain.advantages[[0, 1, 3]])
+    np.testing.assert_array_equal(masked.returns, plain.returns, err_msg="the critic learns from it")
