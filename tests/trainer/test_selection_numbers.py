@@ -357,6 +357,17 @@ def test_a_band_may_explore_nothing_or_only_explore(explore: str) -> None:
         assert len(items(samples)) == len(set(items(samples))) == 4
 
 
+def test_who_is_drawn_twice_in_a_step_does_not_wait_longer_for_it() -> None:
+    path = Path(rl(8, 8, selection={"kind": "difficultyBand"}), TEN, by_chance(lambda item: 0.5), further=6)
+    for _ in range(30):
+        path.advance()
+    path.further = 0
+    drawn = [item for _ in range(20) for item in items(path.advance())]
+    counts = [drawn.count(item) for item in range(10)]
+    assert sum(counts) == 160
+    assert min(counts) >= 10
+
+
 # All of them
 
 KINDS = {
