@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +17,7 @@ from ratchet_trainer.algorithm.selection.history_resampling import active
 from ratchet_trainer.algorithm.selection.learnability_buffer import interleaved, kept, split
 from ratchet_trainer.algorithm.selection.scores import learnability, most_learnable, right_of
 from ratchet_trainer.algorithm.slots import DataFacts
-from ratchet_trainer.algorithm.types import Draw, Group, Request
+from ratchet_trainer.algorithm.types import Draw, Group, Request, StepSamples
 from ratchet_trainer.data.mixture import Part, unpacked
 
 TEN = DataFacts("ten", 10)
@@ -287,10 +288,30 @@ def test_an_item_without_outcomes_stays_and_counts_for_nothing() -> None:
     assert path.metrics["train/active_items"] == 5.0
 
 
-def test_a_hint_says_nothing_of_the_plain_prompt() -> None:
+def test_a_hint_says_nothing_of_its_prompt_and_a_template_does() -> None:
     plain = group(0, [False, False]).rollouts
     hinted = Request(Draw(0, 0), Purpose.HINT, 1, edit="template:x", train_plain=True)
+    templated = Request(Draw(0, 0), Purpose.TRAIN, 1, edit="template:x")
     assert right_of((*plain, rollout(hinted, 2, True))) == (0, 2)
+    assert right_of((*plain, rollout(templated, 2, True))) == (1, 3)
+
+
+def test_a_draw_that_is_carried_over_waits_for_its_disposition() -> None:
+    path = Path(rl(5, 4, method="srpo"), TEN, lambda r, i: True)
+    requests, _ = path.planned(5, 0)
+    groups = [group(r.draw.item, [True] * 4, r.draw.ordinal) for r in requests]
+    trained = StepSamples(tuple(replace(g, disposition="trained") for g in groups[1:]))
+    path.state = path.selection.observe(
+        path.state, replace(trained, dropped=(replace(groups[0], disposition="carried"),)), path.context(0)
+    )
+    assert path.state.plain["accounted"] == 4
+    assert path.metrics["train/active_items"] == 6, "what was right is out, and nothing is known of the other"
+    further = [r.draw.item for r in path.planned(5, 5)[0]]
+    assert groups[0].draw.item not in further
+    late = StepSamples((replace(groups[0], disposition="trained"),))
+    path.state = path.selection.observe(path.state, late, path.context(0))
+    assert path.state.plain["accounted"] == 5
+    assert path.metrics["train/active_items"] == 5
 
 
 # Difficulty band
@@ -334,6 +355,17 @@ def test_a_band_may_explore_nothing_or_only_explore(explore: str) -> None:
     for _ in range(100):
         samples = path.advance()
         assert len(items(samples)) == len(set(items(samples))) == 4
+
+
+def test_who_is_drawn_twice_in_a_step_does_not_wait_longer_for_it() -> None:
+    path = Path(rl(8, 8, selection={"kind": "difficultyBand"}), TEN, by_chance(lambda item: 0.5), further=6)
+    for _ in range(30):
+        path.advance()
+    path.further = 0
+    drawn = [item for _ in range(20) for item in items(path.advance())]
+    counts = [drawn.count(item) for item in range(10)]
+    assert sum(counts) == 160
+    assert min(counts) >= 10
 
 
 # All of them

@@ -99,8 +99,9 @@ def sides(
     mine = more(wanted, INSIDE, inside)
     others = more(count - len(mine), OUTSIDE, ~inside)
     mine += more(count - len(mine) - len(others), INSIDE, inside)
-    everybody = np.ones(len(turn), bool)
-    return mine, others + more(count - len(mine) - len(others), OUTSIDE, everybody, again=True)
+    side = INSIDE if inside.any() else OUTSIDE
+    twice = more(count - len(mine) - len(others), side, inside if side == INSIDE else ~inside, again=True)
+    return mine, others + twice
 
 
 def within(rate: np.ndarray | float, low: float, high: float) -> np.ndarray:

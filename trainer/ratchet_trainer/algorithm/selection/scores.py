@@ -9,17 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
 
 ANSWERED = ("ok", "unparsable")
 """Status of an outcome that says whether the response is right."""
+OWN = (Purpose.TRAIN, Purpose.SCORE)
+"""What a response is sampled for that answers its prompt without help."""
 
 
 def right_of(rollouts: Sequence[Rollout]) -> tuple[int, int]:
-    """How many of the rollouts are right, and of how many a verifier said so. Those of a changed prompt (a hint) and
-    those that go on from given tokens say nothing of the plain prompt and do not count."""
-    plain = [r.outcome for r in rollouts if r.request.edit is None and not r.forced]
-    said = [outcome.accuracy for outcome in plain if outcome.status in ANSWERED]
+    """How many of the rollouts are right, and of how many a verifier said so. Those with a hint, or from a state in the
+    middle of another response, say nothing of the prompt and do not count."""
+    own = [r.outcome for r in rollouts if r.request.purpose in OWN]
+    said = [outcome.accuracy for outcome in own if outcome.status in ANSWERED]
     return sum(accuracy == 1.0 for accuracy in said), len(said)
 
 
