@@ -52,21 +52,22 @@ def manifest(name: str, model: Path, datasets: list[dict[str, Any]], stage: dict
 
 
 def run(job: dict[str, Any], folder: Path, cache: Path) -> float:
-    """Trains to the end, or goes on with what is there, and returns the seconds it took.
+    """Trains to the end, or goes on with what is there, and returns the seconds that the last call for it took.
 
     Raises CannotRun for a manifest that is not valid, RuntimeError where training failed.
     """
     if found := problems(job):
         raise CannotRun("; ".join(map(str, found)))
     os.environ[ENV_CONFIG_MAP_FOLDER] = str(Path(__file__).parent)
-    began = time.monotonic()
+    began, took = time.monotonic(), folder / "seconds"
     where = Folder(folder, job["metadata"]["name"], RLTrainingJob.model_validate({"spec": job["spec"]}), cache)
     if not where.result().get("finished"):
         code, message = train(where, 1)
         if code:
             log = (where.local / "process-0.log").read_text()
             raise RuntimeError(f"{folder}: exit code {code}: {message.get('message', '')}\n{log[-3000:]}")
-    return time.monotonic() - began
+        took.write_text(f"{time.monotonic() - began:.1f}")
+    return float(took.read_text())
 
 
 def starting_weights(chain: Chain, root: Path, cache: Path, steps: int = IMITATED_STEPS) -> Path:
@@ -126,10 +127,12 @@ def write_data(experiment: Experiment, folder: Path) -> Path:
     return folder
 
 
-def learn(experiment: Experiment, variant: str, seed: int, root: Path) -> dict[str, Any]:
+def learn(
+    experiment: Experiment, variant: str, seed: int, root: Path, imitated: int = IMITATED_STEPS
+) -> dict[str, Any]:
     """One run, and what it said: `records` of the committed stream, `rollouts` of each step, `seconds`."""
     cache = root / "cache"
-    model = starting_weights(experiment.chain, root / "weights", cache)
+    model = starting_weights(experiment.chain, root / "weights", cache, imitated)
     data = root / "data" / experiment.name
     if not (data / "train.jsonl").exists():
         write_data(experiment, data)
