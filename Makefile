@@ -22,7 +22,7 @@ setup: .venv/ready ## make the virtual environment and build the control plane (
 demo: setup ## the whole story: train on a real control plane, lose nodes, recover, prove that nothing was lost
 	@$(BIN)/ratchet demo $(ARGS)
 
-real: model ## a real pretrained model learns to do sums: held-out accuracy before and after, samples, the curve (some 20 to 30 minutes on two cores)
+real: model ## a real pretrained model learns to do sums: held-out accuracy before and after, samples, the curve (some 30 minutes on two cores)
 	@$(BIN)/ratchet train examples/smollm2.yaml --model $(SMOLLM2) $(ARGS)
 	@$(BIN)/ratchet samples examples/smollm2.yaml | head -60
 	@$(BIN)/ratchet curve examples/smollm2.yaml
