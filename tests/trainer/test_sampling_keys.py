@@ -112,6 +112,6 @@ def test_the_size_of_a_chunk_changes_no_bit(monkeypatch, sampler, params) -> Non
     monkeypatch.setattr("ratchet_trainer.rollout.sampler.CHUNK_TOKENS", 32)
     counts = []
     decode = Sampler.decode
-    monkeypatch.setattr(Sampler, "decode", lambda *a, **k: (counts.append(a[-1]), decode(*a, **k))[1])
+    monkeypatch.setattr(Sampler, "decode", lambda *a, **k: (counts.append(a[-2]), decode(*a, **k))[1])
     assert said(engine(sampler).sample(requests, params, 0)) == whole
     assert set(counts) == {4}

@@ -183,7 +183,10 @@ def test_own_slots_that_no_token_has_reached_are_not_read(sampler, params, monke
     monkeypatch.setattr(type(sampler), "decode", lambda self, *rest: reaches.append(rest[-1]) or decode(self, *rest))
     near = sample(sampler, params, REQUESTS)
     assert reaches == [CHUNK, 2 * CHUNK, LONGEST] * 2  # the requests take two calls
-    assert all(map(same, near, whole))
+    for a, b in zip(near, whole, strict=True):  # sums of fewer numbers: the last bits may differ
+        assert a.response == b.response
+        np.testing.assert_allclose(a.behaviour_logp, b.behaviour_logp, atol=1e-5)
+        np.testing.assert_allclose(a.entropy, b.entropy, atol=1e-5)
 
 
 # When a response is over
