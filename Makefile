@@ -46,7 +46,7 @@ soak: setup ## the long random runs
 bench: setup ## benchmarks; they print ratios and write JSON
 	@for file in $(filter-out bench/learning.py,$(wildcard bench/*.py)); do $(BIN)/python $$file || exit 1; done
 
-learning: .venv/ready ## methods side by side, several seeds: a table and pictures in .ratchet/learning (about 40 minutes)
+learning: .venv/ready ## methods side by side, several seeds: a table and pictures in .ratchet/learning
 	@$(BIN)/python bench/learning.py $(ARGS)
 
 lint: .venv/ready ## style, types and the contracts between packages

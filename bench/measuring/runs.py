@@ -15,6 +15,7 @@ from typing import Any
 
 from measuring import work
 from ratchet_api.job import RLTrainingJob
+from ratchet_api.protocol import ENV_GRACE_SECONDS
 from ratchet_trainer.tools.local import PACE_SECONDS, Folder, Gang
 
 WARM_UP = 4
@@ -55,6 +56,7 @@ def run(
     places = [cores()] if processes == 1 else [[core] for core in cores()[:processes]]
     job = RLTrainingJob.model_validate(_manifest(model, steps, len(places[0]), spec))
     where = Folder(folder, "bench", job, model.parent / "cache")
+    os.environ[ENV_GRACE_SECONDS] = "3600"  # however long an update takes, no step is committed for fear of the notice
     os.environ["BENCH_CORES"] = ";".join(",".join(map(str, place)) for place in places)
     command = sys.executable, str(Path(__file__).with_name("pinned.py"))
     gang = Gang.start(where, len(places), command=command, pace=PACE_SECONDS, devices=devices)

@@ -8,24 +8,31 @@ column is named like the knob or like the part of `rl` whose knobs it fills.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import method
+from ratchet_api import selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_api.stages import Rl, Stage
 
 COLUMNS = {"clip": ("objective.clipLow", "objective.clipHigh")}
 """Columns of a preset that are named otherwise than their knobs."""
+COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
+    "selection.candidates": selection.candidates,
+    "selection.rollouts": selection.rollouts,
+    "selection.reuse": selection.reuse,
+}
+"""What an absent knob comes to, where that depends on others."""
+BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {"selection.buffer": selection.buffered}
+"""Whether a part is there that a method may bring along."""
 PARTS = ("objective", "advantage", "sampling", "optimizer")
 """Parts of `rl` among whose knobs a column of that name is looked for."""
 ABSENT = re.compile(r"\b[Aa]bsent: (.+?)(?:;|\. |\.?$)")
@@ -100,7 +107,7 @@ def _knobs(
         given = own is not None and name in own.model_fields_set
         value = getattr(own, name) if own is not None else None
         inside, place = _model_in(field.annotation), f"{path}{alias}"
-        if inside is not None and _present(inside, name, model, place, value, filled, rl):
+        if inside is not None and _present(inside, model, place, value, filled, rl):
             # What needs a field is replaced whole: what the preset says of the others is gone then.
             kept = filled if value is None or _may_be_empty(inside) else _without(filled, place)
             applies = _applies(model, name, field, values)
@@ -114,21 +121,18 @@ def _knobs(
 
 def _present(
     inside: type[ApiModel],
-    name: str,
     model: type[ApiModel],
     place: str,
     value: Any,
     filled: Mapping[str, Any],
     rl: Rl | None,
 ) -> bool:
-    """Whether a part is there to be shown knob by knob: it is given, a preset fills it, its module says so, or it is a
+    """Whether a part is there to be shown knob by knob: it is given, a preset fills it or brings it along, or it is a
     part of the stage of which every knob has a default."""
     if value is not None or any(k.startswith(f"{place}.") for k in filled):
         return True
-    module = sys.modules[inside.__module__]
-    for says in (getattr(module, f"has_{name}", None), getattr(module, f"{name}ed", None)):
-        if inspect.isfunction(says) and rl is not None and _may_be_empty(inside):
-            return bool(says(rl))
+    if place in BROUGHT_ALONG and rl is not None:
+        return BROUGHT_ALONG[place](rl)
     return _may_be_empty(inside) and model is Rl
 
 
@@ -150,18 +154,9 @@ def _knob(
         default = None if default == "none" else default
     source = "manifest" if said is not None else f"preset {rl.method}" if rl and place in filled else "default"
     value = said if said is not None else default
-    if said is None and place not in filled and rl is not None:
-        value = _computed(model, name, rl, value)
+    if said is None and place in COMPUTED and rl is not None:
+        value = COMPUTED[place](rl)
     return Knob(place, plain(value), "required" if field.is_required() else plain(default), source)
-
-
-def _computed(model: type[ApiModel], name: str, rl: Rl, otherwise: Any) -> Any:
-    """What an absent knob comes to, where the module of its part has a function of the knob's name that says so."""
-    function = getattr(sys.modules[model.__module__], name, None) if model is not Rl else None
-    if not inspect.isfunction(function) or len(inspect.signature(function).parameters) != 1:
-        return otherwise
-    value = function(rl)
-    return value if isinstance(value, bool | int | float | str | Fraction) else otherwise
 
 
 def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping[str, Any]) -> bool:
@@ -217,9 +212,3 @@ def shown(value: Any) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def has_reference(rl: Rl) -> bool:
-    """Whether drift is measured, by the stage's own settings or its preset's."""
-    kind = _filled(rl.method).get("reference.kind", "none")
-    return method.has_reference(rl) or (rl.reference is None and kind != "none")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, as_decimal, as_whole, refuse
+from ratchet_api.presets import PRESETS
 
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
@@ -29,8 +30,6 @@ METHOD_TEXT = (
     "lilo: ppo on the most learnable prompts of each step (arXiv 2502.12272v6). "
     "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286)."
 )
-WITH_CRITIC = ("ppo", "sfl", "lilo")
-OVER_STD = ("grpo", "gspo", "cispo", "srpo")
 
 Share = Annotated[
     str,
@@ -182,12 +181,17 @@ class Reference(ApiModel):
 
 def surrogate(rl: Rl) -> str:
     """The surrogate that a stage has, its preset's or its own."""
-    return rl.objective.surrogate or (rl.method if rl.method in ("gspo", "cispo") else "ppo")
+    return rl.objective.surrogate or PRESETS[rl.method].surrogate
+
+
+def estimator(rl: Rl) -> str:
+    """The advantage estimator that a stage has, its preset's or its own."""
+    return rl.advantage.estimator or PRESETS[rl.method].advantage
 
 
 def has_critic(rl: Rl) -> bool:
     """Whether values are learned."""
-    return (rl.advantage.estimator or ("gae" if rl.method in WITH_CRITIC else "")) == "gae"
+    return estimator(rl) == "gae"
 
 
 def has_reference(rl: Rl) -> bool:
@@ -195,13 +199,31 @@ def has_reference(rl: Rl) -> bool:
     return rl.kl is not None or (rl.reference is not None and rl.reference.kind != "none")
 
 
-# The same three in CEL, given where the Rl is.
+def _has_cel(column: str, value: str) -> str:
+    """Whether the preset of a stage has a value in a column, in CEL, given where the Rl is."""
+    names = [name for name, preset in PRESETS.items() if getattr(preset, column) == value]
+    return f"{{0}}.method in {names!r}"
+
+
+def preset_cel(column: str, usual: str) -> str:
+    """What the preset of a stage has in a column, in CEL, given where the Rl is; `usual`: what most have."""
+    found = f"'{usual}'"
+    for value in sorted({getattr(preset, column) for preset in PRESETS.values()} - {usual}):
+        found = f"({_has_cel(column, value)} ? '{value}' : {found})"
+    return found
+
+
+def estimator_cel(value: str) -> str:
+    """Whether a stage has this advantage estimator, in CEL, given where the Rl is."""
+    own = "{0}.advantage.estimator"
+    return f"(has({own}) ? {own} == '{value}' : {_has_cel('advantage', value)})"
+
+
+# The same in CEL, given where the Rl is.
 SURROGATE_CEL = (
-    "(has({0}.objective.surrogate) ? {0}.objective.surrogate : ({0}.method in ['gspo', 'cispo'] ? {0}.method : 'ppo'))"
+    "(has({0}.objective.surrogate) ? {0}.objective.surrogate : " + preset_cel("surrogate", usual="ppo") + ")"
 )
-CRITIC_CEL = (
-    "(has({0}.advantage.estimator) ? {0}.advantage.estimator == 'gae' : {0}.method in " + f"{list(WITH_CRITIC)!r})"
-)
+CRITIC_CEL = estimator_cel("gae")
 REFERENCE_CEL = "(has({0}.kl) || (has({0}.reference) && {0}.reference.kind != 'none'))"
 
 RULES = (
@@ -231,13 +253,9 @@ RULES = (
         ".advantage",
     ),
     Rule(
-        "!has(self.advantage.delta) || (has(self.advantage.estimator) ? self.advantage.estimator == 'mean-std' : "
-        f"self.method in {list(OVER_STD)!r})",
+        f"!has(self.advantage.delta) || {estimator_cel('mean-std').format('self')}",
         "advantage.delta belongs to advantage.estimator mean-std; leave it out",
-        lambda rl: (
-            rl.advantage.delta is None
-            or (rl.advantage.estimator or ("mean-std" if rl.method in OVER_STD else "")) == "mean-std"
-        ),
+        lambda rl: rl.advantage.delta is None or estimator(rl) == "mean-std",
         ".advantage",
     ),
     Rule(

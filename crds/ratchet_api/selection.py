@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from ratchet_api.base import ApiModel, Rule, as_whole
-from ratchet_api.method import Share
+from ratchet_api.method import Share, preset_cel
+from ratchet_api.presets import PRESETS
 
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
@@ -113,8 +114,6 @@ KNOBS = (
     ("high", "high", "difficultyBand"),
     ("explore", "explore", "difficultyBand"),
 )
-OF_METHOD = {"sfl": "learnability", "lilo": "learnability", "srpo": "historyResampling"}
-"""The kind that a method has; the others have uniform."""
 
 
 def knob(rl: Rl, name: str) -> Any:
@@ -124,7 +123,7 @@ def knob(rl: Rl, name: str) -> Any:
 
 def kind(rl: Rl) -> str:
     """The kind of selection that a stage has, its method's or its own."""
-    return knob(rl, "kind") or OF_METHOD.get(rl.method, "uniform")
+    return knob(rl, "kind") or PRESETS[rl.method].selection
 
 
 def buffered(rl: Rl) -> bool:
@@ -165,8 +164,8 @@ def band(rl: Rl) -> tuple[float, float, Fraction]:
 # The first two in CEL, given where the Rl is.
 KIND_CEL = (
     "(has({0}.selection) && has({0}.selection.kind) ? {0}.selection.kind : "
-    "({0}.method in ['sfl', 'lilo'] ? 'learnability' : "
-    "({0}.method == 'srpo' ? 'historyResampling' : 'uniform')))"
+    + preset_cel("selection", usual="uniform")
+    + ")"
 )
 BUFFERED_CEL = (
     f"({KIND_CEL} == 'learnability' && ({{0}}.method == 'sfl' || (has({{0}}.selection) && "
@@ -221,7 +220,7 @@ RULES = (
         f"!{_BUFFERED} || {_SHARE} >= 1.0",
         "selection.buffer.share of promptsPerStep is less than one prompt, so none would come from the buffer; raise "
         "one of them",
-        lambda rl: not buffered(rl) or float(knob_share(rl)) * float(rl.prompts_per_step) >= 1.0,
+        lambda rl: not buffered(rl) or float(buffer(rl)[2]) * float(rl.prompts_per_step) >= 1.0,
         ".selection",
     ),
     Rule(
@@ -247,8 +246,3 @@ RULES = (
         ".selection",
     ),
 )
-
-
-def knob_share(rl: Rl) -> str:
-    """The share of a step's prompts that come from the buffer, as it is written."""
-    return (knob(rl, "buffer") or Buffer()).share or SHARE

@@ -2,7 +2,7 @@
 
 Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
 (`ratchet_trainer/step/stage_over.py`); whether the next stage may begin is the operator's stage gate
-(`ratchet_operator/decide/stage_progress.py`).
+(`ratchet_operator/decide/stage_gate.py`).
 """
 
 from __future__ import annotations

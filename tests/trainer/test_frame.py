@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from same_end import same
 from squares import SMALL
 
 from ratchet_api.stages import Rl
@@ -177,17 +178,6 @@ def test_such_a_method_is_left_anywhere_without_a_trace(after_warm_up, monkeypat
         run(second)
         same(second, straight, point)
     assert {"generate", "verify", "update"} <= phases
-
-
-def same(runtime: Any, straight: Any, what: Any = "") -> None:
-    """Both ended in the same state, by the same metrics."""
-    step, arrays, control, *_ = runtime.commits[-1]
-    expected_step, expected, expected_control, *_ = straight.commits[-1]
-    assert (step, control) == (expected_step, expected_control), what
-    assert arrays.keys() == expected.keys()
-    for path, leaf in expected.items():
-        np.testing.assert_array_equal(arrays[path], leaf, err_msg=f"{path}, {what}")
-    assert runtime.stream == straight.stream, what
 
 
 def test_a_step_whose_groups_are_all_dropped_trains_nothing_and_counts(after_warm_up, monkeypatch) -> None:

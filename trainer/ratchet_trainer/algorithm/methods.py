@@ -69,7 +69,7 @@ def resolve(rl: Rl) -> Method:
         kl = Kl.of(rl.kl.estimator, float(rl.kl.coefficient), _number(rl.kl.clamp))
     low, high = (float(mine or theirs) for mine, theirs in zip((own.clip_low, own.clip_high), preset.clip, strict=True))
     objective = PolicyGradient(
-        own.surrogate or preset.surrogate,
+        api.surrogate(rl),
         own.aggregation or preset.aggregation,
         rl.max_response_tokens,
         low,
@@ -92,7 +92,7 @@ def resolve(rl: Rl) -> Method:
 
 
 def _selection(rl: Rl) -> Selection:
-    kind = selection_api.knob(rl, "kind") or PRESETS[rl.method].selection
+    kind = selection_api.kind(rl)
     return SELECTION[f"{kind} with a buffer" if selection_api.buffered(rl) else kind]()
 
 
@@ -108,7 +108,7 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     if api.has_critic(rl):
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)
         return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty, masks)
-    return GroupAdvantage(own.estimator or PRESETS[rl.method].advantage, _number(own.delta) or DELTA, penalty, masks)
+    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks)
 
 
 def _number(decimal: str | None) -> float | None:

@@ -46,7 +46,7 @@ def attend(
 ) -> jax.Array:
     """`plain.attend`. A token that is decoded, few tokens, a window and slots that hold earlier tokens take the plain
     path. On a spread model every device attends with its own rows and heads: XLA cannot cut a kernel."""
-    if not _suits(query, own, sight, mesh):
+    if not _suits(query, sight, mesh):
         return plain.attend(query, own, prompt, sight, cap, mesh)
     length = jnp.zeros(len(query), jnp.int32) if prompt is None else sight.length
     local = partial(_splash, cap, interpret)
@@ -60,7 +60,7 @@ def attend(
     return spread(query, own, prompt, length)
 
 
-def _suits(query: jax.Array, own: Pair, sight: Sight, mesh: Mesh | None) -> bool:
+def _suits(query: jax.Array, sight: Sight, mesh: Mesh | None) -> bool:
     """Whether the kernel can be used: all tokens are new, and what they see does not depend on a window."""
     whole = isinstance(sight.first, int) and sight.first == 0 and sight.slots == sight.tokens
     even = mesh is None or len(query) % row_parts(mesh) == 0

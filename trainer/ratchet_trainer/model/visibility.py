@@ -28,27 +28,16 @@ class Sight:
     def masks(self) -> tuple[jax.Array, jax.Array | None]:
         """Which own slots each token sees, bool[1 or P, T, S], and which of the prompt, bool[P, 1 or T, C] (None
         without one)."""
-        return _masks(self.tokens, self.slots, self.first, self.prompt_slots, self.length, self.window)
-
-
-def _masks(
-    tokens: int,
-    slots: int,
-    first: jax.Array | int,
-    prompt_slots: int | None,
-    length: jax.Array | None,
-    window: int | None,
-) -> tuple[jax.Array, jax.Array | None]:
-    at = jnp.asarray(first)[..., None] + jnp.arange(tokens)  # own slot of each, [T] or [P, T]
-    visible = jnp.arange(slots) <= at[..., None]
-    if window is not None:
-        visible = visible & (at[..., None] - jnp.arange(slots) < window)
-    visible = visible if visible.ndim == 3 else visible[None]
-    if prompt_slots is None:
-        return visible, None
-    assert length is not None
-    slot = jnp.arange(prompt_slots)
-    seen = (slot < length[:, None])[:, None]
-    if window is not None:
-        seen = seen & (length[:, None, None] + at[..., None] - slot < window)
-    return visible, seen
+        at = jnp.asarray(self.first)[..., None] + jnp.arange(self.tokens)  # own slot of each, [T] or [P, T]
+        visible = jnp.arange(self.slots) <= at[..., None]
+        if self.window is not None:
+            visible = visible & (at[..., None] - jnp.arange(self.slots) < self.window)
+        visible = visible if visible.ndim == 3 else visible[None]
+        if self.prompt_slots is None:
+            return visible, None
+        assert self.length is not None
+        slot = jnp.arange(self.prompt_slots)
+        seen = (slot < self.length[:, None])[:, None]
+        if self.window is not None:
+            seen = seen & (self.length[:, None, None] + at[..., None] - slot < self.window)
+        return visible, seen

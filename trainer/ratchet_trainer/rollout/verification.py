@@ -122,9 +122,9 @@ class Verification:
                 else:
                     found[key][i] = known
             handles[key] = (self._pools[key].submit([cases[i] for i in absent]), absent)
-        problem, failures = "", dict.fromkeys(asked, 0)
-        counts: dict[Any, int] = {key: len(absent) for key, (_, absent) in handles.items()}
-        unanswered: list[tuple[Any, list[Case], list[Outcome]]] = []
+        problem = ""
+        counts = {key: len(absent) for key, (_, absent) in handles.items()}
+        unanswered: dict[Any, list[tuple[Case, Outcome]]] = {key: [] for key in asked}
         try:
             while True:
                 for key, (handle, absent) in list(handles.items()):
@@ -136,10 +136,9 @@ class Verification:
                     if outcomes is not None:
                         del handles[key]
                         found[key] |= dict(zip(absent, outcomes, strict=True))
-                        lost = [(cases[i], o) for i, o in zip(absent, outcomes, strict=True) if o.status in UNANSWERED]
-                        failures[key] = len(lost)
-                        self._keep(key, [cases[i] for i in absent], outcomes, answered=True)
-                        unanswered.append((key, [case for case, _ in lost], [outcome for _, outcome in lost]))
+                        pairs = [(cases[i], o) for i, o in zip(absent, outcomes, strict=True)]
+                        self._keep(key, [pair for pair in pairs if pair[1].status not in UNANSWERED])
+                        unanswered[key] = [pair for pair in pairs if pair[1].status in UNANSWERED]
                 said = group.gather([not handles, problem])
                 if any(text for _, text in said):
                     raise ConfigurationInvalid(next(text for _, text in said if text))
@@ -149,9 +148,9 @@ class Verification:
         finally:
             for key, (handle, _) in handles.items():
                 self._pools[key].abandon(handle)
-        self._check_reachable(counts, failures, group)
-        for key, those, outcomes in unanswered:  # once it is sure that they count
-            self._keep(key, those, outcomes, answered=False)
+        self._check_reachable(counts, {key: len(pairs) for key, pairs in unanswered.items()}, group)
+        for key, pairs in unanswered.items():  # once it is sure that they count
+            self._keep(key, pairs)
         return found
 
     def _check_reachable(self, asked: Mapping[Any, int], failed: Mapping[Any, int], group: ProcessGroup) -> None:
@@ -170,11 +169,10 @@ class Verification:
                     "timeoutSeconds and retries suffice; the run goes on from its last checkpoint"
                 )
 
-    def _keep(self, key: Any, cases: Sequence[Case], outcomes: Sequence[Outcome], *, answered: bool) -> None:
-        """Writes those outcomes to the journal that came from an answer, or those that did not."""
-        if self.journal is not None and _may_differ(self._specs[key]):
-            kept = [(c, o) for c, o in zip(cases, outcomes, strict=True) if (o.status not in UNANSWERED) == answered]
-            self.journal.keep(self._specs[key], [case for case, _ in kept], [outcome for _, outcome in kept])
+    def _keep(self, key: Any, pairs: Sequence[tuple[Case, Outcome]]) -> None:
+        """Writes outcomes to the journal, where their verifier has them there."""
+        if self._journalled(key):
+            self.journal.keep(self._specs[key], [case for case, _ in pairs], [outcome for _, outcome in pairs])
 
     def _journalled(self, key: Any) -> bool:
         return self.journal is not None and _may_differ(self._specs[key])

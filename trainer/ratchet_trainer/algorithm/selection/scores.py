@@ -51,12 +51,9 @@ def most_learnable(groups: Sequence[Group], first: int) -> list[Group]:
         score = learnability(*right_of(group.rollouts[:first]))
         return math.isnan(score), -score if score == score else 0.0, group.draw.item, group.draw.ordinal
 
-    ordered = sorted(groups, key=place)
-    seen: set[int] = set()
-    again = []
-    for group in ordered:
-        again.append(group.draw.item in seen)
-        seen.add(group.draw.item)
-    return [g for g, more in zip(ordered, again, strict=True) if not more] + [
-        g for g, more in zip(ordered, again, strict=True) if more
-    ]
+    firsts: dict[int, Group] = {}
+    others = []
+    for group in sorted(groups, key=place):
+        if firsts.setdefault(group.draw.item, group) is not group:
+            others.append(group)
+    return [*firsts.values(), *others]
