@@ -63,6 +63,11 @@ def knobs_of(stage: Stage) -> list[Knob]:
     return [dataclasses.replace(k, name=f"rl.{k.name}") for k in _knobs(Rl, stage.rl, "", filled, stage.rl)]
 
 
+def with_learning_rate(knobs: list[Knob], rate: str) -> list[Knob]:
+    """The knobs with what an absent learning rate comes to, which the model decides."""
+    return [dataclasses.replace(k, value=rate) if k.name.endswith(".optimizer.learningRate") else k for k in knobs]
+
+
 def _filled(name: str) -> dict[str, Any]:
     """Knob -> what the preset of that name fills it with."""
     found: dict[str, Any] = {}

@@ -101,7 +101,11 @@ def full_metric(name: str) -> str:
 class Optimizer(ApiModel):
     """AdamW, as every method here uses it."""
 
-    learning_rate: PositiveDecimal = Field(default="0.001", description="Peak learning rate, a decimal string.")
+    learning_rate: PositiveDecimal | None = Field(
+        default=None,
+        description="Peak learning rate, a decimal string. Absent: 0.001 for a model with random weights; for one that "
+        "was trained before 0.000001 in rl and 0.00002 in sft, as in TRL, and ten times that for adapters.",
+    )
     warmup_updates: Whole = whole(
         "Updates over which the rate rises linearly from its first fraction to the peak.", ge=0, le=1_000_000, default=0
     )

@@ -133,6 +133,7 @@ class Run:
         begun = state.pending
         self.runtime.rollouts.bind(self.here(state))  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens
+        self.runtime.safe_point()  # whoever was told to go meanwhile need not wait for the first chunk
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
         # Update.
@@ -307,7 +308,7 @@ class Run:
             None,
             1.0,
             sft.CrossEntropy(),
-            optimizer.numbers(settings.optimizer, state.updates - state.stage.updates_at_start),
+            optimizer.numbers(stage.optimizer, state.updates - state.stage.updates_at_start),
         )
         self.pace.took(time.monotonic() - began)
         timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}

@@ -101,7 +101,7 @@ class _Trial:
         self.sampled = max(1, min(at_a_time, SAMPLED_ROWS // group)), min(group, SAMPLED_ROWS)
         self.learned = max(1, min(prompts, LEARNED_ROWS // group)), min(group, LEARNED_ROWS)
         self.objective = resolve(stage.rl).objective if stage.rl else sft.CrossEntropy()
-        self.numbers = optimizer.numbers(settings.optimizer, 0)
+        self.numbers = optimizer.numbers(settings.optimizer.model_copy(update={"learning_rate": "0.001"}), 0)
         tokens = lambda prompts, group, prompt, response: prompts * (prompt + group * response)  # noqa: E731
         whole, here = tokens(prompts, group, prompt, response), tokens(*self.learned, self.prompt, self.response)
         self.words = min(architecture.vocabulary, VOCABULARY)

@@ -19,6 +19,7 @@ from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
+from ratchet_api.learning_rates import learning_rate
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
 from ratchet_trainer.algorithm.slots import DataFacts
@@ -333,11 +334,17 @@ class Stage:
         itself, unless its drift is taken off the rewards."""
         return self.rl.updates_per_step > 1 or self.method.advantage.penalty is not None
 
+    @cached_property
+    def optimizer(self) -> api.Optimizer:
+        """The settings of the optimizer, with the learning rate that an absent one stands for."""
+        rate = learning_rate(self.spec, self.job.model)
+        return self.settings.optimizer.model_copy(update={"learning_rate": rate})
+
     def critic_numbers(self, updates: int) -> dict[str, float]:
         """What the critic's optimizer needs at the update that follows `updates` of this stage."""
         critic = self.method.advantage.critic
         assert critic is not None, "asked where there is one"
-        settings = self.rl.optimizer
+        settings = self.optimizer
         if critic.learning_rate is not None:
             settings = settings.model_copy(update={"learning_rate": critic.learning_rate})
         return optimizer.numbers(settings, updates)
@@ -345,7 +352,7 @@ class Stage:
     def prepare(self) -> None:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         params, state = self.programs.template
-        numbers = optimizer.numbers(self.settings.optimizer, 0)
+        numbers = optimizer.numbers(self.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
             prepare = partial(threads.submit, self.programs.learner.prepare, params, state, self.layout)
             if self.spec.rl is None:

@@ -73,7 +73,7 @@ def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
         part.old,
         float(rl.temperature),
         stage.method.objective,
-        optimizer.numbers(rl.optimizer, state.updates - state.stage.updates_at_start),
+        optimizer.numbers(stage.optimizer, state.updates - state.stage.updates_at_start),
         part.reference,
     )
     state = replace(state, params=params, optimizer=moments)
