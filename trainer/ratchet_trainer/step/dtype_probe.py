@@ -29,7 +29,7 @@ from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.model.sharding import of_parameters, place
 from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.engine import slots
-from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.sampler import Sampler, reach_of
 from ratchet_trainer.step import sft
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,8 @@ class _Trial:
             samples = np.arange(group, dtype=np.uint32)
             self.state = self.sampler.empty(own, keys.seed_words(0), laid_out, words, samples, self.response)
         count = min(DECODED, self.response)
-        self.state, made = self.sampler.decode(own, self.state, 0, 1.0, None, count)
+        reach = reach_of(count, self.response)
+        self.state, made = self.sampler.decode(own, self.state, 0, 1.0, None, count, reach)
         jax.block_until_ready(made)
 
     def update(self) -> None:
