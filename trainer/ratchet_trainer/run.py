@@ -15,12 +15,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ratchet_trainer.algorithm.slots import Context, SlotState
-from ratchet_trainer.algorithm.types import Batch, Group, Request, StepSamples, grouped
+from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples, grouped
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 Timing = dict[str, Any]
+R = TypeVar("R")
 
 
 def run(runtime: Runtime) -> None:
@@ -108,7 +109,8 @@ class Run:
                 raise
             self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
-            timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
+            trained_tokens: int = timing["trainedTokens"]
+            timing["tokensPerSecond"] = timing.get("generatedTokens", trained_tokens) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
             slow = self.runtime.broadcast(self.pace.outlasts(self.runtime.grace / 2))
             self.state = self.commits.step_made(self.state, target, metrics, timing, slow=slow)
@@ -171,8 +173,12 @@ class Run:
     def batch(self, state: State, ctx: Context) -> Pending:
         """What the step is to learn from: verified and rewarded rollouts, and what each of their tokens earns."""
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
-        ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
-        reward = lambda group: method.rewards.score(group, ctx)  # noqa: E731
+
+        def ask(rounds: Rounds[R]) -> R:
+            return engine.answer(rounds, state.params, state.step)
+
+        def reward(group: Group) -> Group:
+            return method.rewards.score(group, ctx)
 
         # Select prompts.
         need = self.stage.rl.prompts_per_step
@@ -284,7 +290,8 @@ class Run:
         return state, metrics, timing
 
     def sft_update(self, state: State) -> tuple[State, Metrics, Timing]:
-        stage, settings = self.stage, self.stage.settings
+        stage, settings = self.stage, self.stage.spec.sft
+        assert settings is not None, "the step of a supervised stage"
         self.runtime.safe_point()
         position, rows = sft.batch(
             self.runtime,
@@ -293,7 +300,7 @@ class Run:
             stage.facts,
             stage.seed,
             state.selection.plain,
-            stage.spec.sft,
+            settings,
         )
         self.runtime.enter("update")
         began = time.monotonic()
@@ -310,7 +317,7 @@ class Run:
             optimizer.numbers(settings.optimizer, state.updates - state.stage.updates_at_start),
         )
         self.pace.took(time.monotonic() - began)
-        timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
+        timing: Timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
             nonfinite.skip_or_fail(self.stage, self.runtime, state.step + 1, "policy", found, rows, {})
             timing["skippedUpdates"] = 1
@@ -410,6 +417,7 @@ class Run:
             runtime.enter("compile")
             dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
             runtime.compute_in(runtime.broadcast(dtype))
+        assert runtime.dtype is not None, "it is known now"
         return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
 
     def enter_stage(self, index: int) -> State:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ratchet_api.stages import Optimizer
-from ratchet_trainer.model.policy import Params
+from ratchet_trainer.model.decoder import Params
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8
 FLOOR = 0.1

@@ -102,8 +102,7 @@ class _Trial:
         self.learned = max(1, min(prompts, LEARNED_ROWS // group)), min(group, LEARNED_ROWS)
         self.objective = resolve(stage.rl).objective if stage.rl else sft.CrossEntropy()
         self.numbers = optimizer.numbers(settings.optimizer, 0)
-        tokens = lambda prompts, group, prompt, response: prompts * (prompt + group * response)  # noqa: E731
-        whole, here = tokens(prompts, group, prompt, response), tokens(*self.learned, self.prompt, self.response)
+        whole, here = _tokens(prompts, group, prompt, response), _tokens(*self.learned, self.prompt, self.response)
         self.words = min(architecture.vocabulary, VOCABULARY)
         self.calls = {"update": whole / here}
         if stage.rl:
@@ -116,7 +115,10 @@ class _Trial:
         (prompts, group), draw = self.learned, np.random.default_rng(1)
         self.layout = Layout.of(prompts * group, group, 1, self.prompt, self.response)
         told = np.zeros(self.response, np.float32) if "decode" in self.calls else None
-        text = lambda size: tuple(int(token) for token in draw.integers(0, self.words, size))  # noqa: E731
+
+        def text(size: int) -> tuple[int, ...]:
+            return tuple(int(token) for token in draw.integers(0, self.words, size))
+
         asked = [text(self.prompt) for _ in range(prompts)]
         self.rows = [Row(question, text(self.response), told) for question in asked for _ in range(group)]
         self.advantages = np.ones((len(self.rows), self.response))
@@ -145,3 +147,8 @@ class _Trial:
             self.params, self.moments, self.layout, self.rows, self.advantages, None, 1.0, self.objective, self.numbers
         )
         jax.block_until_ready(self.params)
+
+
+def _tokens(prompts: int, group: int, prompt: int, response: int) -> int:
+    """Of so many groups, each with one prompt."""
+    return prompts * (prompt + group * response)
