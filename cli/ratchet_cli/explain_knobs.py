@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from ratchet_api import selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
-from ratchet_api.stages import Rl, Stage
+from ratchet_api.stages import Rl, Sft, Stage
 
 COLUMNS = {"clip": ("objective.clipLow", "objective.clipHigh")}
 """Columns of a preset that are named otherwise than their knobs."""
@@ -58,7 +58,7 @@ def knobs_of(stage: Stage) -> list[Knob]:
     """The knobs of how a stage trains, in the order of the API. Raises KeyError for a column of a preset that belongs
     to no knob."""
     if stage.rl is None:
-        return [dataclasses.replace(k, name=f"sft.{k.name}") for k in _knobs(type(stage.sft), stage.sft, "", {}, None)]
+        return [dataclasses.replace(k, name=f"sft.{k.name}") for k in _knobs(Sft, stage.sft, "", {}, None)]
     filled = _filled(stage.rl.method)
     return [dataclasses.replace(k, name=f"rl.{k.name}") for k in _knobs(Rl, stage.rl, "", filled, stage.rl)]
 

@@ -132,7 +132,8 @@ class Expansion(Protocol):
 class RewardPart(Protocol):
     """One part of what a rollout is worth, in its group; the reward is the weighted sum of the parts."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def of(self, group: Group, ctx: Context) -> Sequence[float]:
         """One number a rollout."""

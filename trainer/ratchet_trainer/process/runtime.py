@@ -126,9 +126,14 @@ class Runtime:
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
         self.progress.alive()
+<<<<<<< HEAD
         told = self._watchdog.requested or self._far_enough
         flags = [told, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
         flags = self.gather(flags) if self.processes > 1 else [flags]
+=======
+        mine = [self._watchdog.requested, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
+        flags: list[list[Any]] = self.gather(mine) if self.processes > 1 else [mine]
+>>>>>>> types
         if flags[0][1] > self._honoured:
             self._honoured, self.commit_requested = flags[0][1], True
         self.rollouts.asked = flags[0][2]  # by one clock: what is kept of a call must be as much on every process

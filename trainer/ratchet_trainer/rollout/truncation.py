@@ -69,4 +69,5 @@ def _threshold(rank: jax.Array, enough: Callable[[jax.Array], jax.Array]) -> jax
         higher = found | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
         return jnp.where(enough(rank >= higher)[..., None], higher, found)
 
-    return jax.lax.fori_loop(0, 32, try_bit, jnp.zeros((*rank.shape[:-1], 1), jnp.uint32))
+    least: jax.Array = jax.lax.fori_loop(0, 32, try_bit, jnp.zeros((*rank.shape[:-1], 1), jnp.uint32))
+    return least

@@ -49,7 +49,7 @@ def model_outputs(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tu
     """The step's mini-batches, and what advantage may know of them on the host; between two of them is a safe point.
     *Collective.*"""
     learner, layout, temperature = stage.programs.learner, stage.layout_of, float(stage.rl.temperature)
-    parts = []
+    parts: list[MiniBatch] = []
     for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update):
         if parts:
             jax.block_until_ready((parts[-1].old, parts[-1].reference))  # who leaves would wait for all that is queued
@@ -61,11 +61,11 @@ def model_outputs(stage: Stage, state: State, rollouts: Sequence[Rollout]) -> tu
         parts.append(replace(part, old=old, reference=reference))
     outputs = ModelOutputs()
     if stage.method.advantage.penalty is not None:
-        old, reference = (
+        of_old, of_reference = (
             np.concatenate([learner.on_host(getattr(part, name), layout(part.rows), part.rows) for part in parts])
             for name in ("old", "reference")
         )
-        outputs = ModelOutputs(old, reference)
+        outputs = ModelOutputs(of_old, of_reference)
     if state.critic is not None:
         values = []
         for part in parts:

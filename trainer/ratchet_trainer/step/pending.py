@@ -113,10 +113,16 @@ def taken_up(kept: MidStep, stage: Stage) -> Pending:
     arrays, control = kept.arrays, kept.control
     asked = [(_request(request), _prompt(shown), _prompt(plain or shown)) for request, shown, plain in control["asked"]]
     numbers = zip(arrays["response"], arrays["behaviour"], arrays["entropy"], strict=True)
+
+    def rollout(plain: Plain) -> Rollout:
+        request, shown, trained_prompt = asked[plain["asked"]]
+        response, behaviour, entropy = next(numbers)
+        return _back(request, shown, trained_prompt, plain, response, behaviour, entropy)
+
     groups = [
         Group(
             Draw(**group["draw"]),
-            tuple(_back(*asked[r["asked"]], r, *next(numbers)) for r in group["rollouts"]),
+            tuple(map(rollout, group["rollouts"])),
             tuple(map(float.fromhex, group["rewards"])),
             {name: tuple(map(float.fromhex, values)) for name, values in group["parts"].items()},
             group["disposition"],
@@ -125,18 +131,16 @@ def taken_up(kept: MidStep, stage: Stage) -> Pending:
     ]
     samples = StepSamples(tuple(groups[: control["trained"]]), tuple(groups[control["trained"] :]))
     rollouts = samples.rollouts
-    said = {name: arrays.get(name) for name in MODELS}
-    parts = [
-        replace(
-            part,
-            **{name: stage.layout_of(part.rows).fill(x[part.place]) for name, x in said.items() if x is not None},
-        )
-        for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update)
-    ]
+    said, parts = [arrays.get(name) for name in MODELS], []
+    for part in mini_batches(rollouts, stage.rl.updates_per_step, stage.rows_per_update):
+        fill = stage.layout_of(part.rows).fill
+        old, reference = (None if x is None else fill(x[part.place]) for x in said)
+        parts.append(replace(part, old=old, reference=reference))
     values, nothing = control["values"], np.zeros((0, stage.layout.response_slots))
     return Pending(
         samples,
-        *(_slot(control[name], name, arrays) for name in ("selection", "expansion")),
+        _slot(control["selection"], "selection", arrays),
+        _slot(control["expansion"], "expansion", arrays),
         control["drawn"],
         Batch(rollouts, arrays.get("advantages", nothing), arrays.get("returns"), arrays.get("values")),
         parts,

@@ -6,7 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -22,12 +22,12 @@ from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_api.learning_rates import learning_rate
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
-from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.algorithm.slots import DataFacts, Objective
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.mixture import Mixture, Part
-from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.data.tokenizer import BYTES, Tokenizer
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
 from ratchet_trainer.learning.learner import Layout, Learner, Row
@@ -63,7 +63,8 @@ class Programs:
         """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in.
 
         Raises ConfigurationInvalid for a folder that cannot be used."""
-        self.mesh, self.tokenizer = mesh, BYTES
+        self.mesh = mesh
+        self.tokenizer: Tokenizer = BYTES
         architecture, self.folder = architecture_of(model)
         if self.folder is not None:
             # Imported here: a preset needs none of it.
@@ -107,6 +108,7 @@ class Programs:
         """The folder's parameters."""
         from ratchet_trainer.model.huggingface import nested
 
+        assert self.folder is not None, "asked where there is one"
         return nested(self.folder.load(partial(of_parameter, self.mesh)))
 
     @cached_property
@@ -354,12 +356,16 @@ class Stage:
         params, state = self.programs.template
         numbers = optimizer.numbers(self.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
-            prepare = partial(threads.submit, self.programs.learner.prepare, params, state, self.layout)
+
+            def learning(objective: Objective, *, sampled: bool, old: bool, reference: bool) -> Future[None]:
+                of_rows = objective, numbers, sampled, old, reference
+                return threads.submit(self.programs.learner.prepare, params, state, self.layout, *of_rows)
+
             if self.spec.rl is None:
-                jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
+                jobs = [learning(sft.CrossEntropy(), sampled=False, old=False, reference=False)]
             else:
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
-                jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
+                jobs = [learning(self.method.objective, sampled=True, old=old, reference=reference)]
                 if self.method.advantage.critic is not None:
                     jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
                 for samples in self.sample_counts:
