@@ -126,14 +126,9 @@ class Runtime:
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
         self.progress.alive()
-<<<<<<< HEAD
         told = self._watchdog.requested or self._far_enough
-        flags = [told, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
-        flags = self.gather(flags) if self.processes > 1 else [flags]
-=======
-        mine = [self._watchdog.requested, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
+        mine = [told, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
         flags: list[list[Any]] = self.gather(mine) if self.processes > 1 else [mine]
->>>>>>> types
         if flags[0][1] > self._honoured:
             self._honoured, self.commit_requested = flags[0][1], True
         self.rollouts.asked = flags[0][2]  # by one clock: what is kept of a call must be as much on every process
@@ -214,8 +209,8 @@ class Runtime:
             "boundary": None,
         }
         self.progress.update(**changes | ({"parts": parts} if parts else {}))
-        # The next safe point is in the step after: what stands there is this step. Nobody ends it by force, so the process
-        # takes the time that its last save needs.
+        # The next safe point is in the step after: what stands there is this step. Nobody ends the process by force, so
+        # it takes the time that its last save needs.
         self._far_enough = step == self.environment.until_step
 
     def boundary(self, stage_index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
