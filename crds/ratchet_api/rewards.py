@@ -75,6 +75,24 @@ class LanguageReward(ApiModel):
     )
 
 
+class UnfinishedReward(ApiModel):
+    """What a response earns that maxResponseTokens cut (ProRL, arXiv 2505.24864); one that ended earns 0."""
+
+    value: Decimal = Field(
+        default="-1", description="What a cut response earns, however much of it there is; a decimal string."
+    )
+
+
+Steps = Annotated[int, Field(ge=1, le=100_000_000), BeforeValidator(as_whole)]
+
+
+class Cycle(ApiModel):
+    """Steps of the stage in which a reward counts, and then does not, over and over; the first ones count."""
+
+    on: Steps = Field(description="Steps in which it counts.")
+    off: Steps = Field(description="Steps after them in which its weight is 0; it is still a metric.")
+
+
 class CorrectPrefixReward(ApiModel):
     """What a wrong response earns by its steps before the first wrong one (SGPO, arXiv 2505.11595)."""
 
@@ -117,7 +135,7 @@ class CorrectPrefixReward(ApiModel):
     )
 
 
-KINDS = ("format", "length", "language", "python", "correctPrefix")
+KINDS = ("format", "length", "language", "python", "correctPrefix", "unfinished")
 """Fields of a reward of which each makes it another thing than the verifier's judgement."""
 
 
@@ -133,6 +151,7 @@ class Reward(ApiModel):
     )
     name: Name = Field(description="Name of the part; its mean is the metric reward/NAME.")
     weight: Decimal = Field(default="1", description="Factor in the sum, a decimal string; negative ones punish.")
+    cycle: Cycle | None = Field(default=None, description="When the weight counts. Absent: in every step.")
     of: Literal["accuracy", "score"] | None = Field(
         default=None,
         description="What the verifier said: accuracy, 1 or 0, or its score, which may lie between. Absent: accuracy.",
@@ -146,6 +165,8 @@ class Reward(ApiModel):
     correct_prefix: CorrectPrefixReward | None = Field(
         default=None, description="For the steps of a wrong response before its first wrong one."
     )
+
+    unfinished: UnfinishedReward | None = Field(default=None, description="For responses that do not end.")
 
     @property
     def kinds(self) -> list[str]:

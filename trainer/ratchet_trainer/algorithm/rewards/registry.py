@@ -11,8 +11,9 @@ from ratchet_api.rewards import Reward
 from ratchet_api.verifiers import HttpVerifier, reward_secret_variable
 from ratchet_trainer.algorithm.rewards.accuracy import Accuracy
 from ratchet_trainer.algorithm.rewards.correct_prefix import CorrectPrefix
-from ratchet_trainer.algorithm.rewards.length import Cosine, Overlong
+from ratchet_trainer.algorithm.rewards.length import Cosine, Overlong, Unfinished
 from ratchet_trainer.algorithm.rewards.text import OfText, TextPart, form, language
+from ratchet_trainer.algorithm.rewards.weight import Weight
 from ratchet_trainer.algorithm.rewards.weighted import Weighted
 from ratchet_trainer.algorithm.slots import RewardPart
 from ratchet_trainer.algorithm.verifiers import steps
@@ -26,6 +27,7 @@ PARTS: Mapping[str, Callable[[Reward], RewardPart]] = {
     "python": lambda r: OfText(r.name),
     "correct_prefix": lambda r: CorrectPrefix.of_settings(r.name, r.correct_prefix),  # type: ignore[arg-type]
     "length": lambda r: Overlong(r.name, r.length.buffer) if r.length.buffer else Cosine(r.name),  # type: ignore[union-attr]
+    "unfinished": lambda r: Unfinished(r.name, float(r.unfinished.value)),  # type: ignore[union-attr]
 }
 TEXT: Mapping[str, Callable[[Reward], TextPart]] = {
     # field -> what is computed where a response is verified
@@ -36,7 +38,7 @@ TEXT: Mapping[str, Callable[[Reward], TextPart]] = {
 
 def rewards_of(rewards: Sequence[Reward]) -> Weighted:
     """The rewards slot of a stage; without any, accuracy alone."""
-    return Weighted([(float(r.weight), _part(r)) for r in rewards] or [(1.0, Accuracy())])
+    return Weighted([(Weight.of(r), _part(r)) for r in rewards] or [(Weight(1.0), Accuracy())])
 
 
 def text_parts(rewards: Sequence[Reward]) -> dict[str, TextPart]:
