@@ -104,7 +104,7 @@ def text(found: dict[str, Any]) -> str:
 def _table(knobs: Sequence[Knob]) -> list[str]:
     rows = [("knob", "value", "from", "default")]
     rows += [(k.name, shown(k.value), k.source, shown(k.default)) for k in knobs if k.applies]
-    cut = [tuple(c if len(c) <= LONGEST else f"{c[: LONGEST - 3]}..." for c in row) for row in rows]
+    cut = [(name, *(c if len(c) <= LONGEST else f"{c[: LONGEST - 3]}..." for c in rest)) for name, *rest in rows]
     widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
     lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cut]
     if idle := [k.name for k in knobs if not k.applies]:

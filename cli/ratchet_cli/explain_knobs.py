@@ -35,6 +35,8 @@ BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {"selection.buffer": selecti
 """Whether a part is there that a method may bring along."""
 PARTS = ("objective", "advantage", "sampling", "optimizer")
 """Parts of `rl` among whose knobs a column of that name is looked for."""
+NAMED = ("rewards",)
+"""Lists of `rl` that are shown entry by entry, each by its name."""
 ABSENT = re.compile(r"\b[Aa]bsent: (.+?)(?:;|\. |\.?$)")
 UNSAID = ("the preset's", "the method's")
 """How the words for an absent knob begin that leave it to the preset."""
@@ -112,6 +114,9 @@ def _knobs(
         given = own is not None and name in own.model_fields_set
         value = getattr(own, name) if own is not None else None
         inside, place = _model_in(field.annotation), f"{path}{alias}"
+        if place in NAMED and value:
+            yield from (knob for entry in value for knob in _of_entry(entry, place, rl))
+            continue
         if inside is not None and _present(inside, model, place, value, filled, rl):
             # What needs a field is replaced whole: what the preset says of the others is gone then.
             kept = filled if value is None or _may_be_empty(inside) else _without(filled, place)
@@ -122,6 +127,14 @@ def _knobs(
         knob = _knob(name, field, model, place, value if given else None, filled, rl)
         values[alias] = knob.value
         yield dataclasses.replace(knob, applies=_applies(model, name, field, values))
+
+
+def _of_entry(entry: Any, place: str, rl: Rl | None) -> Iterator[Knob]:
+    """The knobs of a named entry of a list; of the things that it could be, what it is."""
+    for knob in _knobs(type(entry), entry, f"{place}[{entry.name}].", {}, rl):
+        name = knob.name.rpartition("].")[2]
+        if name != "name" and knob.value is not None and not (name == "of" and entry.kinds):
+            yield knob
 
 
 def _present(

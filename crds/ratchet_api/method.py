@@ -16,7 +16,9 @@ from ratchet_api.presets import PRESETS
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
 
-MethodName = Literal["grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo", "sfl", "lilo", "srpo"]
+MethodName = Literal[
+    "grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo", "sfl", "lilo", "srpo", "sgpo"
+]
 METHOD_TEXT = (
     "The algorithm, a preset that objective, advantage, kl and reference change in parts. "
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
@@ -28,7 +30,8 @@ METHOD_TEXT = (
     "ppo: a critic and generalized advantage estimation (arXiv 1707.06347, 1506.02438). "
     "sfl: ppo on prompts of middling difficulty, kept in a buffer (arXiv 2502.12272v1). "
     "lilo: ppo on the most learnable prompts of each step (arXiv 2502.12272v6). "
-    "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286)."
+    "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286). "
+    "sgpo: grpo with a reward for the right steps of wrong responses (arXiv 2505.11595)."
 )
 
 Share = Annotated[

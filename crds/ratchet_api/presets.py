@@ -27,6 +27,8 @@ class Preset:
 PRESETS = {
     # arXiv 2402.03300, equation 3.
     "grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
+    # arXiv 2505.11595: grpo whose rewards look at the steps of wrong responses (`rewards[].correctPrefix`).
+    "sgpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
     # arXiv 2503.20783: neither the deviation of the group nor the length of the response weighs.
     "dr-grpo": Preset("mean", "ppo", "seq-mean-token-sum-norm", (0.2, 0.2)),
     # arXiv 2507.18071: the ratio of a whole response hardly moves, so the widths are small.

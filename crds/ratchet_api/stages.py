@@ -16,6 +16,7 @@ from ratchet_api import selection as selections
 from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
+from ratchet_api.rewards import RULES as REWARD_RULES
 from ratchet_api.sampling import CORRECTION, Sampling
 
 RowsPerPass = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
@@ -150,6 +151,7 @@ class Rl(ApiModel):
         ),
         *methods.RULES,
         *selections.RULES,
+        *REWARD_RULES,
         CORRECTION,
         Rule(
             "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",

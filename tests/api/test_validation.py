@@ -25,6 +25,7 @@ def bend(path: str, value):
     return manifest
 
 
+PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
 WRONG = [
     # path bent, value, path reported, words that must appear
     ("spec.model.presett", "tiny", "spec.model.presett", "did you mean preset?"),
@@ -109,6 +110,33 @@ WRONG = [
         "spec.stages[1].rl",
         "the band would be empty; the defaults are 0.2 and 0.8",
     ),
+    ("spec.stages[1].rl", {"dataset": "sums", "method": "sgpo"}, "spec.stages[1].rl", "or take method grpo"),
+    ("spec.stages[1].rl.rewards", [PREFIX], "spec.stages[1].rl", "lose against it; add {name: accuracy}"),
+    ("spec.stages[1].rl.rewards", [{**PREFIX, "of": "score"}], "spec.stages[1].rl.rewards[0]", "is one thing"),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "p", "correctPrefix": {}}],
+        "spec.stages[1].rl.rewards[0].correctPrefix",
+        "by a function (python) or by an endpoint (http)",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "p", "correctPrefix": {"python": {"entrypoint": "a:b"}, "gamma": "1.1"}}],
+        "spec.stages[1].rl.rewards[0].correctPrefix",
+        "between 0 and 1; 0.5 is usual",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "a", "cycle": {"on": 100}}],
+        "spec.stages[1].rl.rewards[0].cycle.off",
+        "required",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "a", "unfinished": {"value": -1}}],
+        "spec.stages[1].rl.rewards[0].unfinished.value",
+        'quote it: "-1"',
+    ),
     ("spec.stages[1].rl.advantage.cut", "drop", "spec.stages[1].rl.advantage.cut", "'keep' or 'mask'"),
     ("spec.stages[1].advance.when[0].metric", "exhausted", "spec.stages[1]", "{kind: historyResampling} (method srpo)"),
     ("spec.stages[0].advance.when[0].metric", "train/kl", "spec.stages[0]", "sft stage emits"),
@@ -153,6 +181,9 @@ def test_anything_at_all_gets_an_answer(document):
 
 GOOD = [
     {"method": "grpo"},
+    {"method": "sgpo", "rewards": [{"name": "right"}, PREFIX]},
+    {"method": "dr-grpo", "rewards": [{"name": "graded", "of": "score"}, {**PREFIX, "cycle": {"on": 1, "off": 9}}]},
+    {"method": "grpo", "rewards": [{"name": "right"}, {"name": "ends", "weight": "0.5", "unfinished": {}}]},
     {"method": "dr-grpo", "objective": {"aggregation": "seq-mean-token-sum"}},
     {"method": "gspo", "advantage": {"delta": "1e-4"}},
     {"method": "gspo", "objective": {"surrogate": "ppo", "aggregation": "token-mean", "dualClip": "3"}},

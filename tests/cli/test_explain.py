@@ -120,6 +120,20 @@ def test_a_penalty_brings_its_own_knobs_and_a_reference() -> None:
     assert str(found["reference"].value).startswith("frozen")
 
 
+def test_a_reward_is_shown_knob_by_knob() -> None:
+    prefix = {"name": "prefix", "weight": "0.5", "correctPrefix": {"python": {"entrypoint": "a:b"}, "beta": "10"}}
+    found = knobs({"method": "sgpo", "rewards": [{"name": "right"}, prefix]})
+    shown = {name: (k.value, k.default, k.source) for name, k in found.items() if name.startswith("rewards")}
+    assert shown["rewards[right].of"] == ("accuracy", "accuracy", "default")
+    assert shown["rewards[right].weight"] == ("1", "1", "default")
+    assert shown["rewards[prefix].weight"] == ("0.5", "1", "manifest")
+    assert shown["rewards[prefix].cycle"] == ("in every step", "in every step", "default")
+    assert shown["rewards[prefix].correctPrefix.beta"] == ("10", "5", "manifest")
+    assert shown["rewards[prefix].correctPrefix.steps"] == ("lines", "lines", "default")
+    assert shown["rewards[prefix].correctPrefix.python.entrypoint"][0] == "a:b"
+    assert not [name for name in shown if "http" in name or name in ("rewards[prefix].of", "rewards[right].length")]
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_every_column_of_a_row_is_a_knob_that_says_the_preset(method: str) -> None:
     # Written down apart from the code under test: what a row says must be found again, whatever it is made of.
