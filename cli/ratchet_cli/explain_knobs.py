@@ -156,7 +156,8 @@ def _knob(
     value = said if said is not None else default
     if said is None and place in COMPUTED and rl is not None:
         value = COMPUTED[place](rl)
-    return Knob(place, plain(value), "required" if field.is_required() else plain(default), source)
+    required = field.is_required() and place not in filled
+    return Knob(place, plain(value), "required" if required else plain(default), source)
 
 
 def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping[str, Any]) -> bool:

@@ -156,7 +156,8 @@ class Run:
 
         # Evaluate, and move the reference.
         metrics |= self.evaluated(state, pending, ctx.step, metrics)
-        judgement = method.reference.after(metrics, ctx)
+        window, judgement = method.reference.after(state.reference_window, metrics, ctx)
+        state = replace(state, reference_window=window)
         if judgement != "keep":
             reference = self.programs.learner.copied(trained(state.params))
             state = replace(state, reference=reference, reference_version=ctx.step)
@@ -465,7 +466,7 @@ class Run:
             if (kept := stage.method.reference.init(trained(state.params))) is not None:
                 reference = self.programs.learner.copied(kept)
         version = None if reference is None else state.step
-        return replace(state, critic=critic, reference=reference, reference_version=version)
+        return replace(state, critic=critic, reference=reference, reference_version=version, reference_window={})
 
     def open(self, index: int, *, begins: bool = True) -> None:
         """Makes stage `index` ready: reads its data, compiles its programs. `begins`: before its first step, when it

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ratchet_api import method as api
 from ratchet_api import selection as selection_api
 from ratchet_api.presets import PRESETS
-from ratchet_api.stages import Rl
+from ratchet_api.stages import Rl, full_metric
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
@@ -20,6 +20,7 @@ from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.reference.frozen import Frozen
 from ratchet_trainer.algorithm.reference.none import NoReference
+from ratchet_trainer.algorithm.reference.plateau import Plateau
 from ratchet_trainer.algorithm.reference.scheduled import Scheduled
 from ratchet_trainer.algorithm.rewards.registry import rewards_of
 from ratchet_trainer.algorithm.selection.difficulty_band import DifficultyBand
@@ -64,9 +65,9 @@ MEASURED = "k3"
 def resolve(rl: Rl) -> Method:
     """The method of a stage: its preset with the parts that the stage replaces."""
     preset, own = PRESETS[rl.method], rl.objective
-    kl = Kl.of(MEASURED, 0.0, None)
-    if rl.kl is not None:
-        kl = Kl.of(rl.kl.estimator, float(rl.kl.coefficient), _number(rl.kl.clamp))
+    kl, drift = Kl.of(MEASURED, 0.0, None), api.kl(rl)
+    if drift is not None:
+        kl = Kl.of(drift.estimator, float(drift.coefficient), _number(drift.clamp))
     low, high = (float(mine or theirs) for mine, theirs in zip((own.clip_low, own.clip_high), preset.clip, strict=True))
     objective = PolicyGradient(
         api.surrogate(rl),
@@ -75,12 +76,12 @@ def resolve(rl: Rl) -> Method:
         low,
         high,
         kl,
-        penalized=rl.kl is not None and rl.kl.in_ == "loss",
+        penalized=drift is not None and drift.in_ == "loss",
         dual_clip=_number(own.dual_clip),
         importance_cap=_number(own.importance_cap),
         entropy=_number(own.entropy),
     )
-    advantage = _advantage(rl, kl if rl.kl is not None and rl.kl.in_ == "reward" else None)
+    advantage = _advantage(rl, kl if drift is not None and drift.in_ == "reward" else None)
     return Method(
         _selection(rl),
         EXPANSION[rl.expansion.kind](),
@@ -97,9 +98,14 @@ def _selection(rl: Rl) -> Selection:
 
 
 def _reference(rl: Rl) -> Reference:
-    if rl.reference is not None and rl.reference.every_steps is not None:
-        return Scheduled(rl.reference.every_steps, rl.reference.optimizer == "reset")
-    return Frozen() if api.has_reference(rl) else NoReference()
+    own = api.reference(rl)
+    resets = own.optimizer == "reset"
+    if own.every_steps is not None:
+        return Scheduled(own.every_steps, resets)
+    if own.kind == "plateau":
+        metric, patience, min_delta = api.plateau(rl)
+        return Plateau(full_metric(metric), patience, min_delta, resets)
+    return NoReference() if own.kind == "none" else Frozen()
 
 
 def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:

@@ -179,6 +179,7 @@ class Reference(Protocol):
     """Against what is drift measured? `init` gives the weights to keep for a stage that begins with `params`."""
 
     def init(self, params: Any) -> Any | None: ...
-    def after(self, metrics: dict[str, float], ctx: Context) -> str:
-        """`keep`, `reset` or `reset+optimizer`, at the end of step ctx.step: whether its weights are the reference from
-        now on, and whether the optimizer starts afresh."""
+    def after(self, window: Plain, metrics: dict[str, float], ctx: Context) -> tuple[Plain, str]:
+        """At the end of step ctx.step: what it keeps of the metrics from now on ({} at the stage's start), and `keep`,
+        `reset` or `reset+optimizer`: whether the step's weights are the reference from now on, and whether the
+        optimizer starts afresh."""
