@@ -6,6 +6,7 @@ preset's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -34,6 +35,7 @@ MethodName = Literal[
     "rloo",
     "reinforce++-baseline",
     "ppo",
+    "vineppo",
     "sfl",
     "lilo",
     "srpo",
@@ -49,6 +51,7 @@ METHOD_TEXT = (
     "rloo: the others' mean as baseline (arXiv 2402.14740). "
     "reinforce++-baseline: group mean, then whitened over the batch (arXiv 2501.03262). "
     "ppo: a critic and generalized advantage estimation (arXiv 1707.06347, 1506.02438). "
+    "vineppo: values of each step of a response, sampled instead of learned (arXiv 2410.01679). "
     "sfl: ppo on prompts of middling difficulty, kept in a buffer (arXiv 2502.12272v1). "
     "lilo: ppo on the most learnable prompts of each step (arXiv 2502.12272v6). "
     "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286). "
@@ -59,6 +62,9 @@ METHOD_TEXT = (
 
 PLATEAU_METRIC, PATIENCE = "train/accuracy", 100
 """What kind plateau watches where nothing is said: ours, as the paper resets by hand."""
+
+STEPS, STEP_TOKENS, CONTINUATIONS, MAX_STEPS = "lines", 32, 9, 16
+"""Of estimator vine: lines and 9 are arXiv 2410.01679's, the other two ours."""
 
 Share = Annotated[
     str,
@@ -120,14 +126,45 @@ class Objective(ApiModel):
     )
 
 
+class Vine(ApiModel):
+    """How values are sampled, estimator vine (VinePPO, arXiv 2410.01679)."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.stepTokens) || (has(self.steps) && self.steps == 'tokens')",
+            "stepTokens belongs to steps: tokens; take these, or leave it out",
+            lambda v: v.step_tokens is None or v.steps == "tokens",
+            ".stepTokens",
+        ),
+    )
+    steps: Literal["lines", "sentences", "tokens"] | None = Field(
+        default=None,
+        description="What a step of a response is. lines: a line of text; sentences: a sentence, or a line that has "
+        "none; tokens: so many tokens. Absent: lines.",
+    )
+    step_tokens: Annotated[int, Field(ge=1, le=131_072), BeforeValidator(as_whole)] | None = Field(
+        default=None, description="Tokens of a step, with steps tokens; absent: 32."
+    )
+    continuations: Annotated[int, Field(ge=1, le=1024), BeforeValidator(as_whole)] | None = Field(
+        default=None,
+        description="Continuations that are sampled and verified from the beginning of each step, never trained on; "
+        "absent: 9.",
+    )
+    max_steps: Annotated[int, Field(ge=1, le=4096), BeforeValidator(as_whole)] | None = Field(
+        default=None,
+        description="Steps of a response at most. Of more, neighbours are merged, as many into each one. Absent: 16.",
+    )
+
+
 class Advantage(ApiModel):
     """Which tokens earn a reward. Absent: the preset's."""
 
-    estimator: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae"] | None = Field(
+    estimator: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae", "vine"] | None = Field(
         default=None,
         description="mean-std: reward minus group mean, over the group's deviation; mean: without the deviation; "
         "leave-one-out: minus the mean of the others; batch-whitened: mean, then whitened over all tokens of the "
-        "batch; gae: a critic's generalized advantages.",
+        "batch; gae: a critic's generalized advantages; vine: by how much a step raised the expected reward, which is "
+        "sampled, whitened over all tokens of the batch.",
     )
     cut: Literal["keep", "mask"] | None = Field(
         default=None,
@@ -150,6 +187,7 @@ class Advantage(ApiModel):
     critic_learning_rate: PositiveDecimal | None = Field(
         default=None, description="Peak learning rate of the critic, estimator gae; absent: optimizer.learningRate."
     )
+    vine: Vine | None = Field(default=None, description="How values are sampled, estimator vine.")
 
 
 class Kl(ApiModel):
@@ -256,6 +294,33 @@ def reference(rl: Rl) -> Reference:
     return rl.reference or Reference.model_validate(dict(preset or usual))
 
 
+@dataclass(frozen=True)
+class Values:
+    """How values are sampled: `Vine` with its defaults. `most_steps`: that a response can have; `states`: beginnings of
+    steps that a step of the run asks for at most, those of a prompt's responses being one."""
+
+    steps: str
+    step_tokens: int
+    continuations: int
+    most_steps: int
+    states: int
+
+
+def vine(rl: Rl) -> Values:
+    """How a stage with estimator vine samples values."""
+    own = rl.advantage.vine or Vine()
+    kind, size = own.steps or STEPS, own.step_tokens or STEP_TOKENS
+    fit = -(-rl.max_response_tokens // size) if kind == "tokens" else rl.max_response_tokens
+    most = min(own.max_steps or MAX_STEPS, fit)
+    states = rl.prompts_per_step * (1 + rl.group_size * (most - 1))
+    return Values(kind, size, own.continuations or CONTINUATIONS, most, states)
+
+
+def samples_values(rl: Rl) -> bool:
+    """Whether values are sampled."""
+    return estimator(rl) == "vine"
+
+
 def has_reference(rl: Rl) -> bool:
     """Whether drift is measured."""
     return reference(rl).kind != "none"
@@ -331,6 +396,19 @@ RULES = (
         "advantage.delta belongs to advantage.estimator mean-std; leave it out",
         lambda rl: rl.advantage.delta is None or estimator(rl) == "mean-std",
         ".advantage",
+    ),
+    Rule(
+        f"!has(self.advantage.vine) || {estimator_cel('vine').format('self')}",
+        "advantage.vine belongs to advantage.estimator vine (method vineppo); take that, or leave it out",
+        lambda rl: rl.advantage.vine is None or samples_values(rl),
+        ".advantage",
+    ),
+    Rule(
+        f"!{estimator_cel('vine').format('self')} || !has(self.kl) || self.kl.__in__ != 'reward'",
+        "advantage.estimator vine compares rewards of responses with those of continuations, whose drift is not "
+        "measured; take kl {in: loss}",
+        lambda rl: not samples_values(rl) or (drift := kl(rl)) is None or drift.in_ != "reward",
+        ".kl",
     ),
     Rule(
         f"self.groupSize >= 2 || {CRITIC_CEL.format('self')}",

@@ -42,6 +42,8 @@ PRESETS = {
     "reinforce++-baseline": Preset("batch-whitened", "ppo", "token-mean", (0.2, 0.2)),
     # arXiv 1707.06347 with gamma = lambda = 1 and a value clip of 0.2, as VinePPO's baseline (arXiv 2410.01679).
     "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
+    # arXiv 2410.01679: as ppo, with values that are sampled.
+    "vineppo": Preset("vine", "ppo", "token-mean", (0.2, 0.2)),
     # arXiv 2502.12272, version 1 with a buffer of learnable prompts, version 6 without.
     "sfl": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
     "lilo": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),

@@ -130,6 +130,7 @@ class Run:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
         method = self.stage.method
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
+        ctx = replace(ctx, decode=self.programs.tokenizer.decode)
         begun = state.pending
         self.runtime.rollouts.bind(self.here(state))  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens

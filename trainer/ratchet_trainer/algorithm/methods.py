@@ -15,6 +15,7 @@ from ratchet_api.presets import PRESETS
 from ratchet_api.stages import Rl, full_metric
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
+from ratchet_trainer.algorithm.advantage.vine import Vine
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
@@ -114,6 +115,9 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     if api.has_critic(rl):
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)
         return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty, masks)
+    if api.estimator(rl) == "vine":
+        how = api.vine(rl)
+        return Vine(how.steps, how.step_tokens, how.most_steps, how.continuations, rewards_of(rl.rewards), masks)
     return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks)
 
 
