@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import selection
+from ratchet_api import method, selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_api.stages import Rl, Sft, Stage
@@ -29,9 +29,13 @@ COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
     "selection.candidates": selection.candidates,
     "selection.rollouts": selection.rollouts,
     "selection.reuse": selection.reuse,
+    "advantage.vine.maxSteps": lambda rl: method.vine(rl).most_steps,
 }
 """What an absent knob comes to, where that depends on others."""
-BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {"selection.buffer": selection.buffered}
+BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {
+    "selection.buffer": selection.buffered,
+    "advantage.vine": method.samples_values,
+}
 """Whether a part is there that a method may bring along."""
 PARTS = ("objective", "advantage", "sampling", "optimizer")
 """Parts of `rl` among whose knobs a column of that name is looked for."""
@@ -174,7 +178,8 @@ def _knob(
     value = said if said is not None else default
     if said is None and place in COMPUTED and rl is not None:
         value = COMPUTED[place](rl)
-    return Knob(place, plain(value), "required" if field.is_required() else plain(default), source)
+    required = field.is_required() and place not in filled
+    return Knob(place, plain(value), "required" if required else plain(default), source)
 
 
 def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping[str, Any]) -> bool:

@@ -6,13 +6,14 @@ Decides presets. How the manifest's settings of a stage replace their parts is t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Preset:
     """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, and
-    what cut responses earn."""
+    what cut responses earn. `kl` and `reference`: these parts of `rl`, as a manifest would have them; None: without."""
 
     advantage: str
     surrogate: str
@@ -20,10 +21,12 @@ class Preset:
     clip: tuple[float, float]
     selection: str = "uniform"
     cut: str = "keep"
+    kl: Mapping[str, str] | None = None
+    reference: Mapping[str, str] | None = None
 
 
-# All without a drift term, whatever their papers had: a verified reward leaves no model to drift from, and a reference
-# costs a copy of the weights. `rl.kl` turns it on.
+# Without a drift term where nothing is said of one, whatever the paper had: a verified reward leaves no model to drift
+# from, and a reference costs a copy of the weights. `rl.kl` turns it on.
 PRESETS = {
     # arXiv 2402.03300, equation 3.
     "grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
@@ -41,9 +44,29 @@ PRESETS = {
     "reinforce++-baseline": Preset("batch-whitened", "ppo", "token-mean", (0.2, 0.2)),
     # arXiv 1707.06347 with gamma = lambda = 1 and a value clip of 0.2, as VinePPO's baseline (arXiv 2410.01679).
     "ppo": Preset("gae", "ppo", "token-mean", (0.2, 0.2)),
+    # arXiv 2410.01679: as ppo, with values that are sampled.
+    "vineppo": Preset("vine", "ppo", "token-mean", (0.2, 0.2)),
     # arXiv 2502.12272, version 1 with a buffer of learnable prompts, version 6 without.
     "sfl": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
     "lilo": Preset("gae", "ppo", "token-mean", (0.2, 0.2), "learnability"),
     # arXiv 2504.14286: no drift term, and a cut response earns nothing.
     "srpo": Preset("mean-std", "ppo", "token-mean", (0.2, 0.2), "historyResampling", "mask"),
+    # arXiv 2505.24864, section 3; the coefficient, which it does not publish, is that of NeMo-RL's recipe for v2.
+    "prorl": Preset(
+        "mean-std",
+        "ppo",
+        "seq-mean-token-mean",
+        (0.2, 0.4),
+        kl={"estimator": "k3", "in": "loss", "coefficient": "1e-4"},
+        reference={"kind": "plateau", "optimizer": "reset"},
+    ),
+    # NVIDIA's report on ProRL v2 of August 2025, with the numbers of NeMo-RL's recipe prorlv2.
+    "prorl-v2": Preset(
+        "batch-whitened",
+        "ppo",
+        "token-mean",
+        (0.2, 0.27),
+        kl={"estimator": "k2", "in": "loss", "coefficient": "1e-4"},
+        reference={"kind": "plateau", "optimizer": "keep"},
+    ),
 }

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api.job import Spec
+from ratchet_api.method import plateau, reference
 from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
@@ -36,6 +37,8 @@ def broken_references(spec: Spec) -> Found:
         for j, guard in enumerate(stage.guards):
             if (message := _never_holds(spec, stage, full_metric(guard.metric), guard.window)) is not None:
                 yield f"{path}.guards[{j}].window", message
+        if (found := _unfit_plateau(spec, stage)) is not None:
+            yield f"{path}.rl.reference.{found[0]}", found[1]
         if (message := _wrong_start(spec, i)) is not None:
             yield f"{path}.start.weights", message
 
@@ -110,6 +113,26 @@ def _never_holds(spec: Spec, stage: Stage, metric: str, needed: int) -> str | No
     return (
         f"it looks at {needed} values of {metric}, and a stage of {steps} steps has at most {most}: one before its "
         f"first step, and one every {evaluation.every_steps} steps; make its window or everySteps smaller"
+    )
+
+
+def _unfit_plateau(spec: Spec, stage: Stage) -> tuple[str, str] | None:
+    """Of a reference that is renewed on a plateau the field that is of no use, and why; None if there is none."""
+    if stage.rl is None or reference(stage.rl).kind != "plateau":
+        return None
+    name, patience, _ = plateau(stage.rl)
+    metric, values = full_metric(name), stage.advance.steps
+    if (message := _unknown_metric(spec, stage, metric)) is not None:
+        return "metric", message
+    if metric.startswith(EVALUATION):
+        of = metric.removeprefix(EVALUATION).partition("/")[0]
+        values = -(-values // next(e.every_steps for e in spec.evaluations if e.name == of))
+    if stage.rl.reference is None or stage.rl.reference.patience is None or patience < values:
+        return None
+    return (
+        "patience",
+        f"it waits for {patience} values of {metric} after a first one, and the stage's {stage.advance.steps} steps "
+        f"have {values}; make it smaller, or take kind frozen",
     )
 
 

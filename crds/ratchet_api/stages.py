@@ -13,7 +13,18 @@ from pydantic import BeforeValidator, Field
 
 from ratchet_api import method as methods
 from ratchet_api import selection as selections
-from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
+from ratchet_api.base import (
+    LIST_MAP,
+    METRIC_PATTERN,
+    ApiModel,
+    Decimal,
+    Name,
+    PositiveDecimal,
+    Rule,
+    Whole,
+    as_whole,
+    whole,
+)
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
 from ratchet_api.rewards import RULES as REWARD_RULES
@@ -229,10 +240,13 @@ class Rl(ApiModel):
     advantage: methods.Advantage = Field(default=methods.Advantage(), description="Which tokens earn a reward.")
     kl: methods.Kl | None = Field(
         default=None,
-        description="A penalty on drift from the reference; absent: none. It brings reference frozen along.",
+        description="A penalty on drift from the reference; absent: the preset's, which is none but for prorl and "
+        "prorl-v2. It brings reference frozen along.",
     )
     reference: methods.Reference | None = Field(
-        default=None, description="What drift is measured against; absent: the preset's, which is none."
+        default=None,
+        description="What drift is measured against; absent: the preset's, which is none but for prorl and "
+        "prorl-v2. Given, it replaces all of the preset's.",
     )
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
@@ -242,7 +256,6 @@ class Rl(ApiModel):
         return self.datasets or [WeightedDataset(name=self.dataset or "")]
 
 
-METRIC_PATTERN = r"^[a-z0-9][-a-z0-9_./]*$"
 METRIC_TEXT = (
     "Metric to watch; short names mean train/..., so accuracy is train/accuracy. evaluation/NAME/accuracy is what the "
     "evaluation of that name says, reward/NAME the mean of a reward's part."

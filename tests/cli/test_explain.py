@@ -134,6 +134,17 @@ def test_a_reward_is_shown_knob_by_knob() -> None:
     assert not [name for name in shown if "http" in name or name in ("rewards[prefix].of", "rewards[right].length")]
 
 
+def test_a_preset_may_bring_a_penalty_and_a_reference_along() -> None:
+    found = knobs({"method": "prorl"})
+    assert found["kl.coefficient"] == Knob("rl.kl.coefficient", "1e-4", "1e-4", "preset prorl")
+    assert found["reference.optimizer"] == Knob("rl.reference.optimizer", "reset", "reset", "preset prorl")
+    assert found["reference.patience"] == Knob("rl.reference.patience", "100", "100", "default")
+    assert not found["reference.everySteps"].applies
+    own = knobs({"method": "prorl", "reference": {"kind": "plateau", "patience": 5}})
+    assert own["reference.patience"] == Knob("rl.reference.patience", 5, "100", "manifest")
+    assert own["reference.optimizer"].value == "they are kept", "a reference that is given replaces all of the preset's"
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_every_column_of_a_row_is_a_knob_that_says_the_preset(method: str) -> None:
     # Written down apart from the code under test: what a row says must be found again, whatever it is made of.

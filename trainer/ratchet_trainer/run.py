@@ -131,6 +131,7 @@ class Run:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
         method = self.stage.method
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
+        ctx = replace(ctx, decode=self.programs.tokenizer.decode)
         begun = state.pending
         sampling_context.bind(self.runtime, self.stage, state)  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens
@@ -158,7 +159,8 @@ class Run:
 
         # Evaluate, and move the reference.
         metrics |= self.evaluated(state, pending, ctx.step, metrics)
-        judgement = method.reference.after(metrics, ctx)
+        window, judgement = method.reference.after(state.reference_window, metrics, ctx)
+        state = replace(state, reference_window=window)
         if judgement != "keep":
             reference = self.programs.learner.copied(trained(state.params))
             state = replace(state, reference=reference, reference_version=ctx.step)

@@ -67,13 +67,15 @@ class Shape:
     """Fixed sizes of sampling calls: prompts, and the longest prompt and response in tokens. A row's bits depend on the
     shapes it is computed in, so no neighbour may choose them: the slots of a prompt follow from it alone, by the
     manifest's `buckets` of prompt tokens and its limit. `refills`: a call may have more prompts than are decoded at a
-    time; they wait until one of them is answered."""
+    time; they wait until one of them is answered. `prefixes`: samples may go on from prefixes in every step, so what
+    that needs is compiled before."""
 
     prompts: int
     prompt_tokens: int
     response_tokens: int
     refills: bool = False
     buckets: tuple[int, ...] = ()
+    prefixes: bool = False
 
     @property
     def all_slots(self) -> list[int]:
@@ -83,8 +85,17 @@ class Shape:
     def slots_of(self, prompt: Sequence[int]) -> int:
         """The prompt slots of the calls that a prompt is in: the fewest that it fits. A prefix may need more than any
         prompt does; it gets room for the longest."""
-        most = slots(self.prompt_tokens + self.response_tokens)
-        return next((found for found in self.all_slots if len(prompt) - 1 <= found), most)
+        return next((found for found in self.all_slots if len(prompt) - 1 <= found), self.slots_of_prefixes)
+
+    @property
+    def slots_of_prefixes(self) -> int:
+        """Room for the longest prompt and the longest prefix after it."""
+        return slots(self.prompt_tokens + self.response_tokens)
+
+    @property
+    def prepared_slots(self) -> list[int]:
+        """Prompt slots that are known to be needed."""
+        return sorted({*self.all_slots, *([self.slots_of_prefixes] if self.prefixes else [])})
 
     @property
     def response_slots(self) -> int:
@@ -130,7 +141,7 @@ class Engine:
     def prepare(self, params: Params, samples: int) -> None:
         """Compiles what samples so many responses of each prompt; `params` may be shapes."""
         shape = self.shape
-        for prompt_slots in shape.all_slots:
+        for prompt_slots in shape.prepared_slots:
             sizes = shape.prompts, prompt_slots, samples, shape.response_slots
             self.sampler.prepare(params, *sizes, self.cut, shape.refills)
 
@@ -138,7 +149,7 @@ class Engine:
         """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""
         if self.shape.refills and samples not in self._exact:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
-            sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.all_slots]
+            sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.prepared_slots]
             each = [refilled_alike(self.sampler, shapes, *size, self.cut) for size in sizes]  # on every process
             alike = self.group.broadcast(all(each))
             self._exact[samples] = alike

@@ -233,6 +233,7 @@ class Stage:
             rl.max_response_tokens,
             refills=rl.prompts_in_flight is not None,
             buckets=tuple(rl.prompt_buckets or ()),
+            prefixes=bool(self.method.advantage.samples(rl)),
         )
         one = self.programs
         temperature = float(rl.temperature)
@@ -301,7 +302,8 @@ class Stage:
     @property
     def sample_counts(self) -> list[int]:
         """How many responses of a prompt are sampled at a time: each number has programs of its own."""
-        return sorted({self.rl.group_size, *self.method.selection.samples(self.rl)})
+        asked = [slot.samples(self.rl) for slot in (self.method.selection, self.method.advantage)]
+        return sorted({self.rl.group_size, *(samples for each in asked for samples in each)})
 
     @property
     def rows_at_a_time(self) -> int:

@@ -114,7 +114,7 @@ def _with_companions(stage: Stage, state: State) -> State:
         if (kept := stage.method.reference.init(trained(state.params))) is not None:
             reference = stage.programs.learner.copied(kept)
     version = None if reference is None else state.step
-    return replace(state, critic=critic, reference=reference, reference_version=version)
+    return replace(state, critic=critic, reference=reference, reference_version=version, reference_window={})
 
 
 def _evaluated(runtime: Runtime, of_job: Evaluations, stage: Stage, before: StageState, state: State) -> State:

@@ -61,6 +61,7 @@ class State:
 
     next_ordinal: first number that no draw of this run has. critic: its `params` and `optimizer`; reference:
     weights, as far as they are trained, of the step `reference_version`; None in stages whose method has none.
+    reference_window: what decides when they are renewed, in this stage.
     metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit. pending: the step
     after `step` has begun; what its updates have moved (params, optimizer, critic, updates) is as they left it.
     """
@@ -76,6 +77,7 @@ class State:
     critic: Any = None
     reference: Any = None
     reference_version: int | None = None
+    reference_window: Plain = field(default_factory=dict)
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
     pending: MidStep | None = None
@@ -129,6 +131,7 @@ class State:
             "selection": self.selection.plain,
             "expansion": self.expansion.plain,
             "referenceVersion": self.reference_version,
+            **({"referenceWindow": self.reference_window} if self.reference_window else {}),
             "metricsDigest": self.metrics_digest,
             **({} if self.pending is None else {"pending": self.pending.control}),
         }
@@ -169,6 +172,7 @@ class State:
             selection=SlotState(control["selection"], host["selection/"]),
             expansion=SlotState(control["expansion"], host["expansion/"]),
             reference_version=control["referenceVersion"],
+            reference_window=control.get("referenceWindow", {}),
             metrics_digest=control["metricsDigest"],
             pending=MidStep(host[PENDING], control["pending"]) if "pending" in control else None,
         )

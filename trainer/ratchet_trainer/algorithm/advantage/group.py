@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.objective.drift import Kl, estimate
 from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs
@@ -92,6 +93,9 @@ class GroupAdvantage:
     @property
     def critic(self) -> CriticSettings | None:
         return None
+
+    def samples(self, rl: Rl) -> tuple[int, ...]:
+        return ()
 
     def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
         rollouts = tuple(r for g in groups for r in g.rollouts)
