@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import selection
+from ratchet_api import expansion, selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_api.stages import Rl, Stage
@@ -29,6 +29,7 @@ COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
     "selection.candidates": selection.candidates,
     "selection.rollouts": selection.rollouts,
     "selection.reuse": selection.reuse,
+    "expansion.promptsPerRound": expansion.prompts_per_round,
 }
 """What an absent knob comes to, where that depends on others."""
 BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {"selection.buffer": selection.buffered}

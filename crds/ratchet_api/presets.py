@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, and
-    what cut responses earn."""
+    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, what
+    cut responses earn, and what else is sampled."""
 
     advantage: str
     surrogate: str
@@ -20,6 +20,7 @@ class Preset:
     clip: tuple[float, float]
     selection: str = "uniform"
     cut: str = "keep"
+    expansion: str = "none"
 
 
 # All without a drift term, whatever their papers had: a verified reward leaves no model to drift from, and a reference
@@ -29,6 +30,8 @@ PRESETS = {
     "grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
     # arXiv 2503.20783: neither the deviation of the group nor the length of the response weighs.
     "dr-grpo": Preset("mean", "ppo", "seq-mean-token-sum-norm", (0.2, 0.2)),
+    # arXiv 2503.14476, equation 8; its punishment of long responses is a part of the reward.
+    "dapo": Preset("mean-std", "ppo", "token-mean", (0.2, 0.28), expansion="dynamicSampling"),
     # arXiv 2507.18071: the ratio of a whole response hardly moves, so the widths are small.
     "gspo": Preset("mean-std", "gspo", "seq-mean-token-mean", (3e-4, 4e-4)),
     # arXiv 2506.13585, whose widths are not published: these are verl's.

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ratchet_api.expansion import prompts_per_round
+from ratchet_trainer.algorithm.group_outcomes import verified
 from ratchet_trainer.algorithm.slots import Context, SlotState
-from ratchet_trainer.algorithm.types import Batch, Group, Request, StepSamples, grouped
+from ratchet_trainer.algorithm.types import Batch, Request, StepSamples, grouped
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
@@ -31,7 +33,7 @@ from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
 from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
-from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs
+from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs, with_old_logprobs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
@@ -143,7 +145,7 @@ class Run:
         # Observe.
         selection = method.selection.observe(pending.selection, samples, ctx)
         metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
-        metrics |= method.selection.metrics(selection, ctx)
+        metrics |= method.selection.metrics(selection, ctx) | method.expansion.metrics(pending.expansion, ctx)
         state = replace(
             state,
             next_ordinal=state.next_ordinal + pending.drawn,
@@ -175,7 +177,7 @@ class Run:
         reward = lambda group: method.rewards.score(group, ctx)  # noqa: E731
 
         # Select prompts.
-        need = self.stage.rl.prompts_per_step
+        need = prompts_per_round(self.stage.rl)
         selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
         requests = method.expansion.first(state.expansion, requests, ctx)
         drawn = len(requests) + len(ready)
@@ -199,6 +201,8 @@ class Run:
 
         groups, failed = verified([group for group in groups if group.disposition is None])
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+        if carried := [group for group in samples.dropped if group.disposition == "carried"]:
+            expansion = method.expansion.keep(expansion, with_old_logprobs(self.stage, state, carried))
         samples = replace(samples, dropped=(*samples.dropped, *failed, *unchosen))
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
@@ -484,11 +488,3 @@ class Run:
 
 
 _NOWHERE = StageState(-1, "", "", 0, 0)
-
-
-def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
-    """The groups of which at least one response was verified, and the others: where no verifier answered at all, zeros
-    would teach that everything is wrong."""
-    lost = [all(r.outcome.status in ("timeout", "crash") for r in g.rollouts) for g in groups]
-    failed = [replace(g, disposition="failed") for g, gone in zip(groups, lost, strict=True) if gone]
-    return [g for g, gone in zip(groups, lost, strict=True) if not gone], failed
