@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ratchet_api import expansion as expansions
 from ratchet_api import method as methods
 from ratchet_api import selection as selections
 from ratchet_api.base import (
@@ -66,6 +67,10 @@ RL_METRICS = (
     "train/scored_rollouts",
     "train/active_items",
     "train/exhausted",
+    "train/rounds",
+    "train/dropped_right",
+    "train/dropped_wrong",
+    "train/surplus",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
 CONDITIONAL = (
@@ -96,6 +101,15 @@ CONDITIONAL = (
             f"{metric} needs rl.selection {{kind: historyResampling}} (method srpo) or {{kind: difficultyBand}}",
         )
         for metric in ("train/active_items", "train/exhausted")
+    ),
+    *(
+        (
+            metric,
+            expansions.KIND_CEL.format("self.rl") + " == 'dynamicSampling'",
+            lambda rl: expansions.kind(rl) == "dynamicSampling",
+            f"{metric} needs rl.expansion {{kind: dynamicSampling}} (method dapo)",
+        )
+        for metric in ("train/rounds", "train/dropped_right", "train/dropped_wrong", "train/surplus")
     ),
 )
 
@@ -145,12 +159,6 @@ class Sft(ApiModel):
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
 
-class Expansion(ApiModel):
-    """What else is sampled once the drawn prompts are answered."""
-
-    kind: Literal["none"] = Field(default="none", description="none: what was drawn is what is trained on.")
-
-
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
@@ -163,6 +171,7 @@ class Rl(ApiModel):
         *methods.RULES,
         *selections.RULES,
         *REWARD_RULES,
+        *expansions.RULES,
         CORRECTION,
         Rule(
             "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",
@@ -230,7 +239,9 @@ class Rl(ApiModel):
     selection: selections.Selection | None = Field(
         default=None, description="Which prompts are drawn; absent: the method's."
     )
-    expansion: Expansion = Field(default=Expansion(), description="What else is sampled.")
+    expansion: expansions.Expansion | None = Field(
+        default=None, description="What else is sampled; absent: the method's."
+    )
     rewards: list[Reward] = REWARDS
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
     sampling: Sampling = Field(

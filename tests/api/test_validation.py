@@ -105,6 +105,26 @@ WRONG = [
         "leave kl out and take another method",
     ),
     ("spec.stages[1].advance.when[0].metric", "value_loss", "spec.stages[1]", "needs a critic; take rl.method ppo"),
+    ("spec.stages[1].rl.expansion", {"kind": "tree"}, "spec.stages[1].rl.expansion.kind", "Input should be 'none'"),
+    ("spec.stages[1].rl.expansion", {"maxRounds": 3}, "spec.stages[1].rl", "kind dynamicSampling; take that kind, or"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "dynamicSampling", "maxRounds": 0},
+        "spec.stages[1].rl.expansion.maxRounds",
+        "greater than",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "dynamicSampling", "surplus": "keep"},
+        "spec.stages[1].rl.expansion.surplus",
+        "'drop' or",
+    ),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "method": "ppo", "groupSize": 1, "expansion": {"kind": "dynamicSampling"}},
+        "spec.stages[1].rl",
+        "one response always is; use groupSize 2",
+    ),
     ("spec.stages[1].rl.selection.kind", "random", "spec.stages[1].rl.selection.kind", "'uniform', 'learnability'"),
     ("spec.stages[1].rl.selection.rollouts", 1, "spec.stages[1].rl.selection.rollouts", "greater than or equal to 2"),
     ("spec.stages[1].rl.selection.low", "0.2", "spec.stages[1].rl", "selection.low belongs to selection.kind diff"),
@@ -237,6 +257,9 @@ GOOD = [
     {"method": "srpo", "advantage": {"delta": "1e-4", "cut": "keep"}, "selection": {"dropUnsolvedAfter": 2}},
     {"method": "rloo", "selection": {"kind": "difficultyBand", "low": "0", "high": "1", "explore": "0"}},
     {"method": "grpo", "selection": {"kind": "learnability", "buffer": {}}},
+    {"method": "dapo", "expansion": {"maxRounds": 1, "surplus": "carry"}},
+    {"method": "dapo", "groupSize": 1, "expansion": {"kind": "none"}, "advantage": {"estimator": "gae"}},
+    {"method": "srpo", "expansion": {"kind": "dynamicSampling", "promptsPerRound": 64, "surplus": "drop"}},
     {
         "method": "grpo",
         "kl": {"coefficient": "0.1", "estimator": "k1", "in": "reward"},
@@ -275,9 +298,12 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
         ("kl", "prorl", True),
         ("kl", "prorl-v2", True),
         ("kl", "srpo", False),
+        ("rounds", "dapo", True),
+        ("train/dropped_wrong", "dapo", True),
+        ("train/surplus", "grpo", False),
     ],
 )
-def test_a_rule_may_wait_for_what_its_stages_selection_says(metric, method, emits):
+def test_a_rule_may_wait_for_what_its_stages_slots_say(metric, method, emits):
     manifest = bend("spec.stages[1].advance.when[0].metric", metric)
     manifest["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, "method": method}
     assert (problems(manifest) == []) == emits
@@ -287,7 +313,7 @@ def test_what_a_preset_decides_is_not_written_into_the_manifest():
     spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
     rl = spec.manifest()["stages"][1]["rl"]
     assert (rl["objective"], rl["advantage"]) == ({}, {})
-    assert not {"kl", "reference", "selection"} & rl.keys()
+    assert not {"kl", "reference", "selection", "expansion"} & rl.keys()
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,15 @@ def test_a_preset_may_bring_a_penalty_and_a_reference_along() -> None:
     assert own["reference.optimizer"].value == "they are kept", "a reference that is given replaces all of the preset's"
 
 
+def test_an_expansion_shows_its_own_knobs_alone() -> None:
+    assert knobs()["expansion.kind"] == Knob("rl.expansion.kind", "none", "none", "preset grpo")
+    assert not knobs()["expansion.maxRounds"].applies
+    found = knobs({"method": "dapo", "promptsPerStep": 6})
+    assert found["expansion.kind"] == Knob("rl.expansion.kind", "dynamicSampling", "dynamicSampling", "preset dapo")
+    assert [found[f"expansion.{k}"].value for k in ("maxRounds", "promptsPerRound", "surplus")] == ["10", 6, "drop"]
+    assert all(found[f"expansion.{k}"].applies for k in ("maxRounds", "promptsPerRound", "surplus"))
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_every_column_of_a_row_is_a_knob_that_says_the_preset(method: str) -> None:
     # Written down apart from the code under test: what a row says must be found again, whatever it is made of.

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ratchet_api.expansion import prompts_per_round
+from ratchet_trainer.algorithm.group_outcomes import verified
 from ratchet_trainer.algorithm.slots import Context, SlotState
 from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples, grouped
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
@@ -29,7 +31,7 @@ from ratchet_trainer.step import artifacts, best_weights, nonfinite, sampling_co
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.evaluations import Evaluations
 from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
-from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs
+from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs, with_old_logprobs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
 from ratchet_trainer.step.stage import Programs, Stage
@@ -146,7 +148,7 @@ class Run:
         # Observe.
         selection = method.selection.observe(pending.selection, samples, ctx)
         metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
-        metrics |= method.selection.metrics(selection, ctx)
+        metrics |= method.selection.metrics(selection, ctx) | method.expansion.metrics(pending.expansion, ctx)
         state = replace(
             state,
             next_ordinal=state.next_ordinal + pending.drawn,
@@ -183,7 +185,7 @@ class Run:
             return method.rewards.score(group, ctx)
 
         # Select prompts.
-        need = self.stage.rl.prompts_per_step
+        need = prompts_per_round(self.stage.rl)
         selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
         requests = method.expansion.first(state.expansion, requests, ctx)
         drawn = len(requests) + len(ready)
@@ -207,6 +209,8 @@ class Run:
 
         groups, failed = verified([group for group in groups if group.disposition is None])
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+        if carried := [group for group in samples.dropped if group.disposition == "carried"]:
+            expansion = method.expansion.keep(expansion, with_old_logprobs(self.stage, state, carried))
         samples = replace(samples, dropped=(*samples.dropped, *failed, *unchosen))
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
@@ -418,11 +422,3 @@ class Run:
             self.stage.close()
         self.stage, self.doubts = stage_start.opened(self.runtime, self.programs, index, begins=begins)
         self.pace = Pace()
-
-
-def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
-    """The groups of which at least one response was verified, and the others: where no verifier answered at all, zeros
-    would teach that everything is wrong."""
-    lost = [all(r.outcome.status in ("timeout", "crash") for r in g.rollouts) for g in groups]
-    failed = [replace(g, disposition="failed") for g, gone in zip(groups, lost, strict=True) if gone]
-    return [g for g, gone in zip(groups, lost, strict=True) if not gone], failed

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ratchet_api import expansion as expansion_api
 from ratchet_api import method as api
 from ratchet_api import selection as selection_api
 from ratchet_api.presets import PRESETS
@@ -16,6 +17,7 @@ from ratchet_api.stages import Rl, full_metric
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.advantage.vine import Vine
+from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
@@ -57,7 +59,10 @@ SELECTION: Mapping[str, Callable[[], Selection]] = {
     "historyResampling": HistoryResampling,
     "difficultyBand": DifficultyBand,
 }
-EXPANSION: Mapping[str, Callable[[], Expansion]] = {"none": NoExpansion}
+EXPANSION: Mapping[str, Callable[[], Expansion]] = {
+    "none": NoExpansion,
+    "dynamicSampling": DynamicSampling,
+}
 
 MEASURED = "k3"
 """Estimator of the drift that is measured though nothing depends on it."""
@@ -85,7 +90,7 @@ def resolve(rl: Rl) -> Method:
     advantage = _advantage(rl, kl if drift is not None and drift.in_ == "reward" else None)
     return Method(
         _selection(rl),
-        EXPANSION[rl.expansion.kind](),
+        EXPANSION[expansion_api.kind(rl)](),
         rewards_of(rl.rewards),
         advantage,
         objective,

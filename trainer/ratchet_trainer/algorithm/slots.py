@@ -125,11 +125,20 @@ class Expansion(Protocol):
     """What else is sampled? `more(n)` gives requests for n further prompts, `reward` scores a group that was sampled
     in a round. Groups come rewarded."""
 
+    def samples(self, rl: Rl) -> Sequence[int]:
+        """How many samples of a prompt its rounds ask for, besides groupSize: what they need is compiled before."""
+
     def init(self, ctx: Context) -> SlotState: ...
     def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]: ...
     def run(
         self, e: SlotState, groups: list[Group], more: More, reward: Reward, ctx: Context
     ) -> Rounds[tuple[SlotState, StepSamples]]: ...
+    def keep(self, e: SlotState, carried: Sequence[Group]) -> SlotState:
+        """The state with the groups that `run` has just given the disposition `carried`, once their rollouts have
+        `old_logp`. Asked where there are some; the next step's `run` has them trained on or dropped."""
+
+    def metrics(self, e: SlotState, ctx: Context) -> dict[str, float]:
+        """What it says of itself in the metric stream, after `run`."""
 
 
 class RewardPart(Protocol):

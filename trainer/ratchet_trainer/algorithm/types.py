@@ -74,7 +74,9 @@ class Rollout:
     `prompt` is what it was sampled from, `trained_prompt` what it is trained on. `response` holds its tokens, with the
     end token or stop string that it ends with; the first `forced` of them are the request's prefix and are not trained
     on. Of the response's length, float32: `behaviour_logp` as sampled, truncation included, and `entropy` the policy's,
-    both 0 where forced. `version` is the step whose weights sampled it.
+    both 0 where forced. `version` is the step whose weights sampled it; `old_logp`, float32 likewise, what the
+    trainer's program said under these weights, of a rollout that was carried over from an earlier step (None: of this
+    one).
     """
 
     request: Request
@@ -88,6 +90,7 @@ class Rollout:
     finish: Finish
     outcome: Outcome
     forced: int = 0
+    old_logp: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.sharding import Mesh
 
+from ratchet_api import expansion as expansions
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.evaluations import Evaluation
@@ -302,8 +303,8 @@ class Stage:
     @property
     def sample_counts(self) -> list[int]:
         """How many responses of a prompt are sampled at a time: each number has programs of its own."""
-        asked = [slot.samples(self.rl) for slot in (self.method.selection, self.method.advantage)]
-        return sorted({self.rl.group_size, *(samples for each in asked for samples in each)})
+        slots = self.method.selection, self.method.expansion, self.method.advantage
+        return sorted({self.rl.group_size, *(n for slot in slots for n in slot.samples(self.rl))})
 
     @property
     def rows_at_a_time(self) -> int:
@@ -335,8 +336,9 @@ class Stage:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
-        itself, unless its drift is taken off the rewards."""
-        return self.rl.updates_per_step > 1 or self.method.advantage.penalty is not None
+        itself, unless its drift is taken off the rewards or rollouts of the step before are trained on."""
+        penalized = self.method.advantage.penalty is not None
+        return self.rl.updates_per_step > 1 or penalized or expansions.carries(self.rl)
 
     @cached_property
     def optimizer(self) -> api.Optimizer:
