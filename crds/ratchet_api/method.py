@@ -17,13 +17,25 @@ if TYPE_CHECKING:
     from ratchet_api.stages import Rl
 
 MethodName = Literal[
-    "grpo", "dr-grpo", "dapo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo", "sfl", "lilo", "srpo"
+    "grpo",
+    "dr-grpo",
+    "dapo",
+    "scaf-grpo",
+    "gspo",
+    "cispo",
+    "rloo",
+    "reinforce++-baseline",
+    "ppo",
+    "sfl",
+    "lilo",
+    "srpo",
 ]
 METHOD_TEXT = (
     "The algorithm, a preset that objective, advantage, kl and reference change in parts. "
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
     "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
     "dapo: a wider clip upwards, all tokens alike, prompts that teach nothing replaced by others (arXiv 2503.14476). "
+    "scaf-grpo: grpo with hints for prompts that fail whole (arXiv 2510.19807). "
     "gspo: ratio of whole responses (arXiv 2507.18071). "
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "

@@ -48,12 +48,16 @@ def test_the_guide_has_the_row_of_the_table(method: str) -> None:
     assert [cell.strip() for cell in row.split("|")[2:6]] == shown
 
 
+NEEDS = {"hints": {"expansion": {"kind": "none"}}}
+"""What a stage of a preset says besides, by its expansion: hints need data that have some (test_hints)."""
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_a_method_moves_the_policy_and_says_what_it_did(method: str, after_warm_up: Any) -> None:
     # What a selection draws may teach nothing in a step of few prompts.
     prompts = 4 if PRESETS[method].selection == "uniform" else 8
     how = {"updatesPerStep": 2, "promptsPerStep": prompts, "temperature": "1" if prompts == 4 else "1.5"}
-    runtime = after_warm_up({"method": method, **how})
+    runtime = after_warm_up({"method": method, **how, **NEEDS.get(PRESETS[method].expansion, {})})
     before = part(runtime, "params/")
     run(runtime)
     assert [step for step, *_ in runtime.steps] == [WARM + 1, WARM + 2]

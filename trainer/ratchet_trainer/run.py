@@ -131,7 +131,8 @@ class Run:
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
         method = self.stage.method
-        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
+        steps = self.stage.spec.advance.steps
+        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step, steps)
         begun = state.pending
         self.runtime.rollouts.bind(self.here(state))  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens
@@ -437,7 +438,7 @@ class Run:
         where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates, inputs=stage.inputs)
         selection, expansion = SlotState({"epoch": 0, "position": 0}), SlotState()
         if stage.spec.rl is not None:
-            ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
+            ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl, state.step, stage.spec.advance.steps)
             selection = stage.method.selection.init(stage.facts, ctx)
             expansion = stage.method.expansion.init(ctx)
         before = state.stage

@@ -17,6 +17,7 @@ from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
+from ratchet_trainer.algorithm.expansion.hints import Hints
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
@@ -60,6 +61,7 @@ SELECTION: Mapping[str, Callable[[], Selection]] = {
 EXPANSION: Mapping[str, Callable[[], Expansion]] = {
     "none": NoExpansion,
     "dynamicSampling": DynamicSampling,
+    "hints": Hints,
 }
 
 MEASURED = "k3"

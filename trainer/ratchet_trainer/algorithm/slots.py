@@ -37,13 +37,14 @@ class DataFacts:
 @dataclass(frozen=True)
 class Context:
     """Where the run stands when a slot is asked. `next_ordinal` is the first ordinal that no draw has; `start_step`,
-    the step whose weights the stage started from."""
+    the step whose weights the stage started from, and `steps`, how many it makes at most."""
 
     seed: int
     step: int
     next_ordinal: int
     rl: Rl
     start_step: int = 0
+    steps: int = 0
 
 
 @jax.tree_util.register_dataclass

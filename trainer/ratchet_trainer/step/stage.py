@@ -324,6 +324,12 @@ class Stage:
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
 
+    @property
+    def layouts(self) -> list[Layout]:
+        """Those that `layout_of` may give."""
+        mixed = self.spec.rl is not None and expansions.kind(self.spec.rl) == "hints"
+        return [self.layout, self.layout.one_by_one] if mixed and self.layout.samples > 1 else [self.layout]
+
     def layout_of(self, rows: list[Row]) -> Layout:
         """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
         prompts or of another size, each row with its own prompt. Follows from the rows alone."""
@@ -350,14 +356,19 @@ class Stage:
         params, state = self.programs.template
         numbers = optimizer.numbers(self.settings.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
-            prepare = partial(threads.submit, self.programs.learner.prepare, params, state, self.layout)
+            learner = partial(threads.submit, self.programs.learner.prepare, params, state)
             if self.spec.rl is None:
-                jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
+                loss = sft.CrossEntropy()
+                jobs = [learner(self.layout, loss, numbers, sampled=False, old=False, reference=False)]
             else:
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
-                jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
+                jobs = [
+                    learner(layout, self.method.objective, numbers, sampled=True, old=old, reference=reference)
+                    for layout in self.layouts
+                ]
                 if self.method.advantage.critic is not None:
-                    jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
+                    prepare, first = self.programs.critic.prepare, self.critic_numbers(0)
+                    jobs += [threads.submit(prepare, layout, first) for layout in self.layouts]
                 for samples in self.sample_counts:
                     jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:
