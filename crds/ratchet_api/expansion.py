@@ -17,12 +17,28 @@ from ratchet_api.presets import PRESETS
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
 
-Kind = Literal["none", "dynamicSampling"]
+Kind = Literal["none", "dynamicSampling", "hints"]
 GenerationRounds = Annotated[int, Field(ge=1, le=1000), BeforeValidator(as_whole)]
+Levels = Annotated[int, Field(ge=1, le=64), BeforeValidator(as_whole)]
+Steps = Annotated[int, Field(ge=0, le=100_000_000), BeforeValidator(as_whole)]
+Patience = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(as_whole)]
 Prompts = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
 
 MAX_ROUNDS = 10
 """verl's `max_num_gen_batches`."""
+LEVELS = 12
+"""Three tiers of four hints, arXiv 2510.19807, section 3.2."""
+EXEMPT, EXEMPT_AT_MOST = 15, 40
+"""Percent of a stage's steps without hints, there; the most that it tried, which bounds trueHard."""
+TEXT = "{question}\n\nHint: {hint}"
+
+
+class TrueHard(ApiModel):
+    """Ends the exemption from hints once practice alone no longer helps."""
+
+    patience: Patience = Field(
+        description="Steps without a new low of the share of prompts that fail whole, after which hints begin."
+    )
 
 
 class Expansion(ApiModel):
@@ -32,7 +48,8 @@ class Expansion(ApiModel):
         default=None,
         description="none: what was drawn is what is trained on. dynamicSampling: prompts whose responses are all "
         "right or all wrong are dropped, and others are drawn until the step has promptsPerStep of them (DAPO, arXiv "
-        "2503.14476). Absent: the method's.",
+        "2503.14476). hints: a prompt whose responses are all wrong is asked again with hints, and the first right "
+        "response takes the place of a wrong one (Scaf-GRPO, arXiv 2510.19807). Absent: the method's.",
     )
     max_rounds: GenerationRounds | None = Field(
         default=None,
@@ -50,6 +67,32 @@ class Expansion(ApiModel):
         "drop: nothing. carry: the next step trains on them first, with the probabilities that they were sampled "
         "with; at most one step old. Absent: drop.",
     )
+    text: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4096,
+        description="The question with a hint, kind hints: {question} and {hint} stand for them. Absent: the question, "
+        "an empty line, and Hint: with the hint.",
+    )
+    levels: Levels | None = Field(
+        default=None, description="Levels of an item's hints that are tried at most, kind hints; absent: 12."
+    )
+    search: Literal["oneByOne", "allAtOnce"] | None = Field(
+        default=None,
+        description="How the first level that helps is found, kind hints. oneByOne: a round of generation a level, for "
+        "the prompts that none has helped yet; allAtOnce: all in one round, more responses in less time. Absent: "
+        "oneByOne.",
+    )
+    exempt_steps: Steps | None = Field(
+        default=None,
+        description="First steps of the stage without hints, kind hints; absent: 15 % of advance.steps, with trueHard "
+        "40 %.",
+    )
+    true_hard: TrueHard | None = Field(
+        default=None,
+        description="Begins with hints before exemptSteps are over if practice alone no longer helps, kind hints; "
+        "absent: none.",
+    )
 
 
 KNOBS = (
@@ -57,6 +100,11 @@ KNOBS = (
     ("max_rounds", "maxRounds", "dynamicSampling"),
     ("prompts_per_round", "promptsPerRound", "dynamicSampling"),
     ("surplus", "surplus", "dynamicSampling"),
+    ("text", "text", "hints"),
+    ("levels", "levels", "hints"),
+    ("search", "search", "hints"),
+    ("exempt_steps", "exemptSteps", "hints"),
+    ("true_hard", "trueHard", "hints"),
 )
 
 
@@ -85,6 +133,33 @@ def carries(rl: Rl) -> bool:
     return kind(rl) == "dynamicSampling" and knob(rl, "surplus") == "carry"
 
 
+def text(rl: Rl) -> str:
+    """A question with a hint, in which {question} and {hint} stand for them."""
+    return knob(rl, "text") or TEXT
+
+
+def levels(rl: Rl) -> int:
+    """Levels of hints that are tried at most."""
+    return knob(rl, "levels") or LEVELS
+
+
+def one_by_one(rl: Rl) -> bool:
+    """Whether each level of hints has a round of its own."""
+    return bool(knob(rl, "search") != "allAtOnce")
+
+
+def patience(rl: Rl) -> int | None:
+    """Steps without progress after which hints begin; None: only once the exempt steps are over."""
+    hard = knob(rl, "true_hard")
+    return None if hard is None else int(hard.patience)
+
+
+def exempt_steps(rl: Rl, steps: int) -> int:
+    """First steps without hints of a stage that makes `steps`, with trueHard at most."""
+    said = knob(rl, "exempt_steps")
+    return steps * (EXEMPT if patience(rl) is None else EXEMPT_AT_MOST) // 100 if said is None else int(said)
+
+
 # The first in CEL, given where the Rl is.
 KIND_CEL = (
     "(has({0}.expansion) && has({0}.expansion.kind) ? {0}.expansion.kind : "
@@ -109,5 +184,19 @@ RULES = (
         "always is; use groupSize 2 or more, or expansion {kind: none}",
         lambda rl: kind(rl) != "dynamicSampling" or rl.group_size >= 2,
         ".groupSize",
+    ),
+    Rule(
+        f"{_KIND} != 'hints' || self.groupSize >= 2",
+        "expansion.kind hints compares a hinted response with others of its prompt; use groupSize 2 or more, or "
+        "expansion {kind: none}",
+        lambda rl: kind(rl) != "hints" or rl.group_size >= 2,
+        ".groupSize",
+    ),
+    Rule(
+        "!has(self.expansion) || !has(self.expansion.text) || self.expansion.text.contains('{hint}')",
+        "expansion.text has no {hint}, so no hint would be seen; write {hint} where it belongs, and {question} for the "
+        "question",
+        lambda rl: knob(rl, "text") is None or "{hint}" in knob(rl, "text"),
+        ".expansion",
     ),
 )

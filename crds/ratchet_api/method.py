@@ -31,6 +31,7 @@ MethodName = Literal[
     "grpo",
     "dr-grpo",
     "dapo",
+    "scaf-grpo",
     "gspo",
     "cispo",
     "rloo",
@@ -49,6 +50,7 @@ METHOD_TEXT = (
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
     "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
     "dapo: a wider clip upwards, all tokens alike, prompts that teach nothing replaced by others (arXiv 2503.14476). "
+    "scaf-grpo: grpo with hints for prompts that fail whole (arXiv 2510.19807). "
     "gspo: ratio of whole responses (arXiv 2507.18071). "
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "

@@ -71,6 +71,9 @@ RL_METRICS = (
     "train/dropped_right",
     "train/dropped_wrong",
     "train/surplus",
+    "train/hinted",
+    "train/unhelped",
+    "train/hint_rollouts",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
 CONDITIONAL = (
@@ -110,6 +113,15 @@ CONDITIONAL = (
             f"{metric} needs rl.expansion {{kind: dynamicSampling}} (method dapo)",
         )
         for metric in ("train/rounds", "train/dropped_right", "train/dropped_wrong", "train/surplus")
+    ),
+    *(
+        (
+            metric,
+            expansions.KIND_CEL.format("self.rl") + " == 'hints'",
+            lambda rl: expansions.kind(rl) == "hints",
+            f"{metric} needs rl.expansion {{kind: hints}} (method scaf-grpo)",
+        )
+        for metric in ("train/hinted", "train/unhelped", "train/hint_rollouts")
     ),
 )
 

@@ -125,6 +125,20 @@ WRONG = [
         "spec.stages[1].rl",
         "one response always is; use groupSize 2",
     ),
+    ("spec.stages[1].rl.expansion", {"exemptSteps": 3}, "spec.stages[1].rl", "kind hints; take that kind, or leave it"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "hints", "trueHard": {}},
+        "spec.stages[1].rl.expansion.trueHard.patience",
+        "required",
+    ),
+    ("spec.stages[1].rl.expansion", {"kind": "hints", "text": "Hint!"}, "spec.stages[1].rl", "text has no {hint}"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "hints"},
+        "spec.stages[1].rl.expansion",
+        "data set sums has none; take a file",
+    ),
     ("spec.stages[1].rl.selection.kind", "random", "spec.stages[1].rl.selection.kind", "'uniform', 'learnability'"),
     ("spec.stages[1].rl.selection.rollouts", 1, "spec.stages[1].rl.selection.rollouts", "greater than or equal to 2"),
     ("spec.stages[1].rl.selection.low", "0.2", "spec.stages[1].rl", "selection.low belongs to selection.kind diff"),
@@ -283,6 +297,18 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
     assert "set rl.reference {kind: frozen} or rl.kl" in str(problems(manifest)[0])
 
 
+def test_hints_need_a_file_that_says_where_they_are():
+    manifest = bend("spec.stages[1].rl", {"dataset": "hinted", "promptsPerStep": 8, "method": "scaf-grpo"})
+    jsonl = {"path": "/data/hinted.jsonl", "claimName": "data"}
+    manifest["spec"]["stages"][1]["advance"]["when"][0]["metric"] = "train/unhelped"
+    manifest["spec"]["datasets"].append({"name": "hinted", "jsonl": jsonl})
+    (problem,) = problems(manifest)
+    assert str(problem).startswith("spec.stages[1].rl.expansion: kind hints needs hints, and data set hinted has none")
+    assert "say in its hints which key they have" in problem.message
+    jsonl["hints"] = "help.tiers"
+    assert problems(manifest) == []
+
+
 @pytest.mark.parametrize(
     ("metric", "method", "emits"),
     [
@@ -301,6 +327,7 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
         ("rounds", "dapo", True),
         ("train/dropped_wrong", "dapo", True),
         ("train/surplus", "grpo", False),
+        ("hinted", "dapo", False),
     ],
 )
 def test_a_rule_may_wait_for_what_its_stages_slots_say(metric, method, emits):

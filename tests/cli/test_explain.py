@@ -152,6 +152,10 @@ def test_an_expansion_shows_its_own_knobs_alone() -> None:
     assert found["expansion.kind"] == Knob("rl.expansion.kind", "dynamicSampling", "dynamicSampling", "preset dapo")
     assert [found[f"expansion.{k}"].value for k in ("maxRounds", "promptsPerRound", "surplus")] == ["10", 6, "drop"]
     assert all(found[f"expansion.{k}"].applies for k in ("maxRounds", "promptsPerRound", "surplus"))
+    found = knobs({"method": "scaf-grpo", "expansion": {"trueHard": {"patience": 9}}})
+    assert found["expansion.trueHard.patience"] == Knob("rl.expansion.trueHard.patience", 9, "required", "manifest")
+    assert found["expansion.exemptSteps"].value == "15 % of advance.steps, with trueHard 40 %"
+    assert not found["expansion.maxRounds"].applies
 
 
 @pytest.mark.parametrize("method", PRESETS)

@@ -55,7 +55,8 @@ NEEDED: dict[str, dict[str, Any]] = {
             {"name": "accuracy"},
             {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "digit_steps:check", "configMap": "steps"}}},
         ]
-    }
+    },
+    "scaf-grpo": {"expansion": {"kind": "none"}},  # hints need data that have some (test_hints)
 }
 CHECKER = Path(__file__).parents[1] / "manifests/digit-steps/digit_steps.py"
 

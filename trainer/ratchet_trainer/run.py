@@ -132,8 +132,9 @@ class Run:
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
         method = self.stage.method
-        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
-        ctx = replace(ctx, decode=self.programs.tokenizer.decode)
+        steps, decode = self.stage.spec.advance.steps, self.programs.tokenizer.decode
+        first = state.stage.start_step
+        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, first, steps, decode)
         begun = state.pending
         sampling_context.bind(self.runtime, self.stage, state)  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens

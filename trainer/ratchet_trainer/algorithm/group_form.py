@@ -22,7 +22,7 @@ Plain = dict[str, Any]
 def written(groups: Sequence[Group], slots: int) -> tuple[Plain, dict[str, np.ndarray]]:
     """Plain data and arrays of the groups, whose responses have at most `slots` tokens. The old policy's
     log-probabilities are kept where every rollout has them."""
-    rollouts = [r for g in groups for r in g.rollouts]
+    rollouts = [r for g in groups for r in (*g.rollouts, *g.replaced)]
     arrays = {
         "response": _padded([np.array(r.response, np.int32) for r in rollouts], slots),
         "behaviour": _padded([r.behaviour_logp for r in rollouts], slots),
@@ -44,7 +44,10 @@ def written(groups: Sequence[Group], slots: int) -> tuple[Plain, dict[str, np.nd
                 "disposition": group.disposition,
                 "rewards": [float(reward).hex() for reward in group.rewards],
                 "parts": {name: [float(value).hex() for value in values] for name, values in group.parts.items()},
-                "rollouts": [_rollout(r, index[r.request, r.prompt, r.trained_prompt]) for r in group.rollouts],
+                **{
+                    name: [_rollout(r, index[r.request, r.prompt, r.trained_prompt]) for r in rollouts]
+                    for name, rollouts in {"rollouts": group.rollouts, "replaced": group.replaced}.items()
+                },
             }
             for group in groups
         ],
@@ -68,6 +71,7 @@ def read(plain: Plain, arrays: Mapping[str, np.ndarray]) -> list[Group]:
             tuple(map(float.fromhex, group["rewards"])),
             {name: tuple(map(float.fromhex, values)) for name, values in group["parts"].items()},
             group["disposition"],
+            tuple(map(back, group["replaced"])),
         )
         for group in plain["groups"]
     ]

@@ -18,6 +18,7 @@ from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.advantage.vine import Vine
 from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
+from ratchet_trainer.algorithm.expansion.hints import Hints
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
@@ -62,6 +63,7 @@ SELECTION: Mapping[str, Callable[[], Selection]] = {
 EXPANSION: Mapping[str, Callable[[], Expansion]] = {
     "none": NoExpansion,
     "dynamicSampling": DynamicSampling,
+    "hints": Hints,
 }
 
 MEASURED = "k3"

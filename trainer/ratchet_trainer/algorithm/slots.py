@@ -39,13 +39,15 @@ class DataFacts:
 @dataclass(frozen=True)
 class Context:
     """Where the run stands when a slot is asked. `next_ordinal` is the first ordinal that no draw has; `start_step`,
-    the step whose weights the stage started from; `decode`, the text of tokens where a slot looks at text."""
+    the step whose weights the stage started from, and `steps`, how many it makes at most; `decode`, the text of tokens
+    where a slot looks at text."""
 
     seed: int
     step: int
     next_ordinal: int
     rl: Rl
     start_step: int = 0
+    steps: int = 0
     decode: Decode | None = None
 
 

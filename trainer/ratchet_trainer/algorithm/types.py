@@ -96,13 +96,15 @@ class Rollout:
 @dataclass(frozen=True)
 class Group:
     """All rollouts of one draw. `rewards` and `parts` (name of a part -> its value for each rollout) are filled by the
-    rewards slot; `disposition` says what became of the draw."""
+    rewards slot; `disposition` says what became of the draw; `replaced`: first rollouts that others stand for now,
+    which are not trained on."""
 
     draw: Draw
     rollouts: tuple[Rollout, ...]
     rewards: tuple[float, ...] = ()
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
+    replaced: tuple[Rollout, ...] = ()
 
     @property
     def informative(self) -> bool:

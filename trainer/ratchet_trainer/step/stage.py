@@ -328,6 +328,12 @@ class Stage:
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
 
+    @property
+    def layouts(self) -> list[Layout]:
+        """Those that `layout_of` may give."""
+        mixed = self.spec.rl is not None and expansions.kind(self.spec.rl) == "hints"
+        return [self.layout, self.layout.one_by_one] if mixed and self.layout.samples > 1 else [self.layout]
+
     def layout_of(self, rows: list[Row]) -> Layout:
         """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
         prompts or of another size, each row with its own prompt. Follows from the rows alone."""
@@ -361,17 +367,23 @@ class Stage:
         numbers = optimizer.numbers(self.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
 
-            def learning(objective: Objective, *, sampled: bool, old: bool, reference: bool) -> Future[None]:
+            def learning(
+                layout: Layout, objective: Objective, *, sampled: bool, old: bool, reference: bool
+            ) -> Future[None]:
                 of_rows = objective, numbers, sampled, old, reference
-                return threads.submit(self.programs.learner.prepare, params, state, self.layout, *of_rows)
+                return threads.submit(self.programs.learner.prepare, params, state, layout, *of_rows)
 
             if self.spec.rl is None:
-                jobs = [learning(sft.CrossEntropy(), sampled=False, old=False, reference=False)]
+                jobs = [learning(self.layout, sft.CrossEntropy(), sampled=False, old=False, reference=False)]
             else:
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
-                jobs = [learning(self.method.objective, sampled=True, old=old, reference=reference)]
+                jobs = [
+                    learning(layout, self.method.objective, sampled=True, old=old, reference=reference)
+                    for layout in self.layouts
+                ]
                 if self.method.advantage.critic is not None:
-                    jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
+                    prepare, first = self.programs.critic.prepare, self.critic_numbers(0)
+                    jobs += [threads.submit(prepare, layout, first) for layout in self.layouts]
                 for samples in self.sample_counts:
                     jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:

@@ -98,7 +98,7 @@ def _with_slots(stage: Stage, state: State) -> State:
     """The state with what the slots of the stage's method keep, before they have seen anything."""
     selection, expansion = SlotState({"epoch": 0, "position": 0}), SlotState()
     if stage.spec.rl is not None:
-        ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
+        ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl, state.step, stage.spec.advance.steps)
         selection = stage.method.selection.init(stage.facts, ctx)
         expansion = stage.method.expansion.init(ctx)
     return replace(state, selection=selection, expansion=expansion)
