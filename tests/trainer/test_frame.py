@@ -13,7 +13,7 @@ import pytest
 from same_end import same
 from squares import SMALL
 
-from ratchet_api.stages import Rl
+from ratchet_api.stages import Optimizer, Rl
 from ratchet_trainer.algorithm import keys, methods
 from ratchet_trainer.algorithm.advantage.group import token_advantages
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
@@ -228,7 +228,7 @@ def learned(rows: list[Row], advantages: np.ndarray, **rl: Any) -> tuple[Any, di
     one = small_learner()
     params, state = one.init(keys.seed_words(3))
     layout = Layout.of(len(rows), 1, 1, slots(16), 5)
-    numbers = optimizer.numbers(Rl(dataset="d").optimizer, 0)
+    numbers = optimizer.numbers(Optimizer(learningRate="0.001"), 0)
     params, _, found = one.update(params, state, layout, rows, advantages, None, 1.0, objective, numbers)
     return params, found
 

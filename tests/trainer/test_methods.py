@@ -81,7 +81,7 @@ def test_a_method_moves_the_policy_and_says_what_it_did(
         == ("train/value_loss" in runtime.steps[0][1])
         == (PRESETS[method].advantage == "gae")
     )
-    drifts = has_reference(Rl(dataset="sums", method=method))
+    drifts = has_reference(Rl(dataset="sums", method=method, **NEEDED.get(method, {})))
     assert bool(part(runtime, "reference/")) == drifts
     for record, timing in records(runtime):
         assert all(math.isfinite(value) for value in record.values()), record
