@@ -107,6 +107,7 @@ class Layout:
         prompts = [row.prompt for row in rows[:: self.samples]]
         return Rows(
             lay_out_prompts(prompts, self.prompts, self.prompt_slots),
+            # On the host, until they are placed.
             tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
             self.fill(np.array([len(row.response) for row in rows], np.int32)),  # type: ignore[arg-type]
         )
@@ -183,7 +184,9 @@ class Learner:
         and `log_probs` is needed too."""
         floats = layout.per_token([])
         others = {"old": old, "reference": reference, "behaviour": sampled}
-        micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})  # type: ignore[arg-type]
+        shaped = {name: floats if there else None for name, there in others.items()}
+        # On the host; `real` is made within the program.
+        micro = Micro(floats, floats, None, **shaped)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
         batch = LaidOut(layout, layout.rows([]), micro, np.float32(1), objective.loss, settings)
         self.compile(params, state, batch, _float32(numbers), judges=old or reference)
@@ -249,7 +252,9 @@ class Learner:
         sampled = [row.behaviour for row in rows if row.behaviour is not None]
         assert len(sampled) in (0, len(rows)), "all rows of a mini-batch were sampled, or none"
         behaviour = layout.per_token(sampled) if sampled else None
-        micro = Micro(layout.fill(advantages.astype(np.float32)), weight, None, old, reference, behaviour)  # type: ignore[arg-type]
+        gain = layout.fill(advantages.astype(np.float32))
+        # On the host but for `old` and `reference`; `real` is made within the program.
+        micro = Micro(gain, weight, None, old, reference, behaviour)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
         batch = LaidOut(layout, layout.rows(rows), micro, np.float32(temperature), objective.loss, settings)
         return self.apply(params, state, batch, _float32(numbers))

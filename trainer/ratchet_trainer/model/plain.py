@@ -113,7 +113,8 @@ def _attend_in_two_parts(
 
     parts = [scores("pgtmrk,pmgsk->pgtmrs", own[0], visible)]
     if prompt is not None:
-        parts.append(scores("pgtmrk,pmck->pgtmrc", prompt[0], seen))  # type: ignore[arg-type]
+        assert seen is not None, "there are prompt slots"
+        parts.append(scores("pgtmrk,pmck->pgtmrc", prompt[0], seen))
     weights = jax.nn.softmax(jnp.concatenate(parts, -1), -1).astype(query.dtype)
     out = jnp.einsum("pgtmrs,pmgsk->pgtmrk", weights[..., : visible.shape[-1]], own[1])
     if prompt is not None:

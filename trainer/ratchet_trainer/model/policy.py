@@ -157,4 +157,4 @@ def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Pr
     for i, tokens in enumerate(prompts):
         body[i, : len(tokens) - 1] = tokens[:-1]
         length[i], last[i] = len(tokens) - 1, tokens[-1]
-    return Prompts(body, length, last)  # type: ignore[arg-type]
+    return Prompts(body, length, last)  # type: ignore[arg-type]  # on the host, until they are placed

@@ -11,6 +11,7 @@ Letters as in `plain`.
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ def _filled(x: jax.Array, axis: int) -> jax.Array:
 
 
 @lru_cache(16)
-def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None, interpret: bool):  # type: ignore[no-untyped-def]
+def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None, interpret: bool) -> Any:
     """The kernel of a shape: token t sees slots 0 .. before + t."""
     mask = MultiHeadMask([CausalMask((tokens, slots), offset=before)] * heads)
     with jax.ensure_compile_time_eval():

@@ -236,7 +236,7 @@ class Engine:
                     tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
                     sampled.log_probs[row, s, :n],
                     sampled.entropy[row, s, :n],
-                    str(sampled.finish[row, s]),  # type: ignore[arg-type]
+                    str(sampled.finish[row, s]),  # type: ignore[arg-type]  # `Endings` writes no other
                 )
                 for s in range(first.n)
             ]
