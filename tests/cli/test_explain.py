@@ -158,6 +158,19 @@ def test_an_expansion_shows_its_own_knobs_alone() -> None:
     assert not found["expansion.maxRounds"].applies
 
 
+def test_sampled_values_are_counted_before_a_run() -> None:
+    rl = {"method": "vineppo", "promptsPerStep": 64, "maxResponseTokens": 300}
+    found = knobs(rl)
+    assert found["advantage.vine.steps"] == Knob("rl.advantage.vine.steps", "lines", "lines", "default")
+    assert (found["advantage.vine.continuations"].value, found["advantage.vine.maxSteps"].value) == ("9", 16)
+    shown = text(plan("job", spec(rl | {"advantage": {"vine": {"maxSteps": 5}}})))
+    assert "split into lines, 5 at most; of more, neighbours are merged" in shown
+    assert "a step has at most 2112, 9 continuations are sampled and verified: at most 19008 responses" in shown
+    shown = text(plan("job", spec(rl | {"advantage": {"vine": {"steps": "tokens", "stepTokens": 100}}})))
+    assert "split into steps of 100 tokens, 3 at most" in shown, "more do not fit into a response"
+    assert "advantage.vine.steps" not in knobs({"method": "ppo"})
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_every_column_of_a_row_is_a_knob_that_says_the_preset(method: str) -> None:
     # Written down apart from the code under test: what a row says must be found again, whatever it is made of.

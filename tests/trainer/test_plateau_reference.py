@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from same_end import same
-from sums import WARM
+from sums import WARM, job
 
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.methods import resolve
@@ -163,6 +163,32 @@ def test_a_drain_at_any_point_of_a_step_that_resets_changes_no_bit(
         run(second)
         same(second, straight, point)
     assert (middle > 0) == (to_finish == 0.0)
+
+
+def test_a_drain_in_the_evaluation_that_a_reset_follows_from_changes_no_bit(after_warm_up: Any) -> None:
+    warm = after_warm_up()
+    reference = {**stage("reset")["reference"], "metric": "evaluation/held-out/accuracy"}
+    spec = job(stage("reset") | {"reference": reference})
+    spec["evaluations"] = [{"name": "held-out", "dataset": "sums", "items": 4, "everySteps": 1}]
+
+    def begun(commits: list[Any], **more: Any) -> Any:
+        return type(warm)(spec, commits=list(commits), **more)
+
+    straight = begun(warm.commits)
+    run(straight)
+    assert straight.commits[-1][2]["referenceVersion"] == WARM + 2
+    left = 0
+    for point in range(1, straight.safe_points + 1):
+        first = begun(warm.commits, drain_at=point, to_finish=0.0)
+        with pytest.raises(Drain):
+            run(first)
+        if first.drained[0] != "evaluate":
+            continue
+        left += "pending" in first.commits[-1][2]
+        second = begun(first.commits)
+        run(second)
+        same(second, straight, point)
+    assert left > 1, "left in the evaluations of both steps"
 
 
 def test_a_lost_step_that_resets_is_made_again(after_warm_up: Any) -> None:

@@ -25,6 +25,7 @@ from ratchet_trainer.algorithm.types import Batch, Draw, Group, Outcome, Request
 from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import BYTES, END
 from ratchet_trainer.errors import Drain
+from ratchet_trainer.rollout.engine import Shape
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import Run, run
 
@@ -282,10 +283,15 @@ def test_values_go_on_from_what_was_answered_and_are_not_trained_on(
     assert sum(timing["generatedTokens"] for *_, timing in runtime.steps) == kept + value
 
 
-@pytest.mark.parametrize("buckets", [None, [16]], ids=["one length", "buckets"])
-def test_nothing_is_compiled_in_a_step(buckets: Any, after_warm_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = STAGE | ({"promptsInFlight": 2, "promptBuckets": buckets} if buckets else {"maxPromptTokens": 25})
-    runtime = after_warm_up(stage)
+def test_prefixes_have_calls_that_are_known_before() -> None:
+    shape = Shape(4, 17, 4, prefixes=True)
+    assert (shape.all_slots, shape.prepared_slots) == ([16], [16, 24])
+    assert [shape.slots_of((1,) * n) for n in (17, 18, 20)] == [16, 24, 24]
+    assert Shape(4, 17, 4).prepared_slots == [16]
+
+
+def test_nothing_is_compiled_in_a_step(after_warm_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = after_warm_up(STAGE | {"promptsInFlight": 2, "promptBuckets": [16]})
     compiled: list[str] = []
     batch = Run.batch
 
