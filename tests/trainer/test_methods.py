@@ -48,7 +48,8 @@ def test_the_guide_has_the_row_of_the_table(method: str) -> None:
     assert [cell.strip() for cell in row.split("|")[2:6]] == shown
 
 
-NEEDS = {"hints": {"expansion": {"kind": "none"}}}
+TEMPLATES = [{"name": "plain", "text": "{question}"}, {"name": "short", "text": "{question}="}]
+NEEDS = {"hints": {"expansion": {"kind": "none"}}, "templates": {"expansion": {"templates": TEMPLATES}}}
 """What a stage of a preset says besides, by its expansion: hints need data that have some (test_hints)."""
 
 

@@ -19,6 +19,7 @@ from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
 from ratchet_trainer.algorithm.expansion.hints import Hints
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
+from ratchet_trainer.algorithm.expansion.templates import Templates
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.reference.frozen import Frozen
@@ -62,6 +63,7 @@ EXPANSION: Mapping[str, Callable[[], Expansion]] = {
     "none": NoExpansion,
     "dynamicSampling": DynamicSampling,
     "hints": Hints,
+    "templates": Templates,
 }
 
 MEASURED = "k3"
@@ -115,7 +117,8 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     if api.has_critic(rl):
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)
         return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty, masks)
-    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks)
+    by_tag = expansion_api.per_template(rl)
+    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks, by_tag)
 
 
 def _number(decimal: str | None) -> float | None:
