@@ -203,7 +203,7 @@ def responses_of_a_prompt(rl: Rl) -> int:
 
 def per_template(rl: Rl) -> bool:
     """Whether a response is compared with those to its template alone."""
-    return knob(rl, "baseline") == "perTemplate"
+    return bool(knob(rl, "baseline") == "perTemplate")
 
 
 # The first in CEL, given where the Rl is.

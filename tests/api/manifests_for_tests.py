@@ -61,6 +61,12 @@ _FULL: dict[str, Any] = {
                         "rollouts": 4,
                         "buffer": {"everySteps": 10, "size": 16, "share": "0.5"},
                     },
+                    "expansion": {
+                        "kind": "dynamicSampling",
+                        "maxRounds": 3,
+                        "promptsPerRound": 8,
+                        "surplus": "carry",
+                    },
                     "kl": {"estimator": "k1", "in": "reward", "coefficient": "1e-3", "clamp": "10"},
                     "reference": {"kind": "frozen"},
                 },
