@@ -6,18 +6,19 @@ matter (`ratchet_trainer/algorithm/expansion`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ratchet_api.base import ApiModel, Rule, as_whole
-from ratchet_api.method import preset_cel
+from ratchet_api import selection
+from ratchet_api.base import LIST_MAP, ApiModel, Name, Rule, as_whole
+from ratchet_api.method import estimator, estimator_cel, preset_cel
 from ratchet_api.presets import PRESETS
 
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
 
-Kind = Literal["none", "dynamicSampling", "hints"]
+Kind = Literal["none", "dynamicSampling", "hints", "templates"]
 GenerationRounds = Annotated[int, Field(ge=1, le=1000), BeforeValidator(as_whole)]
 Levels = Annotated[int, Field(ge=1, le=64), BeforeValidator(as_whole)]
 Steps = Annotated[int, Field(ge=0, le=100_000_000), BeforeValidator(as_whole)]
@@ -41,6 +42,21 @@ class TrueHard(ApiModel):
     )
 
 
+class Template(ApiModel):
+    """A way to put a question."""
+
+    rules: ClassVar = (
+        Rule(
+            "self.text.contains('{question}')",
+            "text has no {question}, so all prompts would be the same; write {question} where it belongs",
+            lambda t: "{question}" in t.text,
+            ".text",
+        ),
+    )
+    name: Name = Field(description="Name of the template, shown in metrics: template/NAME/accuracy.")
+    text: str = Field(min_length=1, max_length=4096, description="The prompt; {question} stands for the question.")
+
+
 class Expansion(ApiModel):
     """What else is sampled once the drawn prompts are answered."""
 
@@ -49,7 +65,8 @@ class Expansion(ApiModel):
         description="none: what was drawn is what is trained on. dynamicSampling: prompts whose responses are all "
         "right or all wrong are dropped, and others are drawn until the step has promptsPerStep of them (DAPO, arXiv "
         "2503.14476). hints: a prompt whose responses are all wrong is asked again with hints, and the first right "
-        "response takes the place of a wrong one (Scaf-GRPO, arXiv 2510.19807). Absent: the method's.",
+        "response takes the place of a wrong one (Scaf-GRPO, arXiv 2510.19807). templates: the responses to "
+        "a prompt are shared out among ways to put its question (TemplateRL, arXiv 2505.15692). Absent: the method's.",
     )
     max_rounds: GenerationRounds | None = Field(
         default=None,
@@ -93,6 +110,18 @@ class Expansion(ApiModel):
         description="Begins with hints before exemptSteps are over if practice alone no longer helps, kind hints; "
         "absent: none.",
     )
+    templates: list[Template] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        json_schema_extra=LIST_MAP,
+        description="Ways to put a question, kind templates, which needs them; groupSize is shared out among them.",
+    )
+    baseline: Literal["pooled", "perTemplate"] | None = Field(
+        default=None,
+        description="What a response is compared with, kind templates. pooled: all responses to its question; "
+        "perTemplate: those to its template alone. Absent: pooled.",
+    )
 
 
 KNOBS = (
@@ -105,6 +134,8 @@ KNOBS = (
     ("search", "search", "hints"),
     ("exempt_steps", "exemptSteps", "hints"),
     ("true_hard", "trueHard", "hints"),
+    ("templates", "templates", "templates"),
+    ("baseline", "baseline", "templates"),
 )
 
 
@@ -160,6 +191,21 @@ def exempt_steps(rl: Rl, steps: int) -> int:
     return steps * (EXEMPT if patience(rl) is None else EXEMPT_AT_MOST) // 100 if said is None else int(said)
 
 
+def templates(rl: Rl) -> list[Template]:
+    """The ways to put a question; none where it is put as it is."""
+    return (knob(rl, "templates") or []) if kind(rl) == "templates" else []
+
+
+def responses_of_a_prompt(rl: Rl) -> int:
+    """Responses of a draw that one prompt gets."""
+    return rl.group_size // max(1, len(templates(rl)))
+
+
+def per_template(rl: Rl) -> bool:
+    """Whether a response is compared with those to its template alone."""
+    return bool(knob(rl, "baseline") == "perTemplate")
+
+
 # The first in CEL, given where the Rl is.
 KIND_CEL = (
     "(has({0}.expansion) && has({0}.expansion.kind) ? {0}.expansion.kind : "
@@ -167,6 +213,8 @@ KIND_CEL = (
     + ")"
 )
 _KIND = KIND_CEL.format("self")
+_TEMPLATES = "has(self.expansion) && has(self.expansion.templates)"
+_PER_TEMPLATE = "has(self.expansion) && has(self.expansion.baseline) && self.expansion.baseline == 'perTemplate'"
 
 RULES = (
     *(
@@ -197,6 +245,40 @@ RULES = (
         "expansion.text has no {hint}, so no hint would be seen; write {hint} where it belongs, and {question} for the "
         "question",
         lambda rl: knob(rl, "text") is None or "{hint}" in knob(rl, "text"),
+        ".expansion",
+    ),
+    Rule(
+        f"{_KIND} != 'templates' || ({_TEMPLATES})",
+        "expansion.kind templates needs templates; give expansion.templates, for example "
+        "[{name: steps, text: 'Think step by step. {question}'}]",
+        lambda rl: kind(rl) != "templates" or bool(templates(rl)),
+        ".expansion",
+    ),
+    Rule(
+        f"!({_TEMPLATES}) || self.groupSize % size(self.expansion.templates) == 0",
+        "groupSize is shared out evenly among expansion.templates; make it a multiple of their number",
+        lambda rl: not templates(rl) or rl.group_size % len(templates(rl)) == 0,
+        ".groupSize",
+    ),
+    Rule(
+        f"!({_PER_TEMPLATE}) || !({_TEMPLATES}) || self.groupSize >= 2 * size(self.expansion.templates)",
+        "expansion.baseline perTemplate compares the responses of one template, and some would have a single one; use "
+        "a groupSize of 2 or more for each, or baseline pooled",
+        lambda rl: not per_template(rl) or not templates(rl) or rl.group_size >= 2 * len(templates(rl)),
+        ".expansion",
+    ),
+    Rule(
+        f"!({_PER_TEMPLATE}) || !{estimator_cel('gae').format('self')}",
+        "expansion.baseline says which responses are compared, and advantage.estimator gae compares none; leave one of "
+        "them out",
+        lambda rl: not per_template(rl) or estimator(rl) != "gae",
+        ".expansion",
+    ),
+    Rule(
+        f"{_KIND} != 'templates' || !has(self.selection) || !has(self.selection.reuse) || !self.selection.reuse",
+        "selection.reuse trains on responses to the question as it is, and expansion.kind templates puts it otherwise; "
+        "leave reuse out",
+        lambda rl: kind(rl) != "templates" or not selection.reuse(rl),
         ".expansion",
     ),
 )

@@ -32,6 +32,7 @@ MethodName = Literal[
     "dr-grpo",
     "dapo",
     "scaf-grpo",
+    "template-rl",
     "gspo",
     "cispo",
     "rloo",
@@ -51,6 +52,7 @@ METHOD_TEXT = (
     "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
     "dapo: a wider clip upwards, all tokens alike, prompts that teach nothing replaced by others (arXiv 2503.14476). "
     "scaf-grpo: grpo with hints for prompts that fail whole (arXiv 2510.19807). "
+    "template-rl: grpo whose responses to a prompt are shared out among templates (arXiv 2505.15692). "
     "gspo: ratio of whole responses (arXiv 2507.18071). "
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "

@@ -40,6 +40,8 @@ PRESETS = {
     "dapo": Preset("mean-std", "ppo", "token-mean", (0.2, 0.28), expansion="dynamicSampling"),
     # arXiv 2510.19807: grpo as long as no group fails whole.
     "scaf-grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2), expansion="hints"),
+    # arXiv 2505.15692, with grpo's share of tokens; its templates are the manifest's.
+    "template-rl": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2), expansion="templates"),
     # arXiv 2507.18071: the ratio of a whole response hardly moves, so the widths are small.
     "gspo": Preset("mean-std", "gspo", "seq-mean-token-mean", (3e-4, 4e-4)),
     # arXiv 2506.13585, whose widths are not published: these are verl's.

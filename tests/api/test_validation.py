@@ -26,6 +26,9 @@ def bend(path: str, value):
 
 
 PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
+TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
+PER_TEMPLATE = {"kind": "templates", "templates": TEMPLATES, "baseline": "perTemplate"}
+RL = {"dataset": "sums", "promptsPerStep": 8}
 WRONG = [
     # path bent, value, path reported, words that must appear
     ("spec.model.presett", "tiny", "spec.model.presett", "did you mean preset?"),
@@ -172,6 +175,55 @@ WRONG = [
         "spec.stages[1].rl.expansion",
         "data set sums has none; take a file",
     ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates"},
+        "spec.stages[1].rl",
+        "give expansion.templates, for example",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": []},
+        "spec.stages[1].rl.expansion.templates",
+        "at least 1",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [{"name": "a", "text": "b"}]},
+        "spec.stages[1].rl.expansion.templates[0]",
+        "no {question}",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [*TEMPLATES, TEMPLATES[0]]},
+        "spec.stages[1].rl.expansion",
+        "two entries have the name",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [*TEMPLATES, {"name": "c", "text": "{question}?"}]},
+        "spec.stages[1].rl",
+        "make it a multiple of their number",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"templates": TEMPLATES},
+        "spec.stages[1].rl",
+        "kind templates; take that kind, or",
+    ),
+    (
+        "spec.stages[1].rl",
+        RL | {"groupSize": 2, "expansion": PER_TEMPLATE},
+        "spec.stages[1].rl",
+        "some would have a single one",
+    ),
+    ("spec.stages[1].rl", RL | {"method": "ppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "gae compares none"),
+    (
+        "spec.stages[1].rl",
+        RL | {"selection": {"kind": "learnability", "reuse": True}, "expansion": PER_TEMPLATE},
+        "spec.stages[1].rl",
+        "puts it otherwise; leave reuse out",
+    ),
     ("spec.stages[1].rl.selection.kind", "random", "spec.stages[1].rl.selection.kind", "'uniform', 'learnability'"),
     ("spec.stages[1].rl.selection.rollouts", 1, "spec.stages[1].rl.selection.rollouts", "greater than or equal to 2"),
     ("spec.stages[1].rl.selection.low", "0.2", "spec.stages[1].rl", "selection.low belongs to selection.kind diff"),
@@ -310,6 +362,8 @@ GOOD = [
     {"method": "rloo", "selection": {"kind": "difficultyBand", "low": "0", "high": "1", "explore": "0"}},
     {"method": "grpo", "selection": {"kind": "learnability", "buffer": {}}},
     {"method": "dapo", "expansion": {"maxRounds": 1, "surplus": "carry"}},
+    {"method": "template-rl", "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"}},
+    {"method": "ppo", "groupSize": 2, "expansion": {"kind": "templates", "templates": TEMPLATES}},
     {"method": "dapo", "groupSize": 1, "expansion": {"kind": "none"}, "advantage": {"estimator": "gae"}},
     {"method": "srpo", "expansion": {"kind": "dynamicSampling", "promptsPerRound": 64, "surplus": "drop"}},
     {

@@ -156,6 +156,11 @@ def test_an_expansion_shows_its_own_knobs_alone() -> None:
     assert found["expansion.trueHard.patience"] == Knob("rl.expansion.trueHard.patience", 9, "required", "manifest")
     assert found["expansion.exemptSteps"].value == "15 % of advance.steps, with trueHard 40 %"
     assert not found["expansion.maxRounds"].applies
+    templates = [{"name": "plain", "text": "{question}"}]
+    found = knobs({"method": "template-rl", "expansion": {"templates": templates}})
+    assert found["expansion.templates"].value == templates
+    assert found["expansion.baseline"] == Knob("rl.expansion.baseline", "pooled", "pooled", "default")
+    assert not found["expansion.levels"].applies
 
 
 def test_sampled_values_are_counted_before_a_run() -> None:

@@ -48,6 +48,7 @@ def test_the_guide_has_the_row_of_the_table(method: str) -> None:
     assert [cell.strip() for cell in row.split("|")[2:6]] == shown
 
 
+TEMPLATES = [{"name": "plain", "text": "{question}"}, {"name": "short", "text": "{question}="}]
 NEEDED: dict[str, dict[str, Any]] = {
     # method -> what a stage must say beside its name
     "sgpo": {
@@ -57,6 +58,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         ]
     },
     "scaf-grpo": {"expansion": {"kind": "none"}},  # hints need data that have some (test_hints)
+    "template-rl": {"expansion": {"templates": TEMPLATES}},
 }
 CHECKER = Path(__file__).parents[1] / "manifests/digit-steps/digit_steps.py"
 

@@ -188,8 +188,8 @@ class Run:
         # Select prompts.
         need = prompts_per_round(self.stage.rl)
         selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
-        requests = method.expansion.first(state.expansion, requests, ctx)
         drawn = len(requests) + len(ready)
+        requests = method.expansion.first(state.expansion, requests, ctx)
 
         # Generate and verify.
         rollouts = engine.sample(requests, state.params, state.step) if requests else []

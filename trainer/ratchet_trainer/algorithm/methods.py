@@ -20,6 +20,7 @@ from ratchet_trainer.algorithm.advantage.vine import Vine
 from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
 from ratchet_trainer.algorithm.expansion.hints import Hints
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
+from ratchet_trainer.algorithm.expansion.templates import Templates
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.reference.frozen import Frozen
@@ -64,6 +65,7 @@ EXPANSION: Mapping[str, Callable[[], Expansion]] = {
     "none": NoExpansion,
     "dynamicSampling": DynamicSampling,
     "hints": Hints,
+    "templates": Templates,
 }
 
 MEASURED = "k3"
@@ -125,7 +127,8 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     if api.estimator(rl) == "vine":
         how = api.vine(rl)
         return Vine(how.steps, how.step_tokens, how.most_steps, how.continuations, rewards_of(rl.rewards), masks)
-    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks)
+    by_tag = expansion_api.per_template(rl)
+    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks, by_tag)
 
 
 def _number(decimal: str | None) -> float | None:

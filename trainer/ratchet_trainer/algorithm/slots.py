@@ -124,8 +124,8 @@ class Selection(Protocol):
 
 
 class Expansion(Protocol):
-    """What else is sampled? `more(n)` gives requests for n further prompts, `reward` scores a group that was sampled
-    in a round. Groups come rewarded."""
+    """What else is sampled? `first` may change the requests of draws, and make several of one. `more(n)` gives requests
+    for n further prompts, `reward` scores a group that was sampled in a round. Groups come rewarded."""
 
     def samples(self, rl: Rl) -> Sequence[int]:
         """How many samples of a prompt its rounds ask for, besides groupSize: what they need is compiled before."""

@@ -146,9 +146,14 @@ Rounds = Generator[Sequence[Request], Sequence[Rollout], R]
 
 
 def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Group]:
-    """Rollouts, which come in request order, as one group a request."""
-    groups, at = [], 0
+    """Rollouts, which come in request order, as one group a draw, whose requests are neighbours."""
+    groups: list[Group] = []
+    at = 0
     for request in requests:
-        groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
+        made = tuple(rollouts[at : at + request.n])
+        if groups and groups[-1].draw == request.draw:
+            groups[-1] = Group(request.draw, (*groups[-1].rollouts, *made))
+        else:
+            groups.append(Group(request.draw, made))
         at += request.n
     return groups

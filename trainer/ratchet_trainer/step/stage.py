@@ -322,7 +322,8 @@ class Stage:
     @cached_property
     def layout(self) -> Layout:
         """How the rows of one update lie on the devices."""
-        rows, group = self.rows_per_update, self.spec.rl.group_size if self.spec.rl is not None else 1
+        rl = self.spec.rl
+        rows, group = self.rows_per_update, expansions.responses_of_a_prompt(rl) if rl is not None else 1
         s = self.settings
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass

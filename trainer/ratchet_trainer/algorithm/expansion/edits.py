@@ -15,4 +15,6 @@ def edits_of(rl: Rl) -> Callable[[Item], Sequence[str]] | None:
     if api.kind(rl) == "hints":
         text, most = api.text(rl), api.levels(rl)
         return lambda item: [f"hint:{level}:{text}" for level in hints.fullest(item.fields, most)]
+    if texts := [f"template:{template.text}" for template in api.templates(rl)]:
+        return lambda item: texts
     return None
