@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import method, selection
+from ratchet_api import method, sampled_values, selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_api.stages import Rl, Stage
@@ -29,7 +29,7 @@ COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
     "selection.candidates": selection.candidates,
     "selection.rollouts": selection.rollouts,
     "selection.reuse": selection.reuse,
-    "advantage.vine.maxSteps": lambda rl: method.vine(rl).most_steps,
+    "advantage.vine.maxSteps": lambda rl: sampled_values.vine(rl).most_steps,
 }
 """What an absent knob comes to, where that depends on others."""
 BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {
