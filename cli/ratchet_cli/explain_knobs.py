@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import expansion, method, selection
+from ratchet_api import expansion, method, sampled_values, selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_api.stages import Rl, Sft, Stage
@@ -29,7 +29,7 @@ COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
     "selection.candidates": selection.candidates,
     "selection.rollouts": selection.rollouts,
     "selection.reuse": selection.reuse,
-    "advantage.vine.maxSteps": lambda rl: method.vine(rl).most_steps,
+    "advantage.vine.maxSteps": lambda rl: sampled_values.vine(rl).most_steps,
     "expansion.promptsPerRound": expansion.prompts_per_round,
 }
 """What an absent knob comes to, where that depends on others."""

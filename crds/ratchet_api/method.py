@@ -6,22 +6,12 @@ preset's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ratchet_api.base import (
-    DECIMAL_PATTERN,
-    METRIC_PATTERN,
-    ApiModel,
-    Decimal,
-    PositiveDecimal,
-    Rule,
-    as_decimal,
-    as_whole,
-    refuse,
-)
+from ratchet_api import drift, sampled_values
+from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, as_decimal, refuse
 from ratchet_api.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -67,12 +57,6 @@ METHOD_TEXT = (
     "(arXiv 2505.24864). "
     "prorl-v2: reinforce++-baseline with the same, the optimizer going on."
 )
-
-PLATEAU_METRIC, PATIENCE = "train/accuracy", 100
-"""What kind plateau watches where nothing is said: ours, as the paper resets by hand."""
-
-STEPS, STEP_TOKENS, CONTINUATIONS, MAX_STEPS = "lines", 32, 9, 16
-"""Of estimator vine: lines and 9 are arXiv 2410.01679's, the other two ours."""
 
 Share = Annotated[
     str,
@@ -134,36 +118,6 @@ class Objective(ApiModel):
     )
 
 
-class Vine(ApiModel):
-    """How values are sampled, estimator vine (VinePPO, arXiv 2410.01679)."""
-
-    rules: ClassVar = (
-        Rule(
-            "!has(self.stepTokens) || (has(self.steps) && self.steps == 'tokens')",
-            "stepTokens belongs to steps: tokens; take these, or leave it out",
-            lambda v: v.step_tokens is None or v.steps == "tokens",
-            ".stepTokens",
-        ),
-    )
-    steps: Literal["lines", "sentences", "tokens"] | None = Field(
-        default=None,
-        description="What a step of a response is. lines: a line of text; sentences: a sentence, or a line that has "
-        "none; tokens: so many tokens. Absent: lines.",
-    )
-    step_tokens: Annotated[int, Field(ge=1, le=131_072), BeforeValidator(as_whole)] | None = Field(
-        default=None, description="Tokens of a step, with steps tokens; absent: 32."
-    )
-    continuations: Annotated[int, Field(ge=1, le=1024), BeforeValidator(as_whole)] | None = Field(
-        default=None,
-        description="Continuations that are sampled and verified from the beginning of each step, never trained on; "
-        "absent: 9.",
-    )
-    max_steps: Annotated[int, Field(ge=1, le=4096), BeforeValidator(as_whole)] | None = Field(
-        default=None,
-        description="Steps of a response at most. Of more, neighbours are merged, as many into each one. Absent: 16.",
-    )
-
-
 class Advantage(ApiModel):
     """Which tokens earn a reward. Absent: the preset's."""
 
@@ -195,83 +149,7 @@ class Advantage(ApiModel):
     critic_learning_rate: PositiveDecimal | None = Field(
         default=None, description="Peak learning rate of the critic, estimator gae; absent: optimizer.learningRate."
     )
-    vine: Vine | None = Field(default=None, description="How values are sampled, estimator vine.")
-
-
-class Kl(ApiModel):
-    """A penalty on drift from the reference."""
-
-    rules: ClassVar = (
-        Rule(
-            "self.estimator != 'k1' || self.__in__ != 'loss'",
-            "k1 in the loss moves nothing, its expected gradient is zero; use estimator k2 or k3, or in: reward",
-            lambda k: (k.estimator, k.in_) != ("k1", "loss"),
-            ".estimator",
-        ),
-    )
-    estimator: Literal["k1", "k2", "k3"] = Field(
-        default="k3",
-        description="With u = reference / policy at a sampled token. k1: -log u, for rewards; k2: (log u)^2 / 2, whose "
-        "gradient is that of KL(policy || reference); k3: u - log u - 1, whose gradient is that of "
-        "KL(reference || policy).",
-    )
-    in_: Literal["loss", "reward"] = Field(
-        default="loss", alias="in", description="Whether it is a term of the loss, or comes off the rewards."
-    )
-    coefficient: PositiveDecimal = Field(description="Weight of the penalty.")
-    clamp: PositiveDecimal | None = Field(
-        default=None, description="Largest size of an estimate at a token; absent: 10 for k3, no limit for k1 and k2."
-    )
-
-
-class Reference(ApiModel):
-    """What drift is measured against."""
-
-    rules: ClassVar = (
-        Rule(
-            "has(self.everySteps) == (self.kind == 'scheduled')",
-            "everySteps belongs to kind scheduled, and kind scheduled needs it",
-            lambda r: (r.every_steps is not None) == (r.kind == "scheduled"),
-            ".everySteps",
-        ),
-        Rule(
-            "!has(self.optimizer) || self.kind in ['scheduled', 'plateau']",
-            "optimizer belongs to kind scheduled and to kind plateau; leave it out",
-            lambda r: r.optimizer is None or r.kind in ("scheduled", "plateau"),
-            ".optimizer",
-        ),
-        Rule(
-            "self.kind == 'plateau' || (!has(self.metric) && !has(self.patience) && !has(self.minDelta))",
-            "metric, patience and minDelta belong to kind plateau; take that kind, or leave them out",
-            lambda r: r.kind == "plateau" or (r.metric, r.patience, r.min_delta) == (None, None, None),
-        ),
-    )
-    kind: Literal["none", "frozen", "scheduled", "plateau"] = Field(
-        description="none: nothing; frozen: the weights that the stage begins with, for as long as it lasts; "
-        "scheduled: those, and every so many steps the weights of then; plateau: those, and when a metric no longer "
-        "rises the weights of then (arXiv 2505.24864)."
-    )
-    every_steps: Annotated[int, Field(ge=1, le=100_000_000), BeforeValidator(as_whole)] | None = Field(
-        default=None, description="Steps of the stage between two resets, kind scheduled."
-    )
-    optimizer: Literal["keep", "reset"] | None = Field(
-        default=None,
-        description="Whether the optimizer's moments start afresh at a reset, kinds scheduled and plateau; absent: "
-        "they are kept.",
-    )
-    metric: Annotated[str, Field(max_length=128, pattern=METRIC_PATTERN)] | None = Field(
-        default=None,
-        description="Metric that must rise, kind plateau: one of the stage, of an evaluation "
-        "(evaluation/NAME/accuracy) or of a reward's part (reward/NAME). Absent: train/accuracy.",
-    )
-    patience: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(as_whole)] | None = Field(
-        default=None,
-        description="The reference is renewed after so many values in a row none of which is better than the best "
-        "since the last reset, kind plateau; absent: 100.",
-    )
-    min_delta: Decimal | None = Field(
-        default=None, description="A value is better if it is above by more than this, kind plateau; absent: 0."
-    )
+    vine: sampled_values.Vine | None = Field(default=None, description="How values are sampled, estimator vine.")
 
 
 def surrogate(rl: Rl) -> str:
@@ -289,66 +167,15 @@ def has_critic(rl: Rl) -> bool:
     return estimator(rl) == "gae"
 
 
-def kl(rl: Rl) -> Kl | None:
-    """The penalty on drift that a stage has, its own or its preset's."""
-    preset = PRESETS[rl.method].kl
-    return rl.kl or (None if preset is None else Kl.model_validate(dict(preset)))
-
-
-def reference(rl: Rl) -> Reference:
-    """The reference that a stage has, its own or its preset's; a penalty on drift brings a frozen one along."""
-    preset = PRESETS[rl.method].reference
-    usual = {"kind": "none" if kl(rl) is None else "frozen"}
-    return rl.reference or Reference.model_validate(dict(preset or usual))
-
-
-@dataclass(frozen=True)
-class Values:
-    """How values are sampled: `Vine` with its defaults. `most_steps`: that a response can have; `states`: beginnings of
-    steps that a step of the run asks for at most, those of a prompt's responses being one."""
-
-    steps: str
-    step_tokens: int
-    continuations: int
-    most_steps: int
-    states: int
-
-
-def vine(rl: Rl) -> Values:
-    """How a stage with estimator vine samples values."""
-    own = rl.advantage.vine or Vine()
-    kind, size = own.steps or STEPS, own.step_tokens or STEP_TOKENS
-    fit = -(-rl.max_response_tokens // size) if kind == "tokens" else rl.max_response_tokens
-    most = min(own.max_steps or MAX_STEPS, fit)
-    states = rl.prompts_per_step * (1 + rl.group_size * (most - 1))
-    return Values(kind, size, own.continuations or CONTINUATIONS, most, states)
-
-
 def samples_values(rl: Rl) -> bool:
     """Whether values are sampled."""
     return estimator(rl) == "vine"
-
-
-def has_reference(rl: Rl) -> bool:
-    """Whether drift is measured."""
-    return reference(rl).kind != "none"
-
-
-def plateau(rl: Rl) -> tuple[str, int, float]:
-    """Of a reference of kind plateau: metric (its name may be short), patience and minDelta."""
-    own = reference(rl)
-    return own.metric or PLATEAU_METRIC, own.patience or PATIENCE, float(own.min_delta or "0")
 
 
 def _has_cel(column: str, value: str) -> str:
     """Whether the preset of a stage has a value in a column, in CEL, given where the Rl is."""
     names = [name for name, preset in PRESETS.items() if getattr(preset, column) == value]
     return f"{{0}}.method in {names!r}"
-
-
-def _brings_cel(column: str) -> str:
-    """Whether the preset of a stage has anything in a column, in CEL, given where the Rl is."""
-    return f"{{0}}.method in {[name for name, preset in PRESETS.items() if getattr(preset, column) is not None]!r}"
 
 
 def preset_cel(column: str, usual: str) -> str:
@@ -370,8 +197,6 @@ SURROGATE_CEL = (
     "(has({0}.objective.surrogate) ? {0}.objective.surrogate : " + preset_cel("surrogate", usual="ppo") + ")"
 )
 CRITIC_CEL = estimator_cel("gae")
-KL_CEL = f"(has({{0}}.kl) || {_brings_cel('kl')})"
-REFERENCE_CEL = f"(has({{0}}.reference) ? {{0}}.reference.kind != 'none' : ({KL_CEL} || {_brings_cel('reference')}))"
 
 RULES = (
     Rule(
@@ -415,7 +240,7 @@ RULES = (
         f"!{estimator_cel('vine').format('self')} || !has(self.kl) || self.kl.__in__ != 'reward'",
         "advantage.estimator vine compares rewards of responses with those of continuations, whose drift is not "
         "measured; take kl {in: loss}",
-        lambda rl: not samples_values(rl) or (drift := kl(rl)) is None or drift.in_ != "reward",
+        lambda rl: not samples_values(rl) or (penalty := drift.kl(rl)) is None or penalty.in_ != "reward",
         ".kl",
     ),
     Rule(
@@ -425,11 +250,5 @@ RULES = (
         lambda rl: rl.group_size >= 2 or has_critic(rl),
         ".groupSize",
     ),
-    Rule(
-        f"!{KL_CEL.format('self')} || !has(self.reference) || self.reference.kind != 'none'",
-        "kl, which methods prorl and prorl-v2 bring along, measures drift from a reference; leave reference out or "
-        "take kind frozen or scheduled, or leave kl out and take another method",
-        lambda rl: kl(rl) is None or has_reference(rl),
-        ".kl",
-    ),
+    *drift.RULES,
 )

@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api import expansion
+from ratchet_api.drift import plateau, reference
 from ratchet_api.job import Spec
-from ratchet_api.method import plateau, reference
 from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ratchet_api import drift
 from ratchet_api import expansion as expansions
 from ratchet_api import method as methods
 from ratchet_api import selection as selections
@@ -80,8 +81,8 @@ CONDITIONAL = (
     # metric, when an rl stage emits it (in CEL and here), and what brings it
     (
         "train/kl",
-        methods.REFERENCE_CEL.format("self.rl"),
-        methods.has_reference,
+        drift.REFERENCE_CEL.format("self.rl"),
+        drift.has_reference,
         "train/kl needs a reference; set rl.reference {kind: frozen} or rl.kl",
     ),
     (
@@ -261,12 +262,12 @@ class Rl(ApiModel):
     )
     objective: methods.Objective = Field(default=methods.Objective(), description="How the policy is moved.")
     advantage: methods.Advantage = Field(default=methods.Advantage(), description="Which tokens earn a reward.")
-    kl: methods.Kl | None = Field(
+    kl: drift.Kl | None = Field(
         default=None,
         description="A penalty on drift from the reference; absent: the preset's, which is none but for prorl and "
         "prorl-v2. It brings reference frozen along.",
     )
-    reference: methods.Reference | None = Field(
+    reference: drift.Reference | None = Field(
         default=None,
         description="What drift is measured against; absent: the preset's, which is none but for prorl and "
         "prorl-v2. Given, it replaces all of the preset's.",

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from sums import WARM, job
 
-from ratchet_api.method import MethodName, has_reference
+from ratchet_api.drift import has_reference
+from ratchet_api.method import MethodName
 from ratchet_api.presets import PRESETS
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.reference.scheduled import Scheduled

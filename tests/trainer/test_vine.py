@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from same_end import same
 
-from ratchet_api.method import vine
+from ratchet_api.sampled_values import vine
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.advantage.steps import merged, step_starts

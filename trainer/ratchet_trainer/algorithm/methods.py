@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ratchet_api import drift as drift_api
 from ratchet_api import expansion as expansion_api
 from ratchet_api import method as api
+from ratchet_api import sampled_values
 from ratchet_api import selection as selection_api
 from ratchet_api.presets import PRESETS
 from ratchet_api.stages import Rl, full_metric
@@ -75,7 +77,7 @@ MEASURED = "k3"
 def resolve(rl: Rl) -> Method:
     """The method of a stage: its preset with the parts that the stage replaces."""
     preset, own = PRESETS[rl.method], rl.objective
-    kl, drift = Kl.of(MEASURED, 0.0, None), api.kl(rl)
+    kl, drift = Kl.of(MEASURED, 0.0, None), drift_api.kl(rl)
     if drift is not None:
         kl = Kl.of(drift.estimator, float(drift.coefficient), _number(drift.clamp))
     low, high = (float(mine or theirs) for mine, theirs in zip((own.clip_low, own.clip_high), preset.clip, strict=True))
@@ -108,12 +110,12 @@ def _selection(rl: Rl) -> Selection:
 
 
 def _reference(rl: Rl) -> Reference:
-    own = api.reference(rl)
+    own = drift_api.reference(rl)
     resets = own.optimizer == "reset"
     if own.every_steps is not None:
         return Scheduled(own.every_steps, resets)
     if own.kind == "plateau":
-        metric, patience, min_delta = api.plateau(rl)
+        metric, patience, min_delta = drift_api.plateau(rl)
         return Plateau(full_metric(metric), patience, min_delta, resets)
     return NoReference() if own.kind == "none" else Frozen()
 
@@ -125,7 +127,7 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)
         return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty, masks)
     if api.estimator(rl) == "vine":
-        how = api.vine(rl)
+        how = sampled_values.vine(rl)
         return Vine(how.steps, how.step_tokens, how.most_steps, how.continuations, rewards_of(rl.rewards), masks)
     by_tag = expansion_api.per_template(rl)
     return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks, by_tag)
