@@ -138,8 +138,9 @@ class Run:
         begun = state.pending
         sampling_context.bind(self.runtime, self.stage, state)  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens
-        self.runtime.enter("generate" if begun is None else "update")  # no safe point in a phase that has none
-        self.runtime.safe_point()  # whoever was told to go meanwhile need not wait for the first chunk
+        if begun is None:
+            self.runtime.enter("generate")
+            self.runtime.safe_point()  # whoever was told to go meanwhile need not wait for the first chunk
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
         # Update.
