@@ -139,6 +139,7 @@ class Run:
         sampling_context.bind(self.runtime, self.stage, state)  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens
         if begun is None:
+            self.runtime.enter("generate")
             self.runtime.safe_point()  # who was told to go meanwhile need not wait for the first chunk
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
