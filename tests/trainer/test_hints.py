@@ -345,6 +345,14 @@ def test_hints_that_do_not_fit_are_found_before_the_first_step(started: Any) -> 
     assert "maxPromptTokens leaves 11; raise it to 15, or shorten the hints or templates" in said
 
 
+def test_hints_of_a_later_stage_are_looked_at_before_the_first_one(tmp_path: Path, memory_runtime: Any) -> None:
+    plain = {**STAGE, "method": "grpo", "expansion": {"kind": "none"}, "maxPromptTokens": 11}
+    spec = job(plain, {**STAGE, "maxPromptTokens": 11})
+    spec["stages"], spec["datasets"] = spec["stages"][1:], with_hints(tmp_path)
+    with pytest.raises(ConfigurationInvalid, match="stage rl-1: data set sums: 25 of 25 items are too long with what"):
+        run(memory_runtime(spec))
+
+
 def test_data_without_any_hint_is_refused_and_some_without_is_said(
     tmp_path: Path, memory_runtime: Any, caplog: Any
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from ratchet_api import expansion
 from ratchet_api import stages as api
 from ratchet_api.job import Spec
 from ratchet_trainer.algorithm.expansion.edits import edits_of
@@ -39,12 +40,12 @@ def check_later_stages(group: ProcessGroup, programs: Programs, spec: Spec) -> N
     ConfigurationInvalid that names the stage."""
     if group.process != 0:
         return
-    seen = {(name, *_limits(spec.stages[0])) for name in spec.stages[0].dataset_names}
+    seen = {(name, *_asks(spec.stages[0])) for name in spec.stages[0].dataset_names}
     for stage in spec.stages[1:]:
         try:
             opened = {}
             for place, name in enumerate(stage.dataset_names):
-                if (key := (name, *_limits(stage))) not in seen:
+                if (key := (name, *_asks(stage))) not in seen:
                     seen.add(key)
                     opened[place] = _checked(group, programs, spec, stage, name)
             if stage.rl is not None:
@@ -67,9 +68,15 @@ def _checked(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Sta
     limits = Limits(room(programs, stage), answer, prompt)
     source = check_lengths(source, programs.tokenizer, limits, group.data_cache, dataset.overlong, group.alive)
     if stage.rl is not None and (edits := edits_of(stage.rl)) is not None:
-        said = stage.rl.expansion.model_dump_json() if stage.rl.expansion is not None else ""
-        check_edited(source, programs.tokenizer, limits.prompt, edits, said, group.data_cache, group.alive)
+        check_edited(source, programs.tokenizer, limits.prompt, edits, _asks(stage)[-1], group.data_cache, group.alive)
     return source
+
+
+def _asks(stage: api.Stage) -> tuple[int, int | None, int, str]:
+    """What a stage asks of its items: its limits, and what its expansion adds to prompts, as text."""
+    own = stage.rl.expansion if stage.rl is not None else None
+    kind = expansion.kind(stage.rl) if stage.rl is not None else ""
+    return *_limits(stage), kind if own is None else f"{kind} {own.model_dump_json(exclude_none=True)}"
 
 
 def _limits(stage: api.Stage) -> tuple[int, int | None, int]:
