@@ -60,7 +60,8 @@ def knobs_of(stage: Stage) -> list[Knob]:
     """The knobs of how a stage trains, in the order of the API. Raises KeyError for a column of a preset that belongs
     to no knob."""
     if stage.rl is None:
-        return [dataclasses.replace(k, name=f"sft.{k.name}") for k in _knobs(type(stage.sft), stage.sft, "", {}, None)]
+        kind, own = ("sft", stage.settings) if stage.sft is not None else ("curate", stage.settings)
+        return [dataclasses.replace(k, name=f"{kind}.{k.name}") for k in _knobs(type(own), own, "", {}, None)]
     filled = _filled(stage.rl.method)
     return [dataclasses.replace(k, name=f"rl.{k.name}") for k in _knobs(Rl, stage.rl, "", filled, stage.rl)]
 

@@ -38,6 +38,15 @@ def broken_references(spec: Spec) -> Found:
                 yield f"{path}.guards[{j}].window", message
         if (message := _wrong_start(spec, i)) is not None:
             yield f"{path}.start.weights", message
+        for name in stage.dataset_names:
+            if (message := _not_yet_made(spec, i, name)) is not None:
+                yield f"{path}.{next(n for n in ('sft', 'rl', 'curate') if getattr(stage, n) is not None)}", message
+    for i, dataset in enumerate(spec.datasets):
+        if dataset.from_stage is not None:
+            makers = [stage.name for stage in spec.stages if stage.curate is not None]
+            if dataset.from_stage not in makers:
+                name = dataset.from_stage
+                yield f"spec.datasets[{i}].fromStage", f"{name} is no curate stage{_near(name, makers)}"
 
 
 def _evaluations(spec: Spec) -> Found:
@@ -48,6 +57,8 @@ def _evaluations(spec: Spec) -> Found:
         if dataset is None:
             known = [d.name for d in spec.datasets]
             yield path, f"{evaluation.dataset} is not in spec.datasets{_near(evaluation.dataset, known)}"
+        elif dataset.from_stage is not None:
+            yield path, f"{dataset.name} is made by stage {dataset.from_stage} to be trained on; name another data set"
         elif dataset.file is not None and dataset.name in trained_on:
             yield (
                 path,
@@ -60,6 +71,8 @@ def _unknown_metric(spec: Spec, stage: Stage, metric: str) -> str | None:
     """Why a stage never reports a metric, which has its full name; None if it does."""
     if metric.startswith(EVALUATION):
         return _unknown_of_evaluation(spec, metric.removeprefix(EVALUATION))
+    if stage.curate is not None:
+        return None  # the type's rules
     if stage.rl is None:
         if metric in SFT_METRICS:
             return None
@@ -130,6 +143,14 @@ def _wrong_start(spec: Spec, index: int) -> str | None:
             "the job an evaluation, or start from previous"
         )
     return None
+
+
+def _not_yet_made(spec: Spec, index: int, name: str) -> str | None:
+    """Why a data set is not there yet when a stage begins; None if it is."""
+    dataset = next((d for d in spec.datasets if d.name == name), None)
+    if dataset is None or dataset.from_stage is None or dataset.from_stage in [s.name for s in spec.stages[:index]]:
+        return None
+    return f"data set {name} is made by stage {dataset.from_stage}, which is not before this one; put it there"
 
 
 def _near(word: str, known: Iterable[str]) -> str:

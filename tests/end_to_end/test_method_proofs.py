@@ -12,7 +12,8 @@ from ratchet_trainer.algorithm.methods import PRESETS
 from ratchet_trainer.tools.local import Folder
 from ratchet_trainer.tools.prove import Kill, compare, schedule, undisturbed
 
-MANIFESTS = [f for f in sorted((Path(__file__).parents[1] / "manifests").glob("*.yaml")) if f.stem in PRESETS]
+PROVED = {*PRESETS, "curate"}
+MANIFESTS = [f for f in sorted((Path(__file__).parents[1] / "manifests").glob("*.yaml")) if f.stem in PROVED]
 
 
 @pytest.fixture(autouse=True)

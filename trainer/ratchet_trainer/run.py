@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,11 @@ from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
 from ratchet_trainer.rollout.rollout_journal import context_of
-from ratchet_trainer.step import artifacts, best_weights, nonfinite, preflight, sft, stage_over
+from ratchet_trainer.step import artifacts, best_weights, curate, nonfinite, preflight, sft, stage_over
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
-from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
+from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, NOTHING_MOVES, learning
 from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
@@ -96,7 +96,7 @@ class Run:
         while self.state.stage.done is None:
             began = time.monotonic()
             self.runtime.spend("other")
-            step = self.rl_step if self.stage.spec.rl is not None else self.sft_step
+            step = self.step_of_kind
             try:
                 state, metrics, timing = step(self.state)
                 self.runtime.spend("other")
@@ -109,7 +109,7 @@ class Run:
             self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
             timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
-            target = self.state.stage.start_step + self.stage.spec.advance.steps
+            target = self.state.stage.start_step + self.stage.steps
             slow = self.runtime.broadcast(self.pace.outlasts(self.runtime.grace / 2))
             self.state = self.commits.step_made(self.state, target, metrics, timing, slow=slow)
             if self.leaving is not None:
@@ -125,6 +125,22 @@ class Run:
             self.runtime.tell(artifacts=list(self.exported.values()))
 
     # A step
+
+    @property
+    def step_of_kind(self) -> Callable[[State], tuple[State, Metrics, Timing]]:
+        """What makes a step of the stage."""
+        if self.stage.spec.curate is not None:
+            return self.curate_step
+        return self.rl_step if self.stage.spec.rl is not None else self.sft_step
+
+    def curate_step(self, state: State) -> tuple[State, Metrics, Timing]:
+        """One step of making a data set: further items are answered, no weight moves. The last step leaves the file. A
+        process that is told to go meanwhile leaves the state before; what was sampled is kept."""
+        self.runtime.rollouts.bind(self.here(state))
+        state, metrics, timing = curate.step(self.stage, state)
+        if due := self.evaluations.due(state.step, state.stage, self.stage, metrics):
+            metrics |= self.evaluations.metrics(due, self.stage, state, state.step)
+        return (curate.finished(self.stage, self.runtime, state) if curate.over(state) else state), metrics, timing
 
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
@@ -284,7 +300,8 @@ class Run:
         return state, metrics, timing
 
     def sft_update(self, state: State) -> tuple[State, Metrics, Timing]:
-        stage, settings = self.stage, self.stage.settings
+        stage, settings = self.stage, self.stage.spec.sft
+        assert settings is not None, "asked in sft stages"
         self.runtime.safe_point()
         position, rows = sft.batch(
             self.runtime,
@@ -293,7 +310,7 @@ class Run:
             stage.facts,
             stage.seed,
             state.selection.plain,
-            stage.spec.sft,
+            settings,
         )
         self.runtime.enter("update")
         began = time.monotonic()
@@ -338,7 +355,8 @@ class Run:
     def tell_of_learning(self) -> None:
         """Says whether the stage learns; where it no longer does, what was sampled is kept to be looked at."""
         if self.stage.spec.rl is None:
-            self.runtime.tell(learning=NOT_APPLICABLE.plain())
+            none = NOT_APPLICABLE if self.stage.spec.sft is not None else NOTHING_MOVES
+            self.runtime.tell(learning=none.plain())
             return
         decode = self.stage.programs.tokenizer.decode
         found = learning(self.state.stage.windows, self.latest, decode, self.doubts)
@@ -354,6 +372,8 @@ class Run:
         stage = best_weights.compared(stage, self.runtime.job.spec, metrics, state.step)
         self.runtime.commit_requested |= state.step in self.pin_best(stage)
         ended = stage_over.ended_by(stage, spec, state.step)
+        if ended is None and spec.curate is not None and curate.over(state):
+            ended = stage_over.Ended(curate.DONE, spec.advance.approval == "Manual")
         told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
         done, needs_approval = told or (None, False)
         return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
@@ -388,7 +408,7 @@ class Run:
         self.pin_best(state.stage)  # the next commit may come before the next step is over
         state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
         if state.stage.done is None:
-            self.open(state.stage.index, begins=False)
+            self.open(state.stage.index, begins=False, curated=state.curated)
             if self.stage.hash != state.stage.spec_hash:
                 raise ConfigurationInvalid(
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
@@ -408,13 +428,16 @@ class Run:
         runtime, spec = self.runtime, self.runtime.job.spec
         if runtime.dtype is None:
             runtime.enter("compile")
-            dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
+            trained_first = next((stage for stage in spec.stages if stage.curate is None), None)
+            dtype = None
+            if runtime.process == 0:
+                dtype = "float32" if trained_first is None else faster(architecture_of(spec.model)[0], trained_first)
             runtime.compute_in(runtime.broadcast(dtype))
         return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
 
     def enter_stage(self, index: int) -> State:
         """The state at the start of stage `index`: the weights as they are, the optimizer as the stage says."""
-        self.open(index)
+        self.open(index, curated=self.state.curated)
         state, before, spec = self.state, self.state.stage, self.runtime.job.spec
         moved = False
         if spec.stages[index].start.weights != best_weights.PREVIOUS:
@@ -436,6 +459,8 @@ class Run:
             ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
             selection = stage.method.selection.init(stage.facts, ctx)
             expansion = stage.method.expansion.init(ctx)
+        elif stage.spec.curate is not None:
+            selection = curate.beginning(stage.facts.size)
         before = state.stage
         state = replace(state, stage=where, selection=selection, expansion=expansion)
         state = self.with_companions(stage, state)
@@ -467,13 +492,13 @@ class Run:
         version = None if reference is None else state.step
         return replace(state, critic=critic, reference=reference, reference_version=version)
 
-    def open(self, index: int, *, begins: bool = True) -> None:
+    def open(self, index: int, *, begins: bool = True, curated: Mapping[str, str] | None = None) -> None:
         """Makes stage `index` ready: reads its data, compiles its programs. `begins`: before its first step, when it
-        can still be mended, its expected answers are tried."""
+        can still be mended, its expected answers are tried. `curated`: the digests of what stages before it made."""
         self.runtime.enter("compile")
         if hasattr(self, "stage"):
             self.stage.close()
-        self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
+        self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index, curated)
         trying = begins and self.stage.spec.rl is not None and self.runtime.process == 0
         self.doubts = preflight.of_stage(self.stage) if trying else ""
         if self.doubts:

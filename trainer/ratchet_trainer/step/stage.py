@@ -6,7 +6,8 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -190,22 +191,32 @@ class Stage:
     evaluation_engines: dict[str, tuple[Engine, list[int]]] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def settings(self) -> api.Sft | api.Rl:
-        found = self.spec.sft or self.spec.rl
-        assert found is not None  # the type's rules
-        return found
+    def settings(self) -> api.Sft | api.Rl | api.Curate:
+        return self.spec.settings
 
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
         found = {f"data set {'+'.join(self.spec.dataset_names)}": self.facts.digest, **self.programs.inputs}
-        own = [*self.judges.verifiers, *self.judges.own.values()] if self.spec.rl is not None else []
+        own = [*self.judges.verifiers, *self.judges.own.values()] if self.spec.sft is None else []
         return found | {f"the source of {v.settings['entrypoint']}": v.version for v in own if v.name == "python"}
 
     @property
     def rl(self) -> api.Rl:
         assert self.spec.rl is not None
         return self.spec.rl
+
+    @property
+    def curate(self) -> api.Curate:
+        assert self.spec.curate is not None
+        return self.spec.curate
+
+    @property
+    def steps(self) -> int:
+        """Most steps that it has."""
+        if self.spec.curate is not None:
+            return -(-self.facts.size // self.curate.prompts_per_step)
+        return self.spec.advance.steps
 
     @cached_property
     def method(self) -> Method:
@@ -222,17 +233,18 @@ class Stage:
     @cached_property
     def engine(self) -> Engine:
         """Samples as this stage does. Prompts are shared evenly among the devices."""
-        rl, parts = self.rl, self.programs.learner.parts
-        prompts = rl.prompts_in_flight or rl.prompts_per_step
+        settings, parts = self.spec.rl or self.curate, self.programs.learner.parts
+        in_flight = self.rl.prompts_in_flight if self.spec.rl is not None else None
+        prompts = in_flight or settings.prompts_per_step
         shape = Shape(
             -(-prompts // parts) * parts,
-            rl.max_prompt_tokens,
-            rl.max_response_tokens,
-            refills=rl.prompts_in_flight is not None,
-            buckets=tuple(rl.prompt_buckets or ()),
+            settings.max_prompt_tokens,
+            settings.max_response_tokens,
+            refills=in_flight is not None,
+            buckets=tuple((self.rl.prompt_buckets or ()) if self.spec.rl is not None else ()),
         )
         one = self.programs
-        temperature = float(rl.temperature)
+        temperature = float(settings.temperature)
         return Engine(
             self.group,
             one.sampler,
@@ -242,8 +254,8 @@ class Stage:
             shape,
             temperature,
             self.group.rollouts,
-            Truncation.of(rl.sampling),
-            rl.sampling.stop,
+            Truncation.of(settings.sampling),
+            settings.sampling.stop,
             self.verification(self.judges),
         )
 
@@ -298,6 +310,8 @@ class Stage:
     @property
     def sample_counts(self) -> list[int]:
         """How many responses of a prompt are sampled at a time: each number has programs of its own."""
+        if self.spec.rl is None:
+            return [] if self.spec.curate is None else [self.curate.samples]
         return sorted({self.rl.group_size, *self.method.selection.samples(self.rl)})
 
     @property
@@ -345,31 +359,38 @@ class Stage:
     def prepare(self) -> None:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         params, state = self.programs.template
-        numbers = optimizer.numbers(self.settings.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
-            prepare = partial(threads.submit, self.programs.learner.prepare, params, state, self.layout)
-            if self.spec.rl is None:
+
+            def prepare(*arguments: Any, **which: bool) -> Future[Any]:
+                return threads.submit(self.programs.learner.prepare, params, state, self.layout, *arguments, **which)
+
+            jobs: list[Future[Any]] = []
+            if self.spec.sft is not None:
+                numbers = optimizer.numbers(self.spec.sft.optimizer, 0)
                 jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
-            else:
+            elif self.spec.rl is not None:
+                numbers = optimizer.numbers(self.rl.optimizer, 0)
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
                 jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
                 if self.method.advantage.critic is not None:
                     jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
-                for samples in self.sample_counts:
-                    jobs.append(threads.submit(self.engine.prepare, params, samples))
+            for samples in self.sample_counts:
+                jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:
                 jobs.append(threads.submit(self.evaluation(evaluation)[0].prepare, params, evaluation.samples))
             for job in jobs:
                 job.result()
-        if self.spec.rl is not None:
-            for samples in self.sample_counts:
-                self.engine.refills(params, samples)
+        for samples in self.sample_counts:
+            self.engine.refills(params, samples)
 
 
-def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
-    """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
+def open_stage(
+    group: ProcessGroup, programs: Programs, spec: Spec, index: int, curated: Mapping[str, str] | None = None
+) -> Stage:
+    """Stage `index` of the job. `curated`: digests of the data sets that stages before it have made. *Collective.*
+    Raises ConfigurationInvalid."""
     stage = spec.stages[index]
-    source = stage_source(group, programs, spec, stage) if group.process == 0 else None
+    source = stage_source(group, programs, spec, stage, curated or {}) if group.process == 0 else None
     parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
     told = group.broadcast([source.digest, source.size, parts] if source is not None else None)
     facts = DataFacts(told[0], told[1], tuple(Part(**part) for part in told[2]))

@@ -63,6 +63,7 @@ class State:
     weights, as far as they are trained, of the step `reference_version`; None in stages whose method has none.
     metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit. pending: the step
     after `step` has begun; what its updates have moved (params, optimizer, critic, updates) is as they left it.
+    curated: stage that made a data set -> SHA-256 of the file with its items.
     """
 
     step: int
@@ -79,6 +80,7 @@ class State:
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
     pending: MidStep | None = None
+    curated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def boundary(self) -> Plain | None:
@@ -126,6 +128,7 @@ class State:
             "referenceVersion": self.reference_version,
             "metricsDigest": self.metrics_digest,
             **({} if self.pending is None else {"pending": self.pending.control}),
+            **({} if not self.curated else {"curated": dict(self.curated)}),
         }
 
     @classmethod
@@ -166,6 +169,7 @@ class State:
             reference_version=control["referenceVersion"],
             metrics_digest=control["metricsDigest"],
             pending=MidStep(host[PENDING], control["pending"]) if "pending" in control else None,
+            curated=control.get("curated", {}),
         )
 
 

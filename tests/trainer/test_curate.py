@@ -1,0 +1,207 @@
+"""A stage that makes a data set: what is asked, what is kept, what a kill in its middle changes, and who uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ratchet_api.curation import Curate, Keep
+from ratchet_trainer.data.candidates import candidates
+from ratchet_trainer.data.file_items import FileItems
+from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.errors import ConfigurationInvalid, Drain, StageFailed
+from ratchet_trainer.run import run
+from ratchet_trainer.step.curate import FAILED, REFUSED, chosen
+
+ITEMS = [
+    ("1+1=", "2"),
+    ("1+2=", "3"),
+    ("1+1=", "2"),  # asks what the first one asks
+    ("2+2=", "4"),
+    ("2+2=", "5"),  # contradicts the one before
+    ("1+2+3+4+5+6+7+8=", "36"),  # too long
+    ("3+4=", "7"),
+    ("4+4=", "8"),
+    ("2+3=", "a number"),  # which verifier number does not take
+]
+
+
+def written(file: Path) -> Path:
+    file.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in ITEMS))
+    return file
+
+
+def spec(folder: Path, *, rl: bool = True, start: list[dict[str, Any]] | None = None, **curate: Any) -> dict[str, Any]:
+    """A job that chooses among ITEMS, two a step, and trains on what is left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {"maxPromptTokens": 12, "maxResponseTokens": 3}
+    settings = {"dataset": "all", "samples": 4, "promptsPerStep": 2, "keep": {"low": "0", "high": "1"}}
+    stages: list[dict[str, Any]] = [*(start or []), {"name": "choose", "curate": settings | sizes | curate}]
+    if rl:
+        of = {"dataset": "chosen", "promptsPerStep": 2, "groupSize": 2, **sizes}
+        stages.append({"name": "reason", "rl": of, "advance": {"steps": 2}})
+    return {
+        "model": {"preset": "tiny"},
+        "datasets": [
+            {"name": "all", "jsonl": {"path": str(written(folder / "all.jsonl"))}, "verifier": "number"},
+            {"name": "chosen", "fromStage": "choose"},
+        ],
+        "stages": stages,
+        "checkpoint": {"directory": str(folder / "checkpoints")},
+        "placements": [{"name": "here", "cpu": {"hosts": 1}}],
+    }
+
+
+def left(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The lines of the file and the report."""
+    of = folder / "checkpoints/datasets/choose"
+    return [json.loads(line) for line in (of / "items.jsonl").read_text().splitlines()], json.loads(
+        (of / "report.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers", "left_out"),
+    [
+        ({}, [0, 1, 6, 7, 8], {"contradictory": 2, "duplicates": 1, "tooLong": 1}),
+        ({"deduplicate": "none"}, [0, 1, 2, 6, 7, 8], {"contradictory": 2, "duplicates": 0, "tooLong": 1}),
+        ({"contradictions": "Keep"}, [0, 1, 3, 6, 7, 8], {"contradictory": 0, "duplicates": 2, "tooLong": 1}),
+    ],
+)
+def test_who_is_asked(tmp_path: Path, settings: dict[str, Any], numbers: list[int], left_out: dict[str, int]) -> None:
+    file = FileItems("all", spec_of_file(tmp_path), None)
+    found = candidates(file, BYTES, Curate.model_validate({"dataset": "all"} | settings), longest=12)
+    assert found.numbers.tolist() == numbers
+    assert found.left_out == left_out
+    assert [found.item(place).question for place in (0, 1)] == ["1+1=", "1+2="]
+    assert (found.size, found.of) == (len(numbers), len(ITEMS))
+
+
+def spec_of_file(folder: Path) -> Any:
+    from ratchet_api.datasets import Jsonl
+
+    return Jsonl(path=str(written(folder / "all.jsonl")))
+
+
+RIGHT = np.array([0, 1, 2, 9, 10, FAILED, REFUSED], np.int16)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept", "hard", "easy"),
+    [
+        ({}, [1, 2, 3], 1, 1),
+        ({"low": "0.2", "high": "0.9"}, [2, 3], 2, 1),  # both ends are included, and compared exactly
+        ({"low": "0", "high": "0.1"}, [0, 1], 0, 3),
+        ({"high": "1"}, [1, 2, 3, 4], 1, 0),
+        ({"low": "1", "high": "1"}, [4], 4, 0),
+    ],
+)
+def test_which_items_are_kept(keep: dict[str, str], kept: list[int], hard: int, easy: int) -> None:
+    found = chosen(RIGHT, 10, Keep.model_validate(keep), {"duplicates": 3})
+    assert found.kept == kept
+    expected = {"duplicates": 3, "refused": 1, "failed": 1, "tooHard": hard, "tooEasy": easy, "kept": len(kept)}
+    assert found.counts == expected
+    assert sum(found.counts.values()) == len(RIGHT) + 3, "every item is counted once"
+
+
+@pytest.fixture(scope="module")
+def calm(memory_runtime: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """An undisturbed run, and its folder."""
+    runtime = memory_runtime(spec(folder := tmp_path_factory.mktemp("calm")))
+    run(runtime)
+    return runtime, folder
+
+
+def test_a_stage_leaves_a_data_set_and_the_next_one_trains_on_it(calm: tuple[Any, Path]) -> None:
+    runtime, folder = calm
+    lines, report = left(folder)
+    assert [(line["item"], line["question"], line["answer"]) for line in lines] == [
+        (0, "1+1=", "2"),
+        (1, "1+2=", "3"),
+        (6, "3+4=", "7"),
+        (7, "4+4=", "8"),
+    ]
+    counts = {"contradictory": 2, "duplicates": 1, "tooLong": 1, "refused": 1, "failed": 0, "kept": 4}
+    assert {name: report[name] for name in counts} == counts
+    assert report["items"] == sum(counts.values()) + report["tooHard"] + report["tooEasy"] == len(ITEMS)
+    rates = [float(line["passRate"]) for line in lines]
+    assert [report["byRightResponses"][n] for n in range(5)] == [rates.count(n / 4) for n in range(5)]
+    content = (folder / "checkpoints/datasets/choose/items.jsonl").read_bytes()
+    assert report["itemsSha256"] == hashlib.sha256(content).hexdigest()
+    assert [step for step, *_ in runtime.steps] == [1, 2, 3, 4, 5]
+    assert runtime.boundaries == [(0, 3, "curated"), (1, 5, "steps 2")]
+    _, arrays, control, *_ = runtime.commits[2]
+    assert control["curated"] == {"choose": report["itemsSha256"]}
+    start = runtime.commits[0][1]
+    assert all(np.array_equal(start[path], arrays[path]) for path in start if path.startswith("params/")), "no update"
+    assert control["nextOrdinal"] == 5, "draws have numbers of their own"
+
+
+@pytest.mark.parametrize("drain_at", range(1, 12))
+def test_a_run_that_is_told_to_go_ends_with_the_same_bits(
+    calm: tuple[Any, Path], memory_runtime: Any, tmp_path: Path, drain_at: int
+) -> None:
+    """Wherever in the first steps it is told to; the file of an attempt that made it is written over."""
+    undisturbed, folder = calm
+    plan, commits = spec(tmp_path), []
+    plan["datasets"][0]["jsonl"]["path"] = str(folder / "all.jsonl")
+    with pytest.raises(Drain):
+        run(memory_runtime(plan, commits=commits, drain_at=drain_at, rollouts=tmp_path / "rollouts"))
+    runtime = memory_runtime(plan, commits=commits, rollouts=tmp_path / "rollouts")
+    run(runtime)
+    assert runtime.stream == undisturbed.stream
+    assert runtime.commits[-1][2] == undisturbed.commits[-1][2] | {"stage": runtime.commits[-1][2]["stage"]}, (
+        "the same but for paths in the stage's hash"
+    )
+    for path, array in undisturbed.commits[-1][1].items():
+        assert np.array_equal(array, runtime.commits[-1][1][path]), path
+    for name in ("items.jsonl", "report.json"):
+        of = f"checkpoints/datasets/choose/{name}"
+        assert (tmp_path / of).read_bytes() == (folder / of).read_bytes()
+
+
+def test_nothing_left_is_an_error_that_counts_and_says_a_way_out(memory_runtime: Any, tmp_path: Path) -> None:
+    with pytest.raises(StageFailed) as caught:
+        run(memory_runtime(spec(tmp_path, keep={"low": "1", "high": "1"})))
+    message = str(caught.value)
+    assert message.startswith(
+        "stage choose: nothing of data set all is left: 0 of 9 items are kept (2 contradictory, 1"
+    )
+    assert "4 tooHard" in message
+    assert "for tooHard, a lower keep.low, more samples, or training before" in message
+    _, report = left(tmp_path)
+    assert (report["kept"], report["tooHard"]) == (0, 4), "the report is there to be read"
+
+
+def test_a_file_that_is_not_the_one_is_refused(calm: tuple[Any, Path], memory_runtime: Any, tmp_path: Path) -> None:
+    """By whoever begins the next stage, or goes on in its middle."""
+    runtime, folder = calm
+    plan, file = spec(folder), folder / "checkpoints/datasets/choose/items.jsonl"
+    content = file.read_bytes()
+    try:
+        for commits in (runtime.commits[:3], runtime.commits[:4]):
+            file.write_bytes(content.replace(b'"item": 6', b'"item": 7'))
+            with pytest.raises(
+                ConfigurationInvalid, match=r"is not the file that stage choose wrote.*put that one back"
+            ):
+                run(memory_runtime(plan, commits=list(commits)))
+            file.unlink()
+            with pytest.raises(ConfigurationInvalid, match=r"No such file.*put back the file that stage choose wrote"):
+                run(memory_runtime(plan, commits=list(commits)))
+    finally:
+        file.write_bytes(content)
+
+
+def test_a_curated_set_is_curated_again(memory_runtime: Any, tmp_path: Path) -> None:
+    plan = spec(tmp_path, rl=False)
+    again = {**plan["stages"][0]["curate"], "dataset": "chosen", "samples": 1}
+    plan["stages"].append({"name": "again", "curate": again, "guards": []})
+    run(memory_runtime(plan))
+    lines = (tmp_path / "checkpoints/datasets/again/items.jsonl").read_text().splitlines()
+    assert [json.loads(line)["question"] for line in lines] == ["1+1=", "1+2=", "3+4=", "4+4="]
+    assert [json.loads(line)["item"] for line in lines] == [0, 1, 2, 3], "places in the set that it looked through"
