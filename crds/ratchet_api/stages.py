@@ -381,6 +381,12 @@ class Stage(ApiModel):
             ".guards",
         ),
         Rule(
+            "!has(self.curate) || !has(self.guards) || self.guards.all(g, !has(g.action) || g.action == 'Fail')",
+            "a curate stage that ends early leaves no data set, so its guards can only have action: Fail",
+            lambda s: s.curate is None or all(g.action == "Fail" for g in s.guards),
+            ".guards",
+        ),
+        Rule(
             f"!has(self.sft) || self.advance.when.all(w, w.metric in {[*SFT_METRICS, 'loss', 'tokens']!r} || "
             "w.metric.startsWith('evaluation/'))",
             "an sft stage emits train/loss and train/tokens only; no rule can wait for another metric",

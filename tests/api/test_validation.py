@@ -27,6 +27,7 @@ def bend(path: str, value):
 
 PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
 GUARD = {"metric": "train/accuracy", "atMost": "0"}
+EARLY = {"metric": "curate/accuracy", "atMost": "0", "action": "Advance"}
 CHOOSE = {"name": "choose", "curate": {"dataset": "sums"}}
 WRONG = [
     # path bent, value, path reported, words that must appear
@@ -143,6 +144,7 @@ WRONG = [
     ("spec.stages[0].advance", KeyError, "spec.stages[0]", "a stage that trains needs advance {steps: ...}"),
     ("spec.stages[1]", CHOOSE | {"advance": {"steps": 9}}, "spec.stages[1]", "a curate stage has none"),
     ("spec.stages[1]", CHOOSE | {"guards": [GUARD]}, "spec.stages[1]", "no guard can watch another metric"),
+    ("spec.stages[1]", CHOOSE | {"guards": [EARLY]}, "spec.stages[1]", "its guards can only have action: Fail"),
     ("spec.stages[1]", {"name": "c", "curate": {"dataset": "x"}}, "spec", "a stage names a data set that is not in"),
     (
         "spec.stages[1]",

@@ -14,7 +14,7 @@ from ratchet_api.curation import Curate, Keep
 from ratchet_trainer.data.candidates import candidates
 from ratchet_trainer.data.file_items import FileItems
 from ratchet_trainer.data.tokenizer import BYTES
-from ratchet_trainer.errors import ConfigurationInvalid, Drain, StageFailed
+from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.run import run
 from ratchet_trainer.step.curate import FAILED, REFUSED, chosen
 
@@ -205,3 +205,17 @@ def test_a_curated_set_is_curated_again(memory_runtime: Any, tmp_path: Path) -> 
     lines = (tmp_path / "checkpoints/datasets/again/items.jsonl").read_text().splitlines()
     assert [json.loads(line)["question"] for line in lines] == ["1+1=", "1+2=", "3+4=", "4+4="]
     assert [json.loads(line)["item"] for line in lines] == [0, 1, 2, 3], "places in the set that it looked through"
+
+
+def test_evaluations_and_guards_look_on(memory_runtime: Any, tmp_path: Path) -> None:
+    plan = spec(tmp_path, rl=False)
+    (tmp_path / "held.jsonl").write_text('{"question": "9+9=", "answer": "18"}\n')
+    plan["datasets"].append({"name": "held", "jsonl": {"path": str(tmp_path / "held.jsonl")}})
+    plan["evaluations"] = [{"name": "e", "dataset": "held", "items": 1, "everySteps": 2}]
+    runtime = memory_runtime(plan)
+    run(runtime)
+    assert [step for step, record, _ in runtime.steps if "evaluation/e/accuracy" in record] == [2]
+    (tmp_path / "checkpoints/datasets/choose/items.jsonl").unlink()
+    plan["stages"][0]["guards"] = [{"metric": "curate/accuracy", "atMost": "0", "window": 2}]
+    with pytest.raises(GuardTripped, match=r"curate/accuracy <= 0 over 2"):
+        run(memory_runtime(plan))
