@@ -28,7 +28,7 @@ def bend(path: str, value):
 PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
 GUARD = {"metric": "train/accuracy", "atMost": "0"}
 EARLY = {"metric": "curate/accuracy", "atMost": "0", "action": "Advance"}
-CHOOSE = {"name": "choose", "curate": {"dataset": "sums"}}
+CHOOSE = {"name": "c", "curate": {"dataset": "sums"}}
 WRONG = [
     # path bent, value, path reported, words that must appear
     ("spec.model.presett", "tiny", "spec.model.presett", "did you mean preset?"),
@@ -303,11 +303,9 @@ def test_in_mode_exact_the_devices_divide_the_shards(hosts, shards, way_out):
 def with_curation(*order: str):
     """The manifest whose stage `reason` trains on what a curate stage keeps, with its stages in this order."""
     manifest = full()
-    warm, reason = manifest["spec"]["stages"]
-    reason["rl"]["dataset"] = "chosen"
-    stages = {"warm-up": warm, "reason": reason, "choose": CHOOSE}
+    stages = {stage["name"]: stage for stage in manifest["spec"]["stages"]}
+    stages["reason"]["rl"]["dataset"] = "chosen"
     manifest["spec"]["stages"] = [stages[name] for name in order]
-    manifest["spec"]["datasets"].append({"name": "chosen", "fromStage": "choose"})
     return manifest
 
 
