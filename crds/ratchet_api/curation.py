@@ -39,6 +39,24 @@ class Keep(ApiModel):
     )
 
 
+class MakeHints(ApiModel):
+    """Hints made of a text that an item has, for example a solution: its beginning, in more and more steps."""
+
+    from_: str = Field(
+        alias="from", min_length=1, max_length=64, description="Key of the item that holds the text, such as solution."
+    )
+    steps: Literal["lines", "sentences", "paragraphs", "words"] = Field(
+        default="lines", description="How the text is split, as for rewards[].correctPrefix."
+    )
+    levels: Whole = whole(
+        "Hints of an item, least help first. The text is cut into one part more than that, each of about as many "
+        "steps, and the last part is never shown: it says the answer.",
+        ge=1,
+        le=32,
+        default=3,
+    )
+
+
 class Curate(ApiModel):
     """Makes a data set of another one: answers each item several times and keeps what is worth training on. A data set
     with `fromStage` uses it; the stage moves no weight."""
@@ -70,6 +88,9 @@ class Curate(ApiModel):
         default="LeaveOut",
         description="What becomes of items whose expected answer their own verifier does not take for right. Verifiers "
         "python, http and code are not asked.",
+    )
+    hints: MakeHints | None = Field(
+        default=None, description="Makes hints for the kept items, under the key hints. Absent: items keep their own."
     )
     approval: Literal["None", "Manual"] = Field(
         default="None",

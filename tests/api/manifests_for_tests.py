@@ -94,6 +94,7 @@ _FULL: dict[str, Any] = {
                     "deduplicate": "none",
                     "contradictions": "Keep",
                     "refused": "Keep",
+                    "hints": {"from": "solution", "steps": "sentences", "levels": 2},
                     "approval": "Manual",
                 },
                 "guards": [{"metric": "curate/accuracy", "atMost": "0", "action": "Fail"}],

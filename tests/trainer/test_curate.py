@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ratchet_api.curation import Curate, Keep
+from ratchet_api.curation import Curate, Keep, MakeHints
 from ratchet_trainer.data.candidates import candidates
+from ratchet_trainer.data.curated_file import kept_of
 from ratchet_trainer.data.file_items import FileItems
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.run import run
 from ratchet_trainer.step.curate import FAILED, REFUSED, chosen
+from ratchet_trainer.step.make_hints import hints_of
 
 ITEMS = [
     ("1+1=", "2"),
@@ -32,7 +34,8 @@ ITEMS = [
 
 
 def written(file: Path) -> Path:
-    file.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in ITEMS))
+    rows = [{"question": q, "answer": a, "solution": f"Take {q[0]}.\nAdd {q[2:-1]}.\nIt is {a}."} for q, a in ITEMS]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
 
@@ -218,4 +221,37 @@ def test_evaluations_and_guards_look_on(memory_runtime: Any, tmp_path: Path) -> 
     (tmp_path / "checkpoints/datasets/choose/items.jsonl").unlink()
     plan["stages"][0]["guards"] = [{"metric": "curate/accuracy", "atMost": "0", "window": 2}]
     with pytest.raises(GuardTripped, match=r"curate/accuracy <= 0 over 2"):
+        run(memory_runtime(plan))
+
+
+@pytest.mark.parametrize(
+    ("text", "levels", "hints"),
+    [
+        ("a\nb\nc", 2, ["a", "b"]),
+        ("a\nb\nc\nd\ne\nf", 2, ["a\nb", "c\nd"]),
+        ("a\nb\nc\nd\ne", 1, ["a\nb"]),
+        ("a\nb", 5, ["a"]),
+        ("a", 3, []),
+        (" \n", 3, []),
+        (5, 3, []),
+    ],
+)
+def test_hints_are_the_beginning_of_a_text_and_never_its_end(text: Any, levels: int, hints: list[str]) -> None:
+    settings = MakeHints.model_validate({"from": "solution", "levels": levels})
+    assert hints_of({"solution": text}, settings) == hints
+    assert hints_of({}, settings) == []
+
+
+def test_hints_are_made_for_what_is_kept_and_the_next_stage_has_them(memory_runtime: Any, tmp_path: Path) -> None:
+    runtime = memory_runtime(plan := spec(tmp_path, hints={"from": "solution", "levels": 2}))
+    run(runtime)
+    lines, _ = left(tmp_path)
+    assert [line["hints"] for line in lines][:2] == [[["Take 1.", "Add 1."]], [["Take 1.", "Add 2."]]]
+    digest = runtime.commits[-1][2]["curated"]["choose"]
+    folder = tmp_path / "checkpoints/datasets/choose"
+    made = kept_of(FileItems("all", spec_of_file(tmp_path), None), "chosen", folder, digest)
+    assert made.item(1).fields["hints"] == [["Take 1.", "Add 2."]]
+    assert made.item(1).fields["solution"].endswith("It is 3."), "the other fields stay"
+    plan["stages"][0]["curate"]["hints"] = {"from": "answers"}
+    with pytest.raises(StageFailed, match=r"no kept item has a text .* under answers.*the first one has solution"):
         run(memory_runtime(plan))

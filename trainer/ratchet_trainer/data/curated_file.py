@@ -1,8 +1,9 @@
 """The file that a curate stage leaves: which items of a data set it kept, beside the checkpoints.
 
 Decides where it lies and what a line is. `datasets/STAGE/items.jsonl` has one kept item a line, in the order of the
-items: its number in the data set that was looked through, question and answer for whoever reads it, and the share of
-right responses. Only the numbers are read again. Written under another name first, so a file is whole or not there.
+items: its number in the data set that was looked through, question and answer for whoever reads it, the share of right
+responses, and the hints that were made for it. Numbers and hints alone are read again. Written under another name
+first, so a file is whole or not there.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ratchet_trainer.data.item import Item
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.lengths import Kept
 from ratchet_trainer.errors import ConfigurationInvalid, StorageUnavailable
 
 FOLDER, ITEMS, REPORT = "datasets", "items.jsonl", "report.json"
+HINTS = "hints"
+"""The field of an item, and the key of a line, with tiers of hints: lists of texts, least help first."""
 
 
 def folder_of(directory: Path, stage: str) -> Path:
@@ -28,13 +33,18 @@ def folder_of(directory: Path, stage: str) -> Path:
     return directory / FOLDER / stage
 
 
-def lines_of(source: Source, numbers: Iterable[int], rates: Iterable[float]) -> bytes:
-    """The file of the items with these numbers, whose shares of right responses are `rates`."""
+def lines_of(
+    source: Source, numbers: Iterable[int], rates: Iterable[float], hints: Callable[[Item], list[str]] | None = None
+) -> bytes:
+    """The file of the items with these numbers, whose shares of right responses are `rates`. `hints`: makes those of an
+    item; None makes none."""
     lines = []
     for number, rate in zip(numbers, rates, strict=True):
         item = source.item(number)
         asked = item.question if item.messages is None else [dict(message) for message in item.messages]
         line = {"item": number, "question": asked, "answer": item.answer, "passRate": repr(rate)}
+        if hints is not None:
+            line[HINTS] = [made] if (made := hints(item)) else []
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines).encode("utf-8", "surrogatepass")
 
@@ -79,6 +89,17 @@ def kept_of(source: Source, name: str, folder: Path, digest: str | None) -> Kept
             f"data set {name}: {path} is not the file that stage {folder.name} wrote: its SHA-256 is {found}, not "
             f"{digest}; put that one back, or give what you changed a name of its own, as jsonl"
         )
-    kept = Kept(source, np.array([json.loads(line)["item"] for line in content.splitlines()], np.int64))
-    kept.name = name
-    return kept
+    return Curated(source, name, [json.loads(line) for line in content.splitlines()], digest)
+
+
+class Curated(Kept):
+    """Items that a stage kept, with the hints that it made. `lines`: of its file, whose SHA-256 is `digest`."""
+
+    def __init__(self, source: Source, name: str, lines: Sequence[Mapping[str, Any]], digest: str):
+        super().__init__(source, np.array([line["item"] for line in lines], np.int64))
+        self.name, self.digest = name, hashlib.sha256(f"{source.digest}/curated/{digest}".encode()).hexdigest()
+        self._hints = [line.get(HINTS) for line in lines]
+
+    def item(self, index: int) -> Item:
+        item, hints = super().item(index), self._hints[index]
+        return item if hints is None else replace(item, fields={**item.fields, HINTS: hints})

@@ -26,6 +26,7 @@ from ratchet_trainer.algorithm.verifiers.registry import expected_response
 from ratchet_trainer.data import curated_file
 from ratchet_trainer.data.candidates import Candidates
 from ratchet_trainer.errors import StageFailed, StorageUnavailable
+from ratchet_trainer.step.make_hints import hints_of
 from ratchet_trainer.step.state import State
 
 if TYPE_CHECKING:
@@ -185,14 +186,27 @@ def _write(stage: Stage, state: State) -> str:
     choice = chosen(right, settings.samples, settings.keep, source.left_out)
     numbers = [int(source.numbers[place]) for place in choice.kept]
     rates = [int(right[place]) / settings.samples for place in choice.kept]
-    items = curated_file.lines_of(source.origin, numbers, rates)
+    make = None if (how := settings.hints) is None else lambda item: hints_of(item.fields, how)
+    items = curated_file.lines_of(source.origin, numbers, rates, make)
     digest = hashlib.sha256(items).hexdigest()
     folder = curated_file.folder_of(Path(stage.job.checkpoint.directory), stage.spec.name)
     curated_file.write(folder, items, report(stage, state, choice, digest, source))
     log.info("stage %s: %s", stage.spec.name, said(choice.counts, source.of))
     if not choice.kept:
         raise StageFailed(nothing_left(stage.spec.name, settings, choice.counts, source.of, folder))
+    if make is not None and not any(make(source.origin.item(number)) for number in numbers):
+        raise StageFailed(no_hints(stage.spec.name, how.from_, source.origin.item(numbers[0]).fields))
     return digest
+
+
+def no_hints(stage: str, key: str, fields: Mapping[str, Any]) -> str:
+    """Why no hint was made, and the way out. `fields`: of a kept item."""
+    texts = [name for name, value in fields.items() if isinstance(value, str)]
+    there = f"the first one has {', '.join(texts)}" if texts else "the first one has no further texts at all"
+    return (
+        f"stage {stage}: no kept item has a text of two steps or more under {key}, so there are no hints; {there}. "
+        "Name another key in curate.hints.from, split finer by curate.hints.steps, or leave hints out"
+    )
 
 
 def report(stage: Stage, state: State, choice: Choice, digest: str, source: Candidates) -> dict[str, Any]:
