@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from ratchet_api import selection
 from ratchet_api.base import ApiModel
+from ratchet_api.curation import Curate
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_api.stages import Rl, Stage
 
@@ -147,7 +148,7 @@ def _present(
         return True
     if place in BROUGHT_ALONG and rl is not None:
         return BROUGHT_ALONG[place](rl)
-    return _may_be_empty(inside) and model is Rl
+    return _may_be_empty(inside) and model in (Rl, Curate)
 
 
 def _without(filled: Mapping[str, Any], place: str) -> dict[str, Any]:

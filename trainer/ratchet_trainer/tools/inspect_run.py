@@ -56,7 +56,7 @@ def curve(folder: Path) -> list[tuple[int, float]]:
 
 
 def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
-    """`{start, end}`: share of right answers on held-out items of the last stage, temperature 1.
+    """`{start, end}`: share of right answers on held-out items of the last stage that trains, temperature 1.
 
     `start` is the pinned last state of the stage before the first `rl` stage. Raises CheckpointUnreadable when there is
     no such stage, since nothing was committed before it.
@@ -64,15 +64,15 @@ def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
     from ratchet_trainer.tools.evaluate import evaluate_checkpoint
 
     first = next(i for i, stage in enumerate(spec.stages) if stage.rl is not None)
-    last = spec.stages[-1].rl or spec.stages[-1].sft
-    assert last is not None, "a stage has one of them"
+    last = next(stage for stage in reversed(spec.stages) if stage.curate is None)
+    dataset = spec.origin(last.dataset_names[0]).name
     before = newest(
         folder,
         f"the stage before {spec.stages[first].name}",
         lambda commit: commit.boundary is not None and commit.boundary["stage"] == first - 1,
     )
     states = {"start": before[2], "end": newest(folder)[2]}
-    return {when: evaluate_checkpoint(spec, content, last.mixture[0].name, ITEMS) for when, content in states.items()}
+    return {when: evaluate_checkpoint(spec, content, dataset, ITEMS) for when, content in states.items()}
 
 
 def main(arguments: list[str]) -> None:
