@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from ratchet_api.job import Spec
+from ratchet_api.learning_rates import learning_rate
 from ratchet_api.validate import devices, placement_shape, processes
 from ratchet_cli import explain_words as words
-from ratchet_cli.explain_knobs import Knob, knobs_of, shown
+from ratchet_cli.explain_knobs import Knob, knobs_of, shown, with_learning_rate
 from ratchet_cli.manifests import read_job
 
 LONGEST = 40
@@ -43,6 +44,8 @@ def plan(name: str, spec: Spec) -> dict[str, Any]:
     stages = []
     for i, stage in enumerate(spec.stages):
         knobs = knobs_of(stage)
+        if stage.curate is None:
+            knobs = with_learning_rate(knobs, learning_rate(stage, spec.model))
         stages.append(
             {
                 "name": stage.name,

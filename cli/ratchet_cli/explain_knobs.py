@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import selection
+from ratchet_api import expansion, method, selection
 from ratchet_api.base import ApiModel
 from ratchet_api.curation import Curate
 from ratchet_api.presets import PRESETS, Preset
@@ -30,9 +30,14 @@ COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
     "selection.candidates": selection.candidates,
     "selection.rollouts": selection.rollouts,
     "selection.reuse": selection.reuse,
+    "advantage.vine.maxSteps": lambda rl: method.vine(rl).most_steps,
+    "expansion.promptsPerRound": expansion.prompts_per_round,
 }
 """What an absent knob comes to, where that depends on others."""
-BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {"selection.buffer": selection.buffered}
+BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {
+    "selection.buffer": selection.buffered,
+    "advantage.vine": method.samples_values,
+}
 """Whether a part is there that a method may bring along."""
 PARTS = ("objective", "advantage", "sampling", "optimizer")
 """Parts of `rl` among whose knobs a column of that name is looked for."""
@@ -61,10 +66,16 @@ def knobs_of(stage: Stage) -> list[Knob]:
     """The knobs of how a stage trains, in the order of the API. Raises KeyError for a column of a preset that belongs
     to no knob."""
     if stage.rl is None:
-        kind, own = ("sft", stage.settings) if stage.sft is not None else ("curate", stage.settings)
+        kind = "sft" if stage.sft is not None else "curate"
+        own = stage.settings
         return [dataclasses.replace(k, name=f"{kind}.{k.name}") for k in _knobs(type(own), own, "", {}, None)]
     filled = _filled(stage.rl.method)
     return [dataclasses.replace(k, name=f"rl.{k.name}") for k in _knobs(Rl, stage.rl, "", filled, stage.rl)]
+
+
+def with_learning_rate(knobs: list[Knob], rate: str) -> list[Knob]:
+    """The knobs with what an absent learning rate comes to, which the model decides."""
+    return [dataclasses.replace(k, value=rate) if k.name.endswith(".optimizer.learningRate") else k for k in knobs]
 
 
 def _filled(name: str) -> dict[str, Any]:
@@ -171,7 +182,8 @@ def _knob(
     value = said if said is not None else default
     if said is None and place in COMPUTED and rl is not None:
         value = COMPUTED[place](rl)
-    return Knob(place, plain(value), "required" if field.is_required() else plain(default), source)
+    required = field.is_required() and place not in filled
+    return Knob(place, plain(value), "required" if required else plain(default), source)
 
 
 def _applies(model: type[ApiModel], name: str, field: FieldInfo, values: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ratchet_api.datasets import Dataset
 from ratchet_api.job import Model, Spec
+from ratchet_api.method import samples_values, vine
 from ratchet_api.placements import Placement
 from ratchet_api.stages import Guard, Stage, When, full_metric
 from ratchet_api.validate import devices, placement_shape, processes
@@ -45,7 +46,13 @@ def dataset(said: Dataset) -> str:
 
 def stage(said: Stage, index: int, spec: Spec, knobs: Sequence[Knob]) -> list[str]:
     """What a stage does, what it begins with, when it is over, and what watches it."""
-    return [_work(said, knobs), _start(said, index), *_end(said, index, spec), *map(_guard, said.guards)]
+    return [
+        _work(said, knobs),
+        *_values(said),
+        _start(said, index),
+        *_end(said, index, spec),
+        *map(_guard, said.guards),
+    ]
 
 
 def _work(said: Stage, knobs: Sequence[Knob]) -> str:
@@ -73,6 +80,20 @@ def _work(said: Stage, knobs: Sequence[Knob]) -> str:
         f"{counted(rl.max_response_tokens, 'token')} a step, {counted(rl.updates_per_step, 'update')} a step "
         f"({', '.join(slots)})."
     )
+
+
+def _values(said: Stage) -> list[str]:
+    if said.rl is None or not samples_values(said.rl):
+        return []
+    values, trained = vine(said.rl), said.rl.prompts_per_step * said.rl.group_size
+    size = f"steps of {counted(values.step_tokens, 'token')}" if values.steps == "tokens" else values.steps
+    return [
+        f"Values are sampled: a response is split into {size}, {values.most_steps} at most; of more, neighbours are "
+        f"merged. From the beginning of each, of which a step has at most {values.states}, "
+        f"{counted(values.continuations, 'continuation')} are sampled and verified: at most "
+        f"{counted(values.states * values.continuations, 'response')} that are not trained on, beside {trained} "
+        "that are."
+    ]
 
 
 def _start(said: Stage, index: int) -> str:

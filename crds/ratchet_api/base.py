@@ -159,6 +159,8 @@ def refuse(message: str) -> Any:
     raise ValueError(message)
 
 
+METRIC_PATTERN = r"^[a-z0-9][-a-z0-9_./]*$"
+"""What a metric's name looks like."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 LIST_MAP: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=1024)]], BeforeValidator(_without_null)]

@@ -6,33 +6,73 @@ preset's.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ratchet_api.base import DECIMAL_PATTERN, ApiModel, PositiveDecimal, Rule, as_decimal, as_whole, refuse
+from ratchet_api.base import (
+    DECIMAL_PATTERN,
+    METRIC_PATTERN,
+    ApiModel,
+    Decimal,
+    PositiveDecimal,
+    Rule,
+    as_decimal,
+    as_whole,
+    refuse,
+)
 from ratchet_api.presets import PRESETS
 
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
 
 MethodName = Literal[
-    "grpo", "dr-grpo", "gspo", "cispo", "rloo", "reinforce++-baseline", "ppo", "sfl", "lilo", "srpo", "sgpo"
+    "grpo",
+    "dr-grpo",
+    "dapo",
+    "scaf-grpo",
+    "template-rl",
+    "gspo",
+    "cispo",
+    "rloo",
+    "reinforce++-baseline",
+    "ppo",
+    "vineppo",
+    "sfl",
+    "lilo",
+    "srpo",
+    "sgpo",
+    "prorl",
+    "prorl-v2",
 ]
 METHOD_TEXT = (
     "The algorithm, a preset that objective, advantage, kl and reference change in parts. "
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
     "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
+    "dapo: a wider clip upwards, all tokens alike, prompts that teach nothing replaced by others (arXiv 2503.14476). "
+    "scaf-grpo: grpo with hints for prompts that fail whole (arXiv 2510.19807). "
+    "template-rl: grpo whose responses to a prompt are shared out among templates (arXiv 2505.15692). "
     "gspo: ratio of whole responses (arXiv 2507.18071). "
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "
     "reinforce++-baseline: group mean, then whitened over the batch (arXiv 2501.03262). "
     "ppo: a critic and generalized advantage estimation (arXiv 1707.06347, 1506.02438). "
+    "vineppo: values of each step of a response, sampled instead of learned (arXiv 2410.01679). "
     "sfl: ppo on prompts of middling difficulty, kept in a buffer (arXiv 2502.12272v1). "
     "lilo: ppo on the most learnable prompts of each step (arXiv 2502.12272v6). "
     "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286). "
-    "sgpo: grpo with a reward for the right steps of wrong responses (arXiv 2505.11595)."
+    "sgpo: grpo with a reward for the right steps of wrong responses (arXiv 2505.11595). "
+    "prorl: grpo with a wide clip and a drift term, whose reference is renewed when the metric no longer rises "
+    "(arXiv 2505.24864). "
+    "prorl-v2: reinforce++-baseline with the same, the optimizer going on."
 )
+
+PLATEAU_METRIC, PATIENCE = "train/accuracy", 100
+"""What kind plateau watches where nothing is said: ours, as the paper resets by hand."""
+
+STEPS, STEP_TOKENS, CONTINUATIONS, MAX_STEPS = "lines", 32, 9, 16
+"""Of estimator vine: lines and 9 are arXiv 2410.01679's, the other two ours."""
 
 Share = Annotated[
     str,
@@ -94,14 +134,45 @@ class Objective(ApiModel):
     )
 
 
+class Vine(ApiModel):
+    """How values are sampled, estimator vine (VinePPO, arXiv 2410.01679)."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.stepTokens) || (has(self.steps) && self.steps == 'tokens')",
+            "stepTokens belongs to steps: tokens; take these, or leave it out",
+            lambda v: v.step_tokens is None or v.steps == "tokens",
+            ".stepTokens",
+        ),
+    )
+    steps: Literal["lines", "sentences", "tokens"] | None = Field(
+        default=None,
+        description="What a step of a response is. lines: a line of text; sentences: a sentence, or a line that has "
+        "none; tokens: so many tokens. Absent: lines.",
+    )
+    step_tokens: Annotated[int, Field(ge=1, le=131_072), BeforeValidator(as_whole)] | None = Field(
+        default=None, description="Tokens of a step, with steps tokens; absent: 32."
+    )
+    continuations: Annotated[int, Field(ge=1, le=1024), BeforeValidator(as_whole)] | None = Field(
+        default=None,
+        description="Continuations that are sampled and verified from the beginning of each step, never trained on; "
+        "absent: 9.",
+    )
+    max_steps: Annotated[int, Field(ge=1, le=4096), BeforeValidator(as_whole)] | None = Field(
+        default=None,
+        description="Steps of a response at most. Of more, neighbours are merged, as many into each one. Absent: 16.",
+    )
+
+
 class Advantage(ApiModel):
     """Which tokens earn a reward. Absent: the preset's."""
 
-    estimator: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae"] | None = Field(
+    estimator: Literal["mean-std", "mean", "leave-one-out", "batch-whitened", "gae", "vine"] | None = Field(
         default=None,
         description="mean-std: reward minus group mean, over the group's deviation; mean: without the deviation; "
         "leave-one-out: minus the mean of the others; batch-whitened: mean, then whitened over all tokens of the "
-        "batch; gae: a critic's generalized advantages.",
+        "batch; gae: a critic's generalized advantages; vine: by how much a step raised the expected reward, which is "
+        "sampled, whitened over all tokens of the batch.",
     )
     cut: Literal["keep", "mask"] | None = Field(
         default=None,
@@ -124,6 +195,7 @@ class Advantage(ApiModel):
     critic_learning_rate: PositiveDecimal | None = Field(
         default=None, description="Peak learning rate of the critic, estimator gae; absent: optimizer.learningRate."
     )
+    vine: Vine | None = Field(default=None, description="How values are sampled, estimator vine.")
 
 
 class Kl(ApiModel):
@@ -163,22 +235,42 @@ class Reference(ApiModel):
             ".everySteps",
         ),
         Rule(
-            "!has(self.optimizer) || self.kind == 'scheduled'",
-            "optimizer belongs to kind scheduled; leave it out",
-            lambda r: r.optimizer is None or r.kind == "scheduled",
+            "!has(self.optimizer) || self.kind in ['scheduled', 'plateau']",
+            "optimizer belongs to kind scheduled and to kind plateau; leave it out",
+            lambda r: r.optimizer is None or r.kind in ("scheduled", "plateau"),
             ".optimizer",
         ),
+        Rule(
+            "self.kind == 'plateau' || (!has(self.metric) && !has(self.patience) && !has(self.minDelta))",
+            "metric, patience and minDelta belong to kind plateau; take that kind, or leave them out",
+            lambda r: r.kind == "plateau" or (r.metric, r.patience, r.min_delta) == (None, None, None),
+        ),
     )
-    kind: Literal["none", "frozen", "scheduled"] = Field(
+    kind: Literal["none", "frozen", "scheduled", "plateau"] = Field(
         description="none: nothing; frozen: the weights that the stage begins with, for as long as it lasts; "
-        "scheduled: those, and every so many steps the weights of then."
+        "scheduled: those, and every so many steps the weights of then; plateau: those, and when a metric no longer "
+        "rises the weights of then (arXiv 2505.24864)."
     )
     every_steps: Annotated[int, Field(ge=1, le=100_000_000), BeforeValidator(as_whole)] | None = Field(
         default=None, description="Steps of the stage between two resets, kind scheduled."
     )
     optimizer: Literal["keep", "reset"] | None = Field(
         default=None,
-        description="Whether the optimizer's moments start afresh at a reset, kind scheduled; absent: they are kept.",
+        description="Whether the optimizer's moments start afresh at a reset, kinds scheduled and plateau; absent: "
+        "they are kept.",
+    )
+    metric: Annotated[str, Field(max_length=128, pattern=METRIC_PATTERN)] | None = Field(
+        default=None,
+        description="Metric that must rise, kind plateau: one of the stage, of an evaluation "
+        "(evaluation/NAME/accuracy) or of a reward's part (reward/NAME). Absent: train/accuracy.",
+    )
+    patience: Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(as_whole)] | None = Field(
+        default=None,
+        description="The reference is renewed after so many values in a row none of which is better than the best "
+        "since the last reset, kind plateau; absent: 100.",
+    )
+    min_delta: Decimal | None = Field(
+        default=None, description="A value is better if it is above by more than this, kind plateau; absent: 0."
     )
 
 
@@ -197,15 +289,66 @@ def has_critic(rl: Rl) -> bool:
     return estimator(rl) == "gae"
 
 
+def kl(rl: Rl) -> Kl | None:
+    """The penalty on drift that a stage has, its own or its preset's."""
+    preset = PRESETS[rl.method].kl
+    return rl.kl or (None if preset is None else Kl.model_validate(dict(preset)))
+
+
+def reference(rl: Rl) -> Reference:
+    """The reference that a stage has, its own or its preset's; a penalty on drift brings a frozen one along."""
+    preset = PRESETS[rl.method].reference
+    usual = {"kind": "none" if kl(rl) is None else "frozen"}
+    return rl.reference or Reference.model_validate(dict(preset or usual))
+
+
+@dataclass(frozen=True)
+class Values:
+    """How values are sampled: `Vine` with its defaults. `most_steps`: that a response can have; `states`: beginnings of
+    steps that a step of the run asks for at most, those of a prompt's responses being one."""
+
+    steps: str
+    step_tokens: int
+    continuations: int
+    most_steps: int
+    states: int
+
+
+def vine(rl: Rl) -> Values:
+    """How a stage with estimator vine samples values."""
+    own = rl.advantage.vine or Vine()
+    kind, size = own.steps or STEPS, own.step_tokens or STEP_TOKENS
+    fit = -(-rl.max_response_tokens // size) if kind == "tokens" else rl.max_response_tokens
+    most = min(own.max_steps or MAX_STEPS, fit)
+    states = rl.prompts_per_step * (1 + rl.group_size * (most - 1))
+    return Values(kind, size, own.continuations or CONTINUATIONS, most, states)
+
+
+def samples_values(rl: Rl) -> bool:
+    """Whether values are sampled."""
+    return estimator(rl) == "vine"
+
+
 def has_reference(rl: Rl) -> bool:
-    """Whether drift is measured: a penalty on it brings a frozen reference along."""
-    return rl.kl is not None or (rl.reference is not None and rl.reference.kind != "none")
+    """Whether drift is measured."""
+    return reference(rl).kind != "none"
+
+
+def plateau(rl: Rl) -> tuple[str, int, float]:
+    """Of a reference of kind plateau: metric (its name may be short), patience and minDelta."""
+    own = reference(rl)
+    return own.metric or PLATEAU_METRIC, own.patience or PATIENCE, float(own.min_delta or "0")
 
 
 def _has_cel(column: str, value: str) -> str:
     """Whether the preset of a stage has a value in a column, in CEL, given where the Rl is."""
     names = [name for name, preset in PRESETS.items() if getattr(preset, column) == value]
     return f"{{0}}.method in {names!r}"
+
+
+def _brings_cel(column: str) -> str:
+    """Whether the preset of a stage has anything in a column, in CEL, given where the Rl is."""
+    return f"{{0}}.method in {[name for name, preset in PRESETS.items() if getattr(preset, column) is not None]!r}"
 
 
 def preset_cel(column: str, usual: str) -> str:
@@ -227,7 +370,8 @@ SURROGATE_CEL = (
     "(has({0}.objective.surrogate) ? {0}.objective.surrogate : " + preset_cel("surrogate", usual="ppo") + ")"
 )
 CRITIC_CEL = estimator_cel("gae")
-REFERENCE_CEL = "(has({0}.kl) || (has({0}.reference) && {0}.reference.kind != 'none'))"
+KL_CEL = f"(has({{0}}.kl) || {_brings_cel('kl')})"
+REFERENCE_CEL = f"(has({{0}}.reference) ? {{0}}.reference.kind != 'none' : ({KL_CEL} || {_brings_cel('reference')}))"
 
 RULES = (
     Rule(
@@ -262,6 +406,19 @@ RULES = (
         ".advantage",
     ),
     Rule(
+        f"!has(self.advantage.vine) || {estimator_cel('vine').format('self')}",
+        "advantage.vine belongs to advantage.estimator vine (method vineppo); take that, or leave it out",
+        lambda rl: rl.advantage.vine is None or samples_values(rl),
+        ".advantage",
+    ),
+    Rule(
+        f"!{estimator_cel('vine').format('self')} || !has(self.kl) || self.kl.__in__ != 'reward'",
+        "advantage.estimator vine compares rewards of responses with those of continuations, whose drift is not "
+        "measured; take kl {in: loss}",
+        lambda rl: not samples_values(rl) or (drift := kl(rl)) is None or drift.in_ != "reward",
+        ".kl",
+    ),
+    Rule(
         f"self.groupSize >= 2 || {CRITIC_CEL.format('self')}",
         "a group of one has nothing to be compared with; use groupSize 2 or more, or advantage.estimator gae "
         "(method ppo)",
@@ -269,9 +426,10 @@ RULES = (
         ".groupSize",
     ),
     Rule(
-        "!has(self.kl) || !has(self.reference) || self.reference.kind != 'none'",
-        "kl measures drift from a reference; leave reference out or take kind frozen or scheduled",
-        lambda rl: rl.kl is None or rl.reference is None or rl.reference.kind != "none",
+        f"!{KL_CEL.format('self')} || !has(self.reference) || self.reference.kind != 'none'",
+        "kl, which methods prorl and prorl-v2 bring along, measures drift from a reference; leave reference out or "
+        "take kind frozen or scheduled, or leave kl out and take another method",
+        lambda rl: kl(rl) is None or has_reference(rl),
         ".kl",
     ),
 )

@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
+from ratchet_api import expansion
 from ratchet_api.job import Spec
+from ratchet_api.method import plateau, reference
 from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
@@ -23,6 +25,7 @@ Found = Iterator[tuple[str, str]]
 def broken_references(spec: Spec) -> Found:
     """What a spec names that is not there, or that can be of no use."""
     yield from _evaluations(spec)
+    yield from _hints(spec)
     for i, stage in enumerate(spec.stages):
         path = f"spec.stages[{i}]"
         watched = [(f"{path}.advance.when[{j}].metric", rule.metric) for j, rule in enumerate(stage.advance.when)]
@@ -36,6 +39,8 @@ def broken_references(spec: Spec) -> Found:
         for j, guard in enumerate(stage.guards):
             if (message := _never_holds(spec, stage, full_metric(guard.metric), guard.window)) is not None:
                 yield f"{path}.guards[{j}].window", message
+        if (found := _unfit_plateau(spec, stage)) is not None:
+            yield f"{path}.rl.reference.{found[0]}", found[1]
         if (message := _wrong_start(spec, i)) is not None:
             yield f"{path}.start.weights", message
         for name in stage.dataset_names:
@@ -65,6 +70,19 @@ def _evaluations(spec: Spec) -> Found:
                 f"stage {trained_on[dataset.name]} trains on every item of {dataset.name}, so none is held out; give a "
                 "file of other questions as a data set of its own",
             )
+
+
+def _hints(spec: Spec) -> Found:
+    for i, stage in enumerate(spec.stages):
+        if stage.rl is None or expansion.kind(stage.rl) != "hints":
+            continue
+        for dataset in (d for d in spec.datasets if d.name in stage.dataset_names):
+            if dataset.file is None or dataset.file.hints is None:
+                way = "say in its hints which key they have" if dataset.file else "take a file that has some"
+                yield (
+                    f"spec.stages[{i}].rl.expansion",
+                    f"kind hints needs hints, and data set {dataset.name} has none; {way} (docs/data.md)",
+                )
 
 
 def _unknown_metric(spec: Spec, stage: Stage, metric: str) -> str | None:
@@ -123,6 +141,26 @@ def _never_holds(spec: Spec, stage: Stage, metric: str, needed: int) -> str | No
     return (
         f"it looks at {needed} values of {metric}, and a stage of {steps} steps has at most {most}: one before its "
         f"first step, and one every {evaluation.every_steps} steps; make its window or everySteps smaller"
+    )
+
+
+def _unfit_plateau(spec: Spec, stage: Stage) -> tuple[str, str] | None:
+    """Of a reference that is renewed on a plateau the field that is of no use, and why; None if there is none."""
+    if stage.rl is None or reference(stage.rl).kind != "plateau":
+        return None
+    name, patience, _ = plateau(stage.rl)
+    metric, values = full_metric(name), stage.advance.steps
+    if (message := _unknown_metric(spec, stage, metric)) is not None:
+        return "metric", message
+    if metric.startswith(EVALUATION):
+        of = metric.removeprefix(EVALUATION).partition("/")[0]
+        values = -(-values // next(e.every_steps for e in spec.evaluations if e.name == of))
+    if stage.rl.reference is None or stage.rl.reference.patience is None or patience < values:
+        return None
+    return (
+        "patience",
+        f"it waits for {patience} values of {metric} after a first one, and the stage's {stage.advance.steps} steps "
+        f"have {values}; make it smaller, or take kind frozen",
     )
 
 

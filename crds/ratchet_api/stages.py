@@ -11,9 +11,21 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ratchet_api import expansion as expansions
 from ratchet_api import method as methods
 from ratchet_api import selection as selections
-from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, Whole, as_whole, whole
+from ratchet_api.base import (
+    LIST_MAP,
+    METRIC_PATTERN,
+    ApiModel,
+    Decimal,
+    Name,
+    PositiveDecimal,
+    Rule,
+    Whole,
+    as_whole,
+    whole,
+)
 from ratchet_api.curation import CURATE_METRICS, STEPS_UNKNOWN, Curate
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
@@ -56,6 +68,13 @@ RL_METRICS = (
     "train/scored_rollouts",
     "train/active_items",
     "train/exhausted",
+    "train/rounds",
+    "train/dropped_right",
+    "train/dropped_wrong",
+    "train/surplus",
+    "train/hinted",
+    "train/unhelped",
+    "train/hint_rollouts",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
 CONDITIONAL = (
@@ -87,6 +106,24 @@ CONDITIONAL = (
         )
         for metric in ("train/active_items", "train/exhausted")
     ),
+    *(
+        (
+            metric,
+            expansions.KIND_CEL.format("self.rl") + " == 'dynamicSampling'",
+            lambda rl: expansions.kind(rl) == "dynamicSampling",
+            f"{metric} needs rl.expansion {{kind: dynamicSampling}} (method dapo)",
+        )
+        for metric in ("train/rounds", "train/dropped_right", "train/dropped_wrong", "train/surplus")
+    ),
+    *(
+        (
+            metric,
+            expansions.KIND_CEL.format("self.rl") + " == 'hints'",
+            lambda rl: expansions.kind(rl) == "hints",
+            f"{metric} needs rl.expansion {{kind: hints}} (method scaf-grpo)",
+        )
+        for metric in ("train/hinted", "train/unhelped", "train/hint_rollouts")
+    ),
 )
 
 
@@ -103,7 +140,11 @@ def full_metric(name: str) -> str:
 class Optimizer(ApiModel):
     """AdamW, as every method here uses it."""
 
-    learning_rate: PositiveDecimal = Field(default="0.001", description="Peak learning rate, a decimal string.")
+    learning_rate: PositiveDecimal | None = Field(
+        default=None,
+        description="Peak learning rate, a decimal string. Absent: 0.001 for a model with random weights; for one that "
+        "was trained before 0.000001 in rl and 0.00002 in sft, as in TRL, and ten times that for adapters.",
+    )
     warmup_updates: Whole = whole(
         "Updates over which the rate rises linearly from its first fraction to the peak.", ge=0, le=1_000_000, default=0
     )
@@ -131,12 +172,6 @@ class Sft(ApiModel):
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
 
-class Expansion(ApiModel):
-    """What else is sampled once the drawn prompts are answered."""
-
-    kind: Literal["none"] = Field(default="none", description="none: what was drawn is what is trained on.")
-
-
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
@@ -149,6 +184,7 @@ class Rl(ApiModel):
         *methods.RULES,
         *selections.RULES,
         *REWARD_RULES,
+        *expansions.RULES,
         CORRECTION,
         Rule(
             "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",
@@ -216,7 +252,9 @@ class Rl(ApiModel):
     selection: selections.Selection | None = Field(
         default=None, description="Which prompts are drawn; absent: the method's."
     )
-    expansion: Expansion = Field(default=Expansion(), description="What else is sampled.")
+    expansion: expansions.Expansion | None = Field(
+        default=None, description="What else is sampled; absent: the method's."
+    )
     rewards: list[Reward] = REWARDS
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
     sampling: Sampling = Field(
@@ -226,10 +264,13 @@ class Rl(ApiModel):
     advantage: methods.Advantage = Field(default=methods.Advantage(), description="Which tokens earn a reward.")
     kl: methods.Kl | None = Field(
         default=None,
-        description="A penalty on drift from the reference; absent: none. It brings reference frozen along.",
+        description="A penalty on drift from the reference; absent: the preset's, which is none but for prorl and "
+        "prorl-v2. It brings reference frozen along.",
     )
     reference: methods.Reference | None = Field(
-        default=None, description="What drift is measured against; absent: the preset's, which is none."
+        default=None,
+        description="What drift is measured against; absent: the preset's, which is none but for prorl and "
+        "prorl-v2. Given, it replaces all of the preset's.",
     )
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
@@ -239,7 +280,6 @@ class Rl(ApiModel):
         return self.datasets or [WeightedDataset(name=self.dataset or "")]
 
 
-METRIC_PATTERN = r"^[a-z0-9][-a-z0-9_./]*$"
 METRIC_TEXT = (
     "Metric to watch; short names mean train/..., so accuracy is train/accuracy. evaluation/NAME/accuracy is what the "
     "evaluation of that name says, reward/NAME the mean of a reward's part."

@@ -52,5 +52,6 @@ class ApiServer:
 def server(plane) -> ApiServer:
     """The API server of the local control plane, our CRD installed."""
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd_yaml())
-    plane.kubectl("wait", "--for=condition=Established", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
+    established = 'jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+    plane.kubectl("wait", f"--for={established}", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
     return ApiServer(plane.kubeconfig)

@@ -78,6 +78,12 @@ _FULL: dict[str, Any] = {
                         },
                         {"name": "ends", "unfinished": {"value": "-1"}},
                     ],
+                    "expansion": {
+                        "kind": "dynamicSampling",
+                        "maxRounds": 3,
+                        "promptsPerRound": 8,
+                        "surplus": "carry",
+                    },
                     "kl": {"estimator": "k1", "in": "reward", "coefficient": "1e-3", "clamp": "10"},
                     "reference": {"kind": "frozen"},
                 },

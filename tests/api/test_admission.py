@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from manifests_for_tests import full, paths
 from pydantic import ValidationError
+from test_validation import GOOD, WRONG
+from test_validation import bend as bent
 
 from ratchet_api.job import RLTrainingJob, parse_spec
 
+OF_METHODS = [(path, value) for path, value, *_ in WRONG if path.startswith("spec.stages[1].rl")]
 JOBS = "/apis/ratchet.dev/v1alpha1/namespaces/default/rltrainingjobs"
 
 # Not in here: 4.0, which kubectl sends as 4, and which the server reads as a double where another client sends it raw.
@@ -83,6 +86,69 @@ def test_what_python_accepts_the_server_accepts_and_the_other_way_round(server, 
     code, message = post(server, manifest)
     assert code in (201, 400, 422), message
     assert accepted_by_types(manifest) == (code == 201), (changes, message)
+
+
+@pytest.mark.parametrize("rl", GOOD, ids=[str(i) for i in range(len(GOOD))])
+def test_what_goes_together_is_admitted(server, rl):
+    job = full()
+    job["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, **rl}
+    code, message = post(server, job)
+    assert code == 201, message
+
+
+@pytest.mark.parametrize(("path", "value"), OF_METHODS, ids=[f"{p}={v!r:.20}" for p, v in OF_METHODS])
+def test_a_stage_that_the_types_refuse_is_refused_by_the_server(server, path, value):
+    job = bent(path, value)
+    code, message = post(server, job)
+    assert code in (201, 400, 422), message
+    assert (code == 201) == accepted_by_types(job), message
+
+
+TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
+EXPANSIONS = [
+    # what a stage says besides its data set, and whether it is taken
+    ({"method": "dapo"}, True),
+    ({"method": "dapo", "groupSize": 1, "advantage": {"estimator": "gae"}}, False),
+    ({"method": "grpo", "expansion": {"surplus": "drop"}}, False),
+    ({"method": "scaf-grpo", "expansion": {"text": "{hint}", "levels": 3, "trueHard": {"patience": 5}}}, True),
+    ({"method": "scaf-grpo", "expansion": {"text": "hint"}}, False),
+    ({"method": "scaf-grpo", "groupSize": 1, "advantage": {"estimator": "gae"}}, False),
+    ({"method": "scaf-grpo", "expansion": {"templates": TEMPLATES}}, False),
+    ({"method": "template-rl"}, False),
+    ({"method": "template-rl", "expansion": {"templates": TEMPLATES}}, True),
+    ({"method": "template-rl", "expansion": {"templates": [*TEMPLATES, TEMPLATES[0]]}}, False),
+    ({"method": "template-rl", "expansion": {"templates": [{"name": "a", "text": "no"}]}}, False),
+    ({"method": "template-rl", "groupSize": 5, "expansion": {"templates": TEMPLATES}}, False),
+    ({"method": "template-rl", "groupSize": 2, "expansion": {"templates": TEMPLATES}}, True),
+    (
+        {"method": "template-rl", "groupSize": 2, "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"}},
+        False,
+    ),
+    (
+        {
+            "method": "template-rl",
+            "advantage": {"estimator": "gae"},
+            "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"},
+        },
+        False,
+    ),
+    (
+        {
+            "method": "template-rl",
+            "selection": {"kind": "learnability", "reuse": True},
+            "expansion": {"templates": TEMPLATES},
+        },
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("rl", "taken"), EXPANSIONS, ids=[str(i) for i in range(len(EXPANSIONS))])
+def test_what_goes_with_an_expansion_is_said_alike_by_server_and_types(server, rl, taken):
+    manifest = full()
+    manifest["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, **rl}
+    code, message = post(server, manifest)
+    assert (code == 201) == accepted_by_types(manifest) == taken, message
 
 
 IMMUTABLE = [

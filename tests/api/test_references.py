@@ -134,6 +134,36 @@ def test_a_rule_that_can_never_hold_is_named(steps: int, rule: dict[str, Any], f
     assert all(text.startswith("spec.stages[1].advance.when[0]: it looks at ") for text in found)
 
 
+@pytest.mark.parametrize(
+    ("field", "reference", "words"),
+    [
+        (
+            "metric",
+            {"metric": "evaluation/hold/accuracy"},
+            "no evaluation hold in spec.evaluations; did you mean held?",
+        ),
+        ("metric", {"metric": "acuracy"}, "an rl stage reports no acuracy; did you mean accuracy?"),
+        ("metric", {"metric": "value_loss"}, "train/value_loss needs a critic; take rl.method ppo"),
+        ("metric", {"metric": "reward/brie"}, "did you mean brief?"),
+        (
+            "patience",
+            {"patience": 40},
+            "40 values of train/accuracy after a first one, and the stage's 40 steps have 40",
+        ),
+        ("patience", {"metric": "evaluation/held/accuracy", "patience": 2}, "have 2; make it smaller, or take kind fr"),
+        ("", {"metric": "evaluation/held/accuracy", "patience": 1}, None),
+        ("", {"metric": "reward/brief", "patience": 39}, None),
+        ("", {"metric": "kl"}, None),
+    ],
+)
+def test_a_plateau_of_what_never_comes_is_named(field: str, reference: dict[str, Any], words: str | None) -> None:
+    job = manifest(evaluations=[{**EVALUATIONS[0], "everySteps": 25}])
+    job["spec"]["stages"][1]["rl"]["reference"] = {"kind": "plateau", **reference}
+    found = said(job)
+    assert bool(found) == (words is not None)
+    assert all(text.startswith(f"spec.stages[1].rl.reference.{field}: ") and words in text for text in found), found
+
+
 def test_a_buffer_as_long_as_the_limit_is_named() -> None:
     job = manifest()
     rewards = [{"name": "long", "length": {"kind": "overlong", "buffer": 32}}]

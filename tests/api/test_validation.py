@@ -29,6 +29,9 @@ PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:ch
 GUARD = {"metric": "train/accuracy", "atMost": "0"}
 EARLY = {"metric": "curate/accuracy", "atMost": "0", "action": "Advance"}
 CHOOSE = {"name": "c", "curate": {"dataset": "sums"}}
+TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
+PER_TEMPLATE = {"kind": "templates", "templates": TEMPLATES, "baseline": "perTemplate"}
+RL = {"dataset": "sums", "promptsPerStep": 8}
 WRONG = [
     # path bent, value, path reported, words that must appear
     ("spec.model.presett", "tiny", "spec.model.presett", "did you mean preset?"),
@@ -69,14 +72,161 @@ WRONG = [
         "spec.stages[1].rl",
         "advantage.delta belongs to advantage.estimator mean-std",
     ),
+    (
+        "spec.stages[1].rl.advantage.vine",
+        {},
+        "spec.stages[1].rl",
+        "vine belongs to advantage.estimator vine (method vin",
+    ),
+    (
+        "spec.stages[1].rl.advantage",
+        {"estimator": "vine", "vine": {"steps": "lines", "stepTokens": 4}},
+        "spec.stages[1].rl.advantage.vine",
+        "stepTokens belongs to steps: tokens",
+    ),
+    ("spec.stages[1].rl.advantage", {"estimator": "vine", "lambda": "1"}, "spec.stages[1].rl", "belong to a critic"),
+    ("spec.stages[1].rl.advantage", {"estimator": "vine", "delta": "1"}, "spec.stages[1].rl", "delta belongs to adv"),
+    ("spec.stages[1].rl.advantage", {"estimator": "vine"}, "spec.stages[1].rl", "take kl {in: loss}"),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "promptsPerStep": 8, "method": "vineppo", "groupSize": 1},
+        "spec.stages[1].rl",
+        "use groupSize 2 or more",
+    ),
+    (
+        "spec.stages[1].rl.advantage",
+        {"estimator": "vine", "vine": {"continuations": 0}},
+        "spec.stages[1].rl.advantage.vine.continuations",
+        "greater than or equal to 1",
+    ),
+    (
+        "spec.stages[1].rl.advantage",
+        {"estimator": "vine", "vine": {"steps": "newline"}},
+        "spec.stages[1].rl.advantage.vine.steps",
+        "'lines', 'sentences' or 'tokens'",
+    ),
     ("spec.stages[1].rl.kl", {"in": "loss"}, "spec.stages[1].rl.kl.coefficient", "required"),
     ("spec.stages[1].rl.kl.in", "loss", "spec.stages[1].rl.kl", "use estimator k2 or k3, or in: reward"),
     ("spec.stages[1].rl.kl.inn", "loss", "spec.stages[1].rl.kl.inn", "did you mean in?"),
     ("spec.stages[1].rl.reference.kind", "none", "spec.stages[1].rl", "leave reference out or take kind frozen or"),
     ("spec.stages[1].rl.reference.kind", "scheduled", "spec.stages[1].rl.reference", "kind scheduled needs it"),
     ("spec.stages[1].rl.reference.everySteps", 5, "spec.stages[1].rl.reference", "belongs to kind scheduled"),
-    ("spec.stages[1].rl.reference.optimizer", "keep", "spec.stages[1].rl.reference", "belongs to kind scheduled"),
+    (
+        "spec.stages[1].rl.reference.optimizer",
+        "keep",
+        "spec.stages[1].rl.reference",
+        "to kind scheduled and to kind pl",
+    ),
+    (
+        "spec.stages[1].rl.reference.patience",
+        5,
+        "spec.stages[1].rl.reference",
+        "belong to kind plateau; take that kind",
+    ),
+    ("spec.stages[1].rl.reference.metric", "reward", "spec.stages[1].rl.reference", "belong to kind plateau"),
+    ("spec.stages[1].rl.reference.minDelta", "0.1", "spec.stages[1].rl.reference", "belong to kind plateau"),
+    (
+        "spec.stages[1].rl.reference",
+        {"kind": "plateau", "everySteps": 5},
+        "spec.stages[1].rl.reference",
+        "everySteps belongs to kind scheduled",
+    ),
+    (
+        "spec.stages[1].rl.reference",
+        {"kind": "plateau", "patience": 0},
+        "spec.stages[1].rl.reference.patience",
+        "greater than or equal to 1",
+    ),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "promptsPerStep": 8, "method": "prorl", "reference": {"kind": "none"}},
+        "spec.stages[1].rl",
+        "leave kl out and take another method",
+    ),
     ("spec.stages[1].advance.when[0].metric", "value_loss", "spec.stages[1]", "needs a critic; take rl.method ppo"),
+    ("spec.stages[1].rl.expansion", {"kind": "tree"}, "spec.stages[1].rl.expansion.kind", "Input should be 'none'"),
+    ("spec.stages[1].rl.expansion", {"maxRounds": 3}, "spec.stages[1].rl", "kind dynamicSampling; take that kind, or"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "dynamicSampling", "maxRounds": 0},
+        "spec.stages[1].rl.expansion.maxRounds",
+        "greater than",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "dynamicSampling", "surplus": "keep"},
+        "spec.stages[1].rl.expansion.surplus",
+        "'drop' or",
+    ),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "method": "ppo", "groupSize": 1, "expansion": {"kind": "dynamicSampling"}},
+        "spec.stages[1].rl",
+        "one response always is; use groupSize 2",
+    ),
+    ("spec.stages[1].rl.expansion", {"exemptSteps": 3}, "spec.stages[1].rl", "kind hints; take that kind, or leave it"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "hints", "trueHard": {}},
+        "spec.stages[1].rl.expansion.trueHard.patience",
+        "required",
+    ),
+    ("spec.stages[1].rl.expansion", {"kind": "hints", "text": "Hint!"}, "spec.stages[1].rl", "text has no {hint}"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "hints"},
+        "spec.stages[1].rl.expansion",
+        "data set sums has none; take a file",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates"},
+        "spec.stages[1].rl",
+        "give expansion.templates, for example",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": []},
+        "spec.stages[1].rl.expansion.templates",
+        "at least 1",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [{"name": "a", "text": "b"}]},
+        "spec.stages[1].rl.expansion.templates[0]",
+        "no {question}",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [*TEMPLATES, TEMPLATES[0]]},
+        "spec.stages[1].rl.expansion",
+        "two entries have the name",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [*TEMPLATES, {"name": "c", "text": "{question}?"}]},
+        "spec.stages[1].rl",
+        "make it a multiple of their number",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"templates": TEMPLATES},
+        "spec.stages[1].rl",
+        "kind templates; take that kind, or",
+    ),
+    (
+        "spec.stages[1].rl",
+        RL | {"groupSize": 2, "expansion": PER_TEMPLATE},
+        "spec.stages[1].rl",
+        "some would have a single one",
+    ),
+    ("spec.stages[1].rl", RL | {"method": "ppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "gae compares none"),
+    (
+        "spec.stages[1].rl",
+        RL | {"selection": {"kind": "learnability", "reuse": True}, "expansion": PER_TEMPLATE},
+        "spec.stages[1].rl",
+        "puts it otherwise; leave reuse out",
+    ),
     ("spec.stages[1].rl.selection.kind", "random", "spec.stages[1].rl.selection.kind", "'uniform', 'learnability'"),
     ("spec.stages[1].rl.selection.rollouts", 1, "spec.stages[1].rl.selection.rollouts", "greater than or equal to 2"),
     ("spec.stages[1].rl.selection.low", "0.2", "spec.stages[1].rl", "selection.low belongs to selection.kind diff"),
@@ -226,6 +376,15 @@ GOOD = [
     {"method": "rloo", "kl": {"coefficient": "1e-3", "estimator": "k2"}},
     {"method": "reinforce++-baseline", "reference": {"kind": "frozen"}},
     {"method": "grpo", "reference": {"kind": "scheduled", "everySteps": 100, "optimizer": "reset"}},
+    {"method": "vineppo"},
+    {"method": "vineppo", "advantage": {"vine": {"steps": "tokens", "stepTokens": 1, "continuations": 9}}},
+    {"method": "grpo", "advantage": {"estimator": "vine", "cut": "mask", "vine": {"maxSteps": 4}}},
+    {"method": "vineppo", "kl": {"coefficient": "1e-4"}},
+    {"method": "vineppo", "advantage": {"estimator": "mean-std", "delta": "1e-4"}},
+    {"method": "prorl"},
+    {"method": "prorl-v2", "kl": {"coefficient": "1e-3"}, "reference": {"kind": "frozen"}},
+    {"method": "grpo", "reference": {"kind": "plateau"}},
+    {"method": "ppo", "reference": {"kind": "plateau", "metric": "value_loss", "patience": 39, "minDelta": "-0.1"}},
     {"method": "ppo", "groupSize": 1, "advantage": {"lambda": "0.95", "gamma": "0", "valueClip": "0.2"}},
     {"method": "grpo", "groupSize": 1, "advantage": {"estimator": "gae", "criticLearningRate": "1e-5"}},
     {"method": "ppo", "advantage": {"estimator": "mean-std", "delta": "1e-4"}},
@@ -237,6 +396,11 @@ GOOD = [
     {"method": "srpo", "advantage": {"delta": "1e-4", "cut": "keep"}, "selection": {"dropUnsolvedAfter": 2}},
     {"method": "rloo", "selection": {"kind": "difficultyBand", "low": "0", "high": "1", "explore": "0"}},
     {"method": "grpo", "selection": {"kind": "learnability", "buffer": {}}},
+    {"method": "dapo", "expansion": {"maxRounds": 1, "surplus": "carry"}},
+    {"method": "template-rl", "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"}},
+    {"method": "ppo", "groupSize": 2, "expansion": {"kind": "templates", "templates": TEMPLATES}},
+    {"method": "dapo", "groupSize": 1, "expansion": {"kind": "none"}, "advantage": {"estimator": "gae"}},
+    {"method": "srpo", "expansion": {"kind": "dynamicSampling", "promptsPerRound": 64, "surplus": "drop"}},
     {
         "method": "grpo",
         "kl": {"coefficient": "0.1", "estimator": "k1", "in": "reward"},
@@ -260,6 +424,18 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
     assert "set rl.reference {kind: frozen} or rl.kl" in str(problems(manifest)[0])
 
 
+def test_hints_need_a_file_that_says_where_they_are():
+    manifest = bend("spec.stages[1].rl", {"dataset": "hinted", "promptsPerStep": 8, "method": "scaf-grpo"})
+    jsonl = {"path": "/data/hinted.jsonl", "claimName": "data"}
+    manifest["spec"]["stages"][1]["advance"]["when"][0]["metric"] = "train/unhelped"
+    manifest["spec"]["datasets"].append({"name": "hinted", "jsonl": jsonl})
+    (problem,) = problems(manifest)
+    assert str(problem).startswith("spec.stages[1].rl.expansion: kind hints needs hints, and data set hinted has none")
+    assert "say in its hints which key they have" in problem.message
+    jsonl["hints"] = "help.tiers"
+    assert problems(manifest) == []
+
+
 @pytest.mark.parametrize(
     ("metric", "method", "emits"),
     [
@@ -272,9 +448,17 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
         ("value_loss", "sfl", True),
         ("value_loss", "lilo", True),
         ("value_loss", "srpo", False),
+        ("value_loss", "vineppo", False),
+        ("kl", "prorl", True),
+        ("kl", "prorl-v2", True),
+        ("kl", "srpo", False),
+        ("rounds", "dapo", True),
+        ("train/dropped_wrong", "dapo", True),
+        ("train/surplus", "grpo", False),
+        ("hinted", "dapo", False),
     ],
 )
-def test_a_rule_may_wait_for_what_its_stages_selection_says(metric, method, emits):
+def test_a_rule_may_wait_for_what_its_stages_slots_say(metric, method, emits):
     manifest = bend("spec.stages[1].advance.when[0].metric", metric)
     manifest["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, "method": method}
     assert (problems(manifest) == []) == emits
@@ -284,7 +468,7 @@ def test_what_a_preset_decides_is_not_written_into_the_manifest():
     spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
     rl = spec.manifest()["stages"][1]["rl"]
     assert (rl["objective"], rl["advantage"]) == ({}, {})
-    assert not {"kl", "reference", "selection"} & rl.keys()
+    assert not {"kl", "reference", "selection", "expansion"} & rl.keys()
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,48 @@ def test_a_stage_that_makes_a_data_set_is_explained() -> None:
     assert values["curate.keep.low"] == ("more than none of them", "default")
 
 
+def test_a_preset_may_bring_a_penalty_and_a_reference_along() -> None:
+    found = knobs({"method": "prorl"})
+    assert found["kl.coefficient"] == Knob("rl.kl.coefficient", "1e-4", "1e-4", "preset prorl")
+    assert found["reference.optimizer"] == Knob("rl.reference.optimizer", "reset", "reset", "preset prorl")
+    assert found["reference.patience"] == Knob("rl.reference.patience", "100", "100", "default")
+    assert not found["reference.everySteps"].applies
+    own = knobs({"method": "prorl", "reference": {"kind": "plateau", "patience": 5}})
+    assert own["reference.patience"] == Knob("rl.reference.patience", 5, "100", "manifest")
+    assert own["reference.optimizer"].value == "they are kept", "a reference that is given replaces all of the preset's"
+
+
+def test_an_expansion_shows_its_own_knobs_alone() -> None:
+    assert knobs()["expansion.kind"] == Knob("rl.expansion.kind", "none", "none", "preset grpo")
+    assert not knobs()["expansion.maxRounds"].applies
+    found = knobs({"method": "dapo", "promptsPerStep": 6})
+    assert found["expansion.kind"] == Knob("rl.expansion.kind", "dynamicSampling", "dynamicSampling", "preset dapo")
+    assert [found[f"expansion.{k}"].value for k in ("maxRounds", "promptsPerRound", "surplus")] == ["10", 6, "drop"]
+    assert all(found[f"expansion.{k}"].applies for k in ("maxRounds", "promptsPerRound", "surplus"))
+    found = knobs({"method": "scaf-grpo", "expansion": {"trueHard": {"patience": 9}}})
+    assert found["expansion.trueHard.patience"] == Knob("rl.expansion.trueHard.patience", 9, "required", "manifest")
+    assert found["expansion.exemptSteps"].value == "15 % of advance.steps, with trueHard 40 %"
+    assert not found["expansion.maxRounds"].applies
+    templates = [{"name": "plain", "text": "{question}"}]
+    found = knobs({"method": "template-rl", "expansion": {"templates": templates}})
+    assert found["expansion.templates"].value == templates
+    assert found["expansion.baseline"] == Knob("rl.expansion.baseline", "pooled", "pooled", "default")
+    assert not found["expansion.levels"].applies
+
+
+def test_sampled_values_are_counted_before_a_run() -> None:
+    rl = {"method": "vineppo", "promptsPerStep": 64, "maxResponseTokens": 300}
+    found = knobs(rl)
+    assert found["advantage.vine.steps"] == Knob("rl.advantage.vine.steps", "lines", "lines", "default")
+    assert (found["advantage.vine.continuations"].value, found["advantage.vine.maxSteps"].value) == ("9", 16)
+    shown = text(plan("job", spec(rl | {"advantage": {"vine": {"maxSteps": 5}}})))
+    assert "split into lines, 5 at most; of more, neighbours are merged" in shown
+    assert "a step has at most 2112, 9 continuations are sampled and verified: at most 19008 responses" in shown
+    shown = text(plan("job", spec(rl | {"advantage": {"vine": {"steps": "tokens", "stepTokens": 100}}})))
+    assert "split into steps of 100 tokens, 3 at most" in shown, "more do not fit into a response"
+    assert "advantage.vine.steps" not in knobs({"method": "ppo"})
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_every_column_of_a_row_is_a_knob_that_says_the_preset(method: str) -> None:
     # Written down apart from the code under test: what a row says must be found again, whatever it is made of.

@@ -13,8 +13,9 @@ from ratchet_trainer.algorithm.methods import PRESETS
 from ratchet_trainer.tools.local import Folder
 from ratchet_trainer.tools.prove import Kill, compare, schedule, undisturbed
 
+FOLDER = Path(__file__).parents[1] / "manifests"
 PROVED = {*PRESETS, "curate"}
-MANIFESTS = [f for f in sorted((Path(__file__).parents[1] / "manifests").glob("*.yaml")) if f.stem in PROVED]
+MANIFESTS = [f for f in sorted(FOLDER.glob("*.yaml")) if f.stem in PROVED]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,8 @@ def functions_beside_the_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(manifest: Path) -> RLTrainingJob:
-    return RLTrainingJob.model_validate({"spec": yaml.safe_load(manifest.read_text())["spec"]})
+    text = manifest.read_text().replace("/manifests/", f"{FOLDER}/")
+    return RLTrainingJob.model_validate({"spec": yaml.safe_load(text)["spec"]})
 
 
 def proved(folder: Path, manifest: Path, plan: list[Kill]) -> int:

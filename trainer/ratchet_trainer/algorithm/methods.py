@@ -9,17 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ratchet_api import expansion as expansion_api
 from ratchet_api import method as api
 from ratchet_api import selection as selection_api
 from ratchet_api.presets import PRESETS
-from ratchet_api.stages import Rl
+from ratchet_api.stages import Rl, full_metric
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
+from ratchet_trainer.algorithm.advantage.vine import Vine
+from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
+from ratchet_trainer.algorithm.expansion.hints import Hints
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
+from ratchet_trainer.algorithm.expansion.templates import Templates
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.reference.frozen import Frozen
 from ratchet_trainer.algorithm.reference.none import NoReference
+from ratchet_trainer.algorithm.reference.plateau import Plateau
 from ratchet_trainer.algorithm.reference.scheduled import Scheduled
 from ratchet_trainer.algorithm.rewards.registry import rewards_of
 from ratchet_trainer.algorithm.selection.difficulty_band import DifficultyBand
@@ -55,7 +61,12 @@ SELECTION: Mapping[str, Callable[[], Selection]] = {
     "historyResampling": HistoryResampling,
     "difficultyBand": DifficultyBand,
 }
-EXPANSION: Mapping[str, Callable[[], Expansion]] = {"none": NoExpansion}
+EXPANSION: Mapping[str, Callable[[], Expansion]] = {
+    "none": NoExpansion,
+    "dynamicSampling": DynamicSampling,
+    "hints": Hints,
+    "templates": Templates,
+}
 
 MEASURED = "k3"
 """Estimator of the drift that is measured though nothing depends on it."""
@@ -64,9 +75,9 @@ MEASURED = "k3"
 def resolve(rl: Rl) -> Method:
     """The method of a stage: its preset with the parts that the stage replaces."""
     preset, own = PRESETS[rl.method], rl.objective
-    kl = Kl.of(MEASURED, 0.0, None)
-    if rl.kl is not None:
-        kl = Kl.of(rl.kl.estimator, float(rl.kl.coefficient), _number(rl.kl.clamp))
+    kl, drift = Kl.of(MEASURED, 0.0, None), api.kl(rl)
+    if drift is not None:
+        kl = Kl.of(drift.estimator, float(drift.coefficient), _number(drift.clamp))
     low, high = (float(mine or theirs) for mine, theirs in zip((own.clip_low, own.clip_high), preset.clip, strict=True))
     objective = PolicyGradient(
         api.surrogate(rl),
@@ -75,15 +86,15 @@ def resolve(rl: Rl) -> Method:
         low,
         high,
         kl,
-        penalized=rl.kl is not None and rl.kl.in_ == "loss",
+        penalized=drift is not None and drift.in_ == "loss",
         dual_clip=_number(own.dual_clip),
         importance_cap=_number(own.importance_cap),
         entropy=_number(own.entropy),
     )
-    advantage = _advantage(rl, kl if rl.kl is not None and rl.kl.in_ == "reward" else None)
+    advantage = _advantage(rl, kl if drift is not None and drift.in_ == "reward" else None)
     return Method(
         _selection(rl),
-        EXPANSION[rl.expansion.kind](),
+        EXPANSION[expansion_api.kind(rl)](),
         rewards_of(rl.rewards),
         advantage,
         objective,
@@ -97,9 +108,14 @@ def _selection(rl: Rl) -> Selection:
 
 
 def _reference(rl: Rl) -> Reference:
-    if rl.reference is not None and rl.reference.every_steps is not None:
-        return Scheduled(rl.reference.every_steps, rl.reference.optimizer == "reset")
-    return Frozen() if api.has_reference(rl) else NoReference()
+    own = api.reference(rl)
+    resets = own.optimizer == "reset"
+    if own.every_steps is not None:
+        return Scheduled(own.every_steps, resets)
+    if own.kind == "plateau":
+        metric, patience, min_delta = api.plateau(rl)
+        return Plateau(full_metric(metric), patience, min_delta, resets)
+    return NoReference() if own.kind == "none" else Frozen()
 
 
 def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
@@ -108,7 +124,11 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     if api.has_critic(rl):
         critic = CriticSettings(float(own.value_clip or "0.2"), own.critic_learning_rate)
         return Gae(float(own.gamma or "1"), float(own.lambda_ or "1"), critic, penalty, masks)
-    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks)
+    if api.estimator(rl) == "vine":
+        how = api.vine(rl)
+        return Vine(how.steps, how.step_tokens, how.most_steps, how.continuations, rewards_of(rl.rewards), masks)
+    by_tag = expansion_api.per_template(rl)
+    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks, by_tag)
 
 
 def _number(decimal: str | None) -> float | None:

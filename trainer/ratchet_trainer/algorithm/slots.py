@@ -23,6 +23,8 @@ from ratchet_trainer.data.mixture import Part
 
 Plain = dict[str, Any]
 Metrics = dict[str, jax.Array]
+Decode = Callable[[Sequence[int]], str]
+"""The text of tokens."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,16 @@ class DataFacts:
 @dataclass(frozen=True)
 class Context:
     """Where the run stands when a slot is asked. `next_ordinal` is the first ordinal that no draw has; `start_step`,
-    the step whose weights the stage started from."""
+    the step whose weights the stage started from, and `steps`, how many it makes at most; `decode`, the text of tokens
+    where a slot looks at text."""
 
     seed: int
     step: int
     next_ordinal: int
     rl: Rl
     start_step: int = 0
+    steps: int = 0
+    decode: Decode | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -119,20 +124,30 @@ class Selection(Protocol):
 
 
 class Expansion(Protocol):
-    """What else is sampled? `more(n)` gives requests for n further prompts, `reward` scores a group that was sampled
-    in a round. Groups come rewarded."""
+    """What else is sampled? `first` may change the requests of draws, and make several of one. `more(n)` gives requests
+    for n further prompts, `reward` scores a group that was sampled in a round. Groups come rewarded."""
+
+    def samples(self, rl: Rl) -> Sequence[int]:
+        """How many samples of a prompt its rounds ask for, besides groupSize: what they need is compiled before."""
 
     def init(self, ctx: Context) -> SlotState: ...
     def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]: ...
     def run(
         self, e: SlotState, groups: list[Group], more: More, reward: Reward, ctx: Context
     ) -> Rounds[tuple[SlotState, StepSamples]]: ...
+    def keep(self, e: SlotState, carried: Sequence[Group]) -> SlotState:
+        """The state with the groups that `run` has just given the disposition `carried`, once their rollouts have
+        `old_logp`. Asked where there are some; the next step's `run` has them trained on or dropped."""
+
+    def metrics(self, e: SlotState, ctx: Context) -> dict[str, float]:
+        """What it says of itself in the metric stream, after `run`."""
 
 
 class RewardPart(Protocol):
     """One part of what a rollout is worth, in its group; the reward is the weighted sum of the parts."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def of(self, group: Group, ctx: Context) -> Sequence[float]:
         """One number a rollout."""
@@ -145,12 +160,16 @@ class Rewards(Protocol):
 
 
 class Advantage(Protocol):
-    """Which tokens earn it? `penalty` is the drift that is taken off the rewards, `critic` how values are learned."""
+    """Which tokens earn it? `penalty` is the drift that is taken off the rewards, `critic` how values are learned.
+    `assign` may yield rounds of its own, to sample values (VALUE requests with a prefix)."""
 
     @property
     def penalty(self) -> Kl | None: ...
     @property
     def critic(self) -> CriticSettings | None: ...
+    def samples(self, rl: Rl) -> Sequence[int]:
+        """How many samples of a prefix its rounds ask for: what they need is compiled before."""
+
     def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]: ...
     def disposition(self, group: Group) -> Group:
         """The scored group, which is trained on, with what became of its draw."""
@@ -179,6 +198,7 @@ class Reference(Protocol):
     """Against what is drift measured? `init` gives the weights to keep for a stage that begins with `params`."""
 
     def init(self, params: Any) -> Any | None: ...
-    def after(self, metrics: dict[str, float], ctx: Context) -> str:
-        """`keep`, `reset` or `reset+optimizer`, at the end of step ctx.step: whether its weights are the reference from
-        now on, and whether the optimizer starts afresh."""
+    def after(self, window: Plain, metrics: dict[str, float], ctx: Context) -> tuple[Plain, str]:
+        """At the end of step ctx.step: what it keeps of the metrics from now on ({} at the stage's start), and `keep`,
+        `reset` or `reset+optimizer`: whether the step's weights are the reference from now on, and whether the
+        optimizer starts afresh."""

@@ -42,7 +42,7 @@ def lines_of(
     for number, rate in zip(numbers, rates, strict=True):
         item = source.item(number)
         asked = item.question if item.messages is None else [dict(message) for message in item.messages]
-        line = {"item": number, "question": asked, "answer": item.answer, "passRate": repr(rate)}
+        line: dict[str, Any] = {"item": number, "question": asked, "answer": item.answer, "passRate": repr(rate)}
         if hints is not None:
             line[HINTS] = [made] if (made := hints(item)) else []
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -23,7 +23,8 @@ from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import Drain
-from ratchet_trainer.model.policy import Params, lay_out_prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import lay_out_prompts
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.prompts import PromptReader, Prompts
@@ -40,11 +41,19 @@ log = logging.getLogger(__name__)
 class ProcessGroup(Protocol):
     """The processes that sample together; `Runtime` is one, `evaluate.Alone` another."""
 
-    process: int
-    processes: int
-    rollouts: RolloutJournal | None
-    directory: Path | None  # checkpoints, for what is kept beside them; None keeps nothing
-    data_cache: Path | None  # for what need not be found out again of data
+    @property
+    def process(self) -> int: ...
+    @property
+    def processes(self) -> int: ...
+    @property
+    def rollouts(self) -> RolloutJournal | None: ...
+    @property
+    def directory(self) -> Path | None:
+        """Checkpoints, for what is kept beside them; None keeps nothing."""
+
+    @property
+    def data_cache(self) -> Path | None:
+        """For what need not be found out again of data."""
 
     def alive(self) -> None: ...
     def broadcast(self, value: Any) -> Any: ...
@@ -58,13 +67,15 @@ class Shape:
     """Fixed sizes of sampling calls: prompts, and the longest prompt and response in tokens. A row's bits depend on the
     shapes it is computed in, so no neighbour may choose them: the slots of a prompt follow from it alone, by the
     manifest's `buckets` of prompt tokens and its limit. `refills`: a call may have more prompts than are decoded at a
-    time; they wait until one of them is answered."""
+    time; they wait until one of them is answered. `prefixes`: samples may go on from prefixes in every step, so what
+    that needs is compiled before."""
 
     prompts: int
     prompt_tokens: int
     response_tokens: int
     refills: bool = False
     buckets: tuple[int, ...] = ()
+    prefixes: bool = False
 
     @property
     def all_slots(self) -> list[int]:
@@ -74,8 +85,17 @@ class Shape:
     def slots_of(self, prompt: Sequence[int]) -> int:
         """The prompt slots of the calls that a prompt is in: the fewest that it fits. A prefix may need more than any
         prompt does; it gets room for the longest."""
-        most = slots(self.prompt_tokens + self.response_tokens)
-        return next((found for found in self.all_slots if len(prompt) - 1 <= found), most)
+        return next((found for found in self.all_slots if len(prompt) - 1 <= found), self.slots_of_prefixes)
+
+    @property
+    def slots_of_prefixes(self) -> int:
+        """Room for the longest prompt and the longest prefix after it."""
+        return slots(self.prompt_tokens + self.response_tokens)
+
+    @property
+    def prepared_slots(self) -> list[int]:
+        """Prompt slots that are known to be needed."""
+        return sorted({*self.all_slots, *([self.slots_of_prefixes] if self.prefixes else [])})
 
     @property
     def response_slots(self) -> int:
@@ -121,7 +141,7 @@ class Engine:
     def prepare(self, params: Params, samples: int) -> None:
         """Compiles what samples so many responses of each prompt; `params` may be shapes."""
         shape = self.shape
-        for prompt_slots in shape.all_slots:
+        for prompt_slots in shape.prepared_slots:
             sizes = shape.prompts, prompt_slots, samples, shape.response_slots
             self.sampler.prepare(params, *sizes, self.cut, shape.refills)
 
@@ -129,7 +149,7 @@ class Engine:
         """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""
         if self.shape.refills and samples not in self._exact:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params)
-            sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.all_slots]
+            sizes = [(self.shape.prompts, n, samples, self.shape.response_tokens) for n in self.shape.prepared_slots]
             each = [refilled_alike(self.sampler, shapes, *size, self.cut) for size in sizes]  # on every process
             alike = self.group.broadcast(all(each))
             self._exact[samples] = alike
@@ -144,7 +164,8 @@ class Engine:
             while True:
                 requests = rounds.send(self.sample(requests, params, version))
         except StopIteration as stop:
-            return stop.value
+            found: R = stop.value
+            return found
 
     def sample(
         self, requests: Sequence[Request], params: Params, version: int, phase: str | None = None
@@ -215,7 +236,7 @@ class Engine:
                     tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
                     sampled.log_probs[row, s, :n],
                     sampled.entropy[row, s, :n],
-                    str(sampled.finish[row, s]),  # type: ignore[arg-type]
+                    str(sampled.finish[row, s]),  # type: ignore[arg-type]  # `Endings` writes no other
                 )
                 for s in range(first.n)
             ]

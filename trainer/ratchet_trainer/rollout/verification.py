@@ -121,9 +121,9 @@ class Verification:
         found: dict[Any, dict[int, Outcome]] = {key: {} for key in asked}
         handles = {}
         for key, indices in asked.items():
-            absent = []
+            absent, journal = [], self._journal_of(key)
             for i in indices:
-                known = self.journal.get(self._specs[key], cases[i]) if self._journalled(key) else None
+                known = journal.get(self._specs[key], cases[i]) if journal is not None else None
                 if known is None:
                     absent.append(i)
                 else:
@@ -178,11 +178,12 @@ class Verification:
 
     def _keep(self, key: Any, pairs: Sequence[tuple[Case, Outcome]]) -> None:
         """Writes outcomes to the journal, where their verifier has them there."""
-        if self._journalled(key):
-            self.journal.keep(self._specs[key], [case for case, _ in pairs], [outcome for _, outcome in pairs])
+        if (journal := self._journal_of(key)) is not None:
+            journal.keep(self._specs[key], [case for case, _ in pairs], [outcome for _, outcome in pairs])
 
-    def _journalled(self, key: Any) -> bool:
-        return self.journal is not None and _may_differ(self._specs[key])
+    def _journal_of(self, key: Any) -> OutcomeJournal | None:
+        """Where a verifier's outcomes are kept; None where it says the same again."""
+        return self.journal if _may_differ(self._specs[key]) else None
 
     @staticmethod
     def _number(value: float) -> float:

@@ -60,7 +60,8 @@ def beginning(size: int) -> SlotState:
 
 def over(state: State) -> bool:
     """Whether every candidate is answered."""
-    return state.selection.plain["position"] >= len(state.selection.arrays["right"])
+    position: int = state.selection.plain["position"]
+    return position >= len(state.selection.arrays["right"])
 
 
 def step(stage: Stage, state: State) -> tuple[State, dict[str, float], dict[str, Any]]:
@@ -194,7 +195,7 @@ def _write(stage: Stage, state: State) -> str:
     log.info("stage %s: %s", stage.spec.name, said(choice.counts, source.of))
     if not choice.kept:
         raise StageFailed(nothing_left(stage.spec.name, settings, choice.counts, source.of, folder))
-    if make is not None and not any(make(source.origin.item(number)) for number in numbers):
+    if how is not None and not any(hints_of(source.origin.item(number).fields, how) for number in numbers):
         raise StageFailed(no_hints(stage.spec.name, how.from_, source.origin.item(numbers[0]).fields))
     return digest
 

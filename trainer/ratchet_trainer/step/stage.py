@@ -16,18 +16,21 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.sharding import Mesh
 
+from ratchet_api import expansion as expansions
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
+from ratchet_api.curation import Curate
 from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
+from ratchet_api.learning_rates import learning_rate
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
-from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.algorithm.slots import DataFacts, Objective
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.mixture import Mixture, Part
-from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.data.tokenizer import BYTES, Tokenizer
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
 from ratchet_trainer.learning.learner import Layout, Learner, Row
@@ -63,7 +66,8 @@ class Programs:
         """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in.
 
         Raises ConfigurationInvalid for a folder that cannot be used."""
-        self.mesh, self.tokenizer = mesh, BYTES
+        self.mesh = mesh
+        self.tokenizer: Tokenizer = BYTES
         architecture, self.folder = architecture_of(model)
         if self.folder is not None:
             # Imported here: a preset needs none of it.
@@ -107,6 +111,7 @@ class Programs:
         """The folder's parameters."""
         from ratchet_trainer.model.huggingface import nested
 
+        assert self.folder is not None, "asked where there is one"
         return nested(self.folder.load(partial(of_parameter, self.mesh)))
 
     @cached_property
@@ -191,8 +196,15 @@ class Stage:
     evaluation_engines: dict[str, tuple[Engine, list[int]]] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def settings(self) -> api.Sft | api.Rl | api.Curate:
+    def settings(self) -> api.Sft | api.Rl | Curate:
         return self.spec.settings
+
+    @property
+    def training(self) -> api.Sft | api.Rl:
+        """The settings of a stage that trains."""
+        found = self.spec.sft or self.spec.rl
+        assert found is not None, "asked of stages that train"
+        return found
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -207,7 +219,7 @@ class Stage:
         return self.spec.rl
 
     @property
-    def curate(self) -> api.Curate:
+    def curate(self) -> Curate:
         assert self.spec.curate is not None
         return self.spec.curate
 
@@ -234,14 +246,16 @@ class Stage:
     def engine(self) -> Engine:
         """Samples as this stage does. Prompts are shared evenly among the devices."""
         settings, parts = self.spec.rl or self.curate, self.programs.learner.parts
-        in_flight = self.rl.prompts_in_flight if self.spec.rl is not None else None
+        rl = self.spec.rl
+        in_flight = rl.prompts_in_flight if rl is not None else None
         prompts = in_flight or settings.prompts_per_step
         shape = Shape(
             -(-prompts // parts) * parts,
             settings.max_prompt_tokens,
             settings.max_response_tokens,
             refills=in_flight is not None,
-            buckets=tuple((self.rl.prompt_buckets or ()) if self.spec.rl is not None else ()),
+            buckets=tuple((rl.prompt_buckets or ()) if rl is not None else ()),
+            prefixes=rl is not None and bool(self.method.advantage.samples(rl)),
         )
         one = self.programs
         temperature = float(settings.temperature)
@@ -312,7 +326,8 @@ class Stage:
         """How many responses of a prompt are sampled at a time: each number has programs of its own."""
         if self.spec.rl is None:
             return [] if self.spec.curate is None else [self.curate.samples]
-        return sorted({self.rl.group_size, *self.method.selection.samples(self.rl)})
+        slots = self.method.selection, self.method.expansion, self.method.advantage
+        return sorted({self.rl.group_size, *(n for slot in slots for n in slot.samples(self.rl))})
 
     @property
     def rows_at_a_time(self) -> int:
@@ -330,11 +345,18 @@ class Stage:
     @cached_property
     def layout(self) -> Layout:
         """How the rows of one update lie on the devices."""
-        rows, group = self.rows_per_update, self.spec.rl.group_size if self.spec.rl is not None else 1
-        s = self.settings
+        rl = self.spec.rl
+        rows, group = self.rows_per_update, expansions.responses_of_a_prompt(rl) if rl is not None else 1
+        s = self.training
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Those that `layout_of` may give."""
+        mixed = self.spec.rl is not None and expansions.kind(self.spec.rl) == "hints"
+        return [self.layout, self.layout.one_by_one] if mixed and self.layout.samples > 1 else [self.layout]
 
     def layout_of(self, rows: list[Row]) -> Layout:
         """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
@@ -344,14 +366,21 @@ class Stage:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
-        itself, unless its drift is taken off the rewards."""
-        return self.rl.updates_per_step > 1 or self.method.advantage.penalty is not None
+        itself, unless its drift is taken off the rewards or rollouts of the step before are trained on."""
+        penalized = self.method.advantage.penalty is not None
+        return self.rl.updates_per_step > 1 or penalized or expansions.carries(self.rl)
+
+    @cached_property
+    def optimizer(self) -> api.Optimizer:
+        """The settings of the optimizer, with the learning rate that an absent one stands for."""
+        rate = learning_rate(self.spec, self.job.model)
+        return self.training.optimizer.model_copy(update={"learning_rate": rate})
 
     def critic_numbers(self, updates: int) -> dict[str, float]:
         """What the critic's optimizer needs at the update that follows `updates` of this stage."""
         critic = self.method.advantage.critic
         assert critic is not None, "asked where there is one"
-        settings = self.rl.optimizer
+        settings = self.optimizer
         if critic.learning_rate is not None:
             settings = settings.model_copy(update={"learning_rate": critic.learning_rate})
         return optimizer.numbers(settings, updates)
@@ -361,19 +390,24 @@ class Stage:
         params, state = self.programs.template
         with ThreadPoolExecutor(2, "compile") as threads:
 
-            def prepare(*arguments: Any, **which: bool) -> Future[Any]:
-                return threads.submit(self.programs.learner.prepare, params, state, self.layout, *arguments, **which)
+            def learning(
+                layout: Layout, objective: Objective, *, sampled: bool, old: bool, reference: bool
+            ) -> Future[None]:
+                of_rows = objective, optimizer.numbers(self.optimizer, 0), sampled, old, reference
+                return threads.submit(self.programs.learner.prepare, params, state, layout, *of_rows)
 
-            jobs: list[Future[Any]] = []
+            jobs: list[Future[None]] = []
             if self.spec.sft is not None:
-                numbers = optimizer.numbers(self.spec.sft.optimizer, 0)
-                jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
+                jobs = [learning(self.layout, sft.CrossEntropy(), sampled=False, old=False, reference=False)]
             elif self.spec.rl is not None:
-                numbers = optimizer.numbers(self.rl.optimizer, 0)
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
-                jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
+                jobs = [
+                    learning(layout, self.method.objective, sampled=True, old=old, reference=reference)
+                    for layout in self.layouts
+                ]
                 if self.method.advantage.critic is not None:
-                    jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
+                    prepare, first = self.programs.critic.prepare, self.critic_numbers(0)
+                    jobs += [threads.submit(prepare, layout, first) for layout in self.layouts]
             for samples in self.sample_counts:
                 jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import jax
@@ -61,6 +61,7 @@ class State:
 
     next_ordinal: first number that no draw of this run has. critic: its `params` and `optimizer`; reference:
     weights, as far as they are trained, of the step `reference_version`; None in stages whose method has none.
+    reference_window: what decides when they are renewed, in this stage.
     metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit. pending: the step
     after `step` has begun; what its updates have moved (params, optimizer, critic, updates) is as they left it.
     curated: stage that made a data set -> SHA-256 of the file with its items.
@@ -77,6 +78,7 @@ class State:
     critic: Any = None
     reference: Any = None
     reference_version: int | None = None
+    reference_window: Plain = field(default_factory=dict)
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
     pending: MidStep | None = None
@@ -109,6 +111,11 @@ class State:
             host |= {f"{name}{k}": v for k, v in slot.arrays.items()}
         return dict(sorted((flat_paths(tree) | host).items()))
 
+    def recorded(self, metrics: Mapping[str, float]) -> State:
+        """The state with a line of these metrics in the metric stream."""
+        line = metric_line(self.step, self.stage.name, metrics)
+        return replace(self, lines=(*self.lines, line), metrics_digest=chain(self.metrics_digest, line))
+
     @property
     def whole_reference(self) -> Any:
         """The reference's parameters, frozen ones included; None without one."""
@@ -126,6 +133,7 @@ class State:
             "selection": self.selection.plain,
             "expansion": self.expansion.plain,
             "referenceVersion": self.reference_version,
+            **({"referenceWindow": self.reference_window} if self.reference_window else {}),
             "metricsDigest": self.metrics_digest,
             **({} if self.pending is None else {"pending": self.pending.control}),
             **({} if not self.curated else {"curated": dict(self.curated)}),
@@ -167,6 +175,7 @@ class State:
             selection=SlotState(control["selection"], host["selection/"]),
             expansion=SlotState(control["expansion"], host["expansion/"]),
             reference_version=control["referenceVersion"],
+            reference_window=control.get("referenceWindow", {}),
             metrics_digest=control["metricsDigest"],
             pending=MidStep(host[PENDING], control["pending"]) if "pending" in control else None,
             curated=control.get("curated", {}),

@@ -64,14 +64,14 @@ def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
     from ratchet_trainer.tools.evaluate import evaluate_checkpoint
 
     first = next(i for i, stage in enumerate(spec.stages) if stage.rl is not None)
-    last = next(stage for stage in reversed(spec.stages) if stage.curate is None)
-    dataset = spec.origin(last.dataset_names[0]).name
     before = newest(
         folder,
         f"the stage before {spec.stages[first].name}",
         lambda commit: commit.boundary is not None and commit.boundary["stage"] == first - 1,
     )
     states = {"start": before[2], "end": newest(folder)[2]}
+    last = next(stage for stage in reversed(spec.stages) if stage.curate is None)
+    dataset = spec.origin(last.dataset_names[0]).name
     return {when: evaluate_checkpoint(spec, content, dataset, ITEMS) for when, content in states.items()}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.group import penalties, without_cut
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.objective.drift import Kl
@@ -47,6 +48,9 @@ class Gae:
     critic: CriticSettings
     penalty: Kl | None = None
     masks_cut: bool = False
+
+    def samples(self, rl: Rl) -> tuple[int, ...]:
+        return ()
 
     def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
         assert outputs.values is not None, "a critic judges first"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet_trainer.algorithm.slots import Context
+from ratchet_trainer.algorithm.slots import Context, Plain
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Scheduled:
     def init(self, params: Any) -> Any:
         return params
 
-    def after(self, metrics: dict[str, float], ctx: Context) -> str:
+    def after(self, window: Plain, metrics: dict[str, float], ctx: Context) -> tuple[Plain, str]:
         if (ctx.step - ctx.start_step) % self.every_steps:
-            return "keep"
-        return "reset+optimizer" if self.optimizer else "reset"
+            return window, "keep"
+        return window, "reset+optimizer" if self.optimizer else "reset"
