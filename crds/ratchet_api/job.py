@@ -406,7 +406,9 @@ class Spec(ApiModel):
     def origin(self, name: str) -> Dataset:
         """The data set whose items those of this one are: itself, unless a stage made it of another one."""
         found = self.dataset(name)
-        while found.from_stage is not None:
+        for _ in self.stages:  # no longer than validation allows
+            if found.from_stage is None:
+                break
             maker = next(stage for stage in self.stages if stage.name == found.from_stage)
             assert maker.curate is not None, "validation has made sure"
             found = self.dataset(maker.curate.dataset)

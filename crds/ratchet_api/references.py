@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api import expansion
+from ratchet_api.datasets import Dataset
 from ratchet_api.job import Spec
 from ratchet_api.method import plateau, reference
 from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
@@ -72,13 +73,27 @@ def _evaluations(spec: Spec) -> Found:
             )
 
 
+def _has_hints(spec: Spec, dataset: Dataset) -> bool:
+    """Whether items have hints: those of the file, or made by a stage on the way from it."""
+    for _ in range(len(spec.stages) + 1):  # a manifest may lead in a circle, which is another problem of it
+        maker = next((stage for stage in spec.stages if stage.name == dataset.from_stage), None)
+        if maker is None or maker.curate is None:
+            break
+        if maker.curate.hints is not None:
+            return True
+        dataset = next((d for d in spec.datasets if d.name == maker.curate.dataset), dataset)
+    return dataset.file is not None and dataset.file.hints is not None
+
+
 def _hints(spec: Spec) -> Found:
     for i, stage in enumerate(spec.stages):
         if stage.rl is None or expansion.kind(stage.rl) != "hints":
             continue
         for dataset in (d for d in spec.datasets if d.name in stage.dataset_names):
-            if dataset.file is None or dataset.file.hints is None:
+            if not _has_hints(spec, dataset):
                 way = "say in its hints which key they have" if dataset.file else "take a file that has some"
+                if dataset.from_stage is not None:
+                    way = f"have stage {dataset.from_stage} make some (curate.hints)"
                 yield (
                     f"spec.stages[{i}].rl.expansion",
                     f"kind hints needs hints, and data set {dataset.name} has none; {way} (docs/data.md)",

@@ -504,3 +504,14 @@ def test_an_evaluation_is_not_on_what_a_stage_keeps():
     manifest = with_curation("warm-up", "choose", "reason")
     manifest["spec"]["evaluations"] = [{"name": "e", "dataset": "chosen", "items": 4, "everySteps": 5}]
     assert "is made by stage choose to be trained on; name another data set" in str(problems(manifest)[0])
+
+
+def test_hints_may_be_made_by_the_stage_that_makes_the_data_set():
+    manifest = with_curation("warm-up", "choose", "reason")
+    choose, reason = manifest["spec"]["stages"][1:]
+    reason["rl"] = {"dataset": "chosen", "promptsPerStep": 8, "method": "scaf-grpo"}
+    reason["advance"] = {"steps": 40}
+    assert problems(manifest) == []
+    del choose["curate"]["hints"]
+    (problem,) = problems(manifest)
+    assert "data set chosen has none; have stage choose make some (curate.hints)" in str(problem)

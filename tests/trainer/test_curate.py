@@ -255,3 +255,14 @@ def test_hints_are_made_for_what_is_kept_and_the_next_stage_has_them(memory_runt
     plan["stages"][0]["curate"]["hints"] = {"from": "answers"}
     with pytest.raises(StageFailed, match=r"no kept item has a text .* under answers.*the first one has solution"):
         run(memory_runtime(plan))
+
+
+def test_a_method_that_gives_hints_gives_those_that_were_made(memory_runtime: Any, tmp_path: Path) -> None:
+    plan = spec(tmp_path, hints={"from": "solution", "levels": 2})
+    of = {"method": "scaf-grpo", "maxPromptTokens": 64, "expansion": {"exemptSteps": 0}}
+    plan["stages"][1]["rl"] |= of
+    runtime = memory_runtime(plan)
+    run(runtime)
+    record = runtime.steps[-1][1]
+    assert record["train/accuracy"] == 0.0, "so all are asked again"
+    assert record["train/hint_rollouts"] == 4.0, "two prompts, two levels"

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from ratchet_trainer.data.hints import HINTS
 from ratchet_trainer.data.item import Item
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.lengths import Kept
 from ratchet_trainer.errors import ConfigurationInvalid, StorageUnavailable
 
 FOLDER, ITEMS, REPORT = "datasets", "items.jsonl", "report.json"
-HINTS = "hints"
-"""The field of an item, and the key of a line, with tiers of hints: lists of texts, least help first."""
 
 
 def folder_of(directory: Path, stage: str) -> Path:
