@@ -85,6 +85,13 @@ def test_who_is_asked(tmp_path: Path, settings: dict[str, Any], numbers: list[in
     assert (found.size, found.of) == (len(numbers), len(ITEMS))
 
 
+def test_a_data_set_of_which_nothing_can_be_asked_is_refused_with_counts(tmp_path: Path) -> None:
+    file = FileItems("all", spec_of_file(tmp_path), None)
+    with pytest.raises(ConfigurationInvalid) as caught:
+        candidates(file, BYTES, Curate.model_validate({"dataset": "all"}), longest=3)
+    assert "none of its 9 items can be asked (2 contradictory, 1 duplicates, 6 tooLong); mend them" in str(caught.value)
+
+
 def spec_of_file(folder: Path) -> Any:
     from ratchet_api.datasets import Jsonl
 

@@ -15,6 +15,7 @@ from ratchet_api.curation import Curate
 from ratchet_trainer.data.items import Source, prompt_tokens
 from ratchet_trainer.data.lengths import Kept
 from ratchet_trainer.data.tokenizer import Tokenizer
+from ratchet_trainer.errors import ConfigurationInvalid
 
 LEFT_OUT = ("contradictory", "duplicates", "tooLong")
 """Reasons, as the report counts them."""
@@ -35,7 +36,7 @@ def candidates(
     source: Source, tokenizer: Tokenizer, settings: Curate, longest: int, alive: Callable[[], None] = lambda: None
 ) -> Candidates:
     """What a curate stage asks of a data set. `longest`: most tokens of a prompt; `alive` is called now and then.
-    Raises ConfigurationInvalid for an item that no prompt can be made of."""
+    Raises ConfigurationInvalid for an item that no prompt can be made of, and where none is left."""
     first: dict[int, int] = {}  # hash of what is asked -> the first item that asks it
     answers: dict[int, set[bytes]] = {}
     asked, too_long = np.empty(source.size, np.uint64), np.zeros(source.size, bool)
@@ -58,4 +59,10 @@ def candidates(
             left_out["tooLong"] += 1
         else:
             numbers.append(index)
+    if not numbers:
+        counts = ", ".join(f"{count} {name}" for name, count in left_out.items() if count)
+        raise ConfigurationInvalid(
+            f"data set {source.name}: none of its {source.size} items can be asked ({counts}); mend them, raise "
+            "maxPromptTokens, or say contradictions: Keep"
+        )
     return Candidates(source, np.array(numbers, np.int64), left_out)
