@@ -43,20 +43,22 @@ def plan(name: str, spec: Spec) -> dict[str, Any]:
     """The plan as JSON has it."""
     stages = []
     for i, stage in enumerate(spec.stages):
-        knobs = with_learning_rate(knobs_of(stage), learning_rate(stage, spec.model))
+        knobs = knobs_of(stage)
+        if stage.curate is None:
+            knobs = with_learning_rate(knobs, learning_rate(stage, spec.model))
         stages.append(
             {
                 "name": stage.name,
-                "kind": "sft" if stage.sft is not None else "rl",
+                "kind": next(kind for kind in ("sft", "rl", "curate") if getattr(stage, kind) is not None),
                 "method": stage.rl.method if stage.rl is not None else None,
-                "steps": stage.advance.steps,
+                "steps": stage.advance.steps if stage.curate is None else None,
                 "words": words.stage(stage, i, spec, knobs),
                 "knobs": [asdict(k) for k in knobs],
             }
         )
     return {
         "name": name,
-        "steps": sum(s.advance.steps for s in spec.stages),
+        "steps": sum(s.advance.steps for s in spec.stages if s.curate is None),
         "seed": spec.seed,
         "model": words.model(spec.model),
         "datasets": [{"name": d.name, "words": words.dataset(d)} for d in spec.datasets],

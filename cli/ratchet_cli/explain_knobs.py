@@ -20,8 +20,9 @@ from pydantic.fields import FieldInfo
 
 from ratchet_api import expansion, method, sampled_values, selection
 from ratchet_api.base import ApiModel
+from ratchet_api.curation import Curate
 from ratchet_api.presets import PRESETS, Preset
-from ratchet_api.stages import Rl, Sft, Stage
+from ratchet_api.stages import Rl, Stage
 
 COLUMNS = {"clip": ("objective.clipLow", "objective.clipHigh")}
 """Columns of a preset that are named otherwise than their knobs."""
@@ -65,7 +66,9 @@ def knobs_of(stage: Stage) -> list[Knob]:
     """The knobs of how a stage trains, in the order of the API. Raises KeyError for a column of a preset that belongs
     to no knob."""
     if stage.rl is None:
-        return [dataclasses.replace(k, name=f"sft.{k.name}") for k in _knobs(Sft, stage.sft, "", {}, None)]
+        kind = "sft" if stage.sft is not None else "curate"
+        own = stage.settings
+        return [dataclasses.replace(k, name=f"{kind}.{k.name}") for k in _knobs(type(own), own, "", {}, None)]
     filled = _filled(stage.rl.method)
     return [dataclasses.replace(k, name=f"rl.{k.name}") for k in _knobs(Rl, stage.rl, "", filled, stage.rl)]
 
@@ -156,7 +159,7 @@ def _present(
         return True
     if place in BROUGHT_ALONG and rl is not None:
         return BROUGHT_ALONG[place](rl)
-    return _may_be_empty(inside) and model is Rl
+    return _may_be_empty(inside) and model in (Rl, Curate)
 
 
 def _without(filled: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def model(said: Model) -> str:
 
 def dataset(said: Dataset) -> str:
     gym, file = said.reasoning_gym, said.file
+    if said.from_stage is not None:
+        return f"what stage {said.from_stage} keeps, verified as where it comes from"
     source = (
         f"{gym.size} items of reasoning-gym {gym.task}" if gym else f"the file or folder {file.path if file else ''}"
     )
@@ -58,6 +60,13 @@ def _work(said: Stage, knobs: Sequence[Knob]) -> str:
     if said.sft is not None:
         size = counted(said.sft.batch_size, "answer")
         return f"Supervised fine-tuning on data set {said.sft.dataset}: {size} of it a step, one update each."
+    if said.curate is not None:
+        each = (
+            f"{counted(said.curate.prompts_per_step, 'item')} a step, {counted(said.curate.samples, 'response')} each"
+        )
+        return (
+            f"Looks through data set {said.curate.dataset}: {each}; keeps what is worth training on. No weight moves."
+        )
     assert said.rl is not None, "the type's rules"
     rl, value = said.rl, {k.name.removeprefix("rl."): k.value for k in knobs}
     total = sum(float(d.weight) for d in rl.mixture)
@@ -99,7 +108,9 @@ def _start(said: Stage, index: int) -> str:
 
 def _end(said: Stage, index: int, spec: Spec) -> list[str]:
     advance, steps = said.advance, counted(said.advance.steps, "step")
-    if not advance.when:
+    if said.curate is not None:
+        lines = ["Over when every item is answered."]
+    elif not advance.when:
         lines = [f"Over after {steps}."]
     else:
         rules = " or ".join(map(_when, advance.when))

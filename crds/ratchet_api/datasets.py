@@ -24,7 +24,9 @@ from ratchet_api.verifiers import (
 )
 from ratchet_api.verifiers import RULES as VERIFIER_RULES
 
-SOURCES = ("reasoningGym", "jsonl", "parquet", "huggingFace")
+SOURCES = ("reasoningGym", "jsonl", "parquet", "huggingFace", "fromStage")
+OF_ITEMS = ("system", "answer", "verifier", "python", "http", "code")
+"""What a data set says of its items, which one that a stage made has from its origin."""
 CLAIM = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 
 
@@ -133,7 +135,13 @@ class Dataset(ApiModel):
         Rule(
             " + ".join(f"(has(self.{source}) ? 1 : 0)" for source in SOURCES) + " == 1",
             f"a data set has exactly one source: {', '.join(SOURCES[:-1])} or {SOURCES[-1]}",
-            lambda d: sum(s is not None for s in (d.reasoning_gym, d.jsonl, d.parquet, d.hugging_face)) == 1,
+            lambda d: sum(s is not None for s in d.sources) == 1,
+        ),
+        Rule(
+            "!has(self.fromStage) || !(" + " || ".join(f"has(self.{name})" for name in OF_ITEMS) + ")",
+            f"items of a stage are asked and verified as where they come from; leave out {', '.join(OF_ITEMS)}",
+            lambda d: d.from_stage is None or not any(getattr(d, name) is not None for name in OF_ITEMS),
+            ".fromStage",
         ),
         # Datasets are a list map, so the server compares entries of the same name. A data set that a stage uses cannot
         # be removed either, so this cannot be bypassed by removing and adding it again.
@@ -146,6 +154,11 @@ class Dataset(ApiModel):
     parquet: Parquet | None = Field(default=None, description="Items from a Parquet file.")
     hugging_face: HuggingFace | None = Field(
         default=None, description="Items from a folder of the Hugging Face datasets library."
+    )
+    from_stage: Name | None = Field(
+        default=None,
+        description="Items that the curate stage of that name kept; for stages after it. They are asked and verified "
+        "as in the data set that it looked through.",
     )
     system: str | None = Field(
         default=None,
@@ -174,8 +187,12 @@ class Dataset(ApiModel):
     @property
     def kind(self) -> str:
         """The source's name in the manifest."""
-        given = (self.reasoning_gym, self.jsonl, self.parquet, self.hugging_face)
-        return next(name for name, source in zip(SOURCES, given, strict=True) if source is not None)
+        return next(name for name, source in zip(SOURCES, self.sources, strict=True) if source is not None)
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """What the manifest has in the fields of SOURCES, of which one is not None."""
+        return self.reasoning_gym, self.jsonl, self.parquet, self.hugging_face, self.from_stage
 
 
 class WeightedDataset(ApiModel):

@@ -327,7 +327,8 @@ class Spec(ApiModel):
     rules: ClassVar = (
         Rule(
             "self.stages.all(s, !has(s.rl) || !has(s.rl.datasets) ? self.datasets.exists(d, d.name == "
-            "(has(s.sft) ? s.sft.dataset : (has(s.rl) && has(s.rl.dataset) ? s.rl.dataset : ''))) : "
+            "(has(s.sft) ? s.sft.dataset : has(s.curate) ? s.curate.dataset : "
+            "(has(s.rl) && has(s.rl.dataset) ? s.rl.dataset : ''))) : "
             "s.rl.datasets.all(w, self.datasets.exists(d, d.name == w.name)))",
             "a stage names a data set that is not in spec.datasets",
             lambda s: {n for t in s.stages for n in t.dataset_names} <= {d.name for d in s.datasets},
@@ -401,6 +402,17 @@ class Spec(ApiModel):
     def dataset(self, name: str) -> Dataset:
         """The data set of that name; validation has made sure that it exists."""
         return next(d for d in self.datasets if d.name == name)
+
+    def origin(self, name: str) -> Dataset:
+        """The data set whose items those of this one are: itself, unless a stage made it of another one."""
+        found = self.dataset(name)
+        for _ in self.stages:  # no longer than validation allows
+            if found.from_stage is None:
+                break
+            maker = next(stage for stage in self.stages if stage.name == found.from_stage)
+            assert maker.curate is not None, "validation has made sure"
+            found = self.dataset(maker.curate.dataset)
+        return found
 
 
 class RLTrainingJob(ApiModel):

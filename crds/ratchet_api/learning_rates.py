@@ -17,7 +17,7 @@ FOR_ADAPTERS = {"rl": "0.00001", "sft": "0.0002"}
 
 
 def learning_rate(stage: Stage, model: Model) -> str:
-    """The peak learning rate of a stage, a decimal string: the manifest's, or the one for such a model."""
+    """The peak learning rate of a stage that trains, a decimal string: the manifest's, or the one for such a model."""
     settings = stage.rl or stage.sft
     assert settings is not None, "the type's rules"
     if settings.optimizer.learning_rate is not None:

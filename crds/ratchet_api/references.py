@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api import expansion
+from ratchet_api.datasets import Dataset
 from ratchet_api.drift import plateau, reference
 from ratchet_api.job import Spec
 from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
@@ -43,6 +44,15 @@ def broken_references(spec: Spec) -> Found:
             yield f"{path}.rl.reference.{found[0]}", found[1]
         if (message := _wrong_start(spec, i)) is not None:
             yield f"{path}.start.weights", message
+        for name in stage.dataset_names:
+            if (message := _not_yet_made(spec, i, name)) is not None:
+                yield f"{path}.{next(n for n in ('sft', 'rl', 'curate') if getattr(stage, n) is not None)}", message
+    for i, dataset in enumerate(spec.datasets):
+        if dataset.from_stage is not None:
+            makers = [stage.name for stage in spec.stages if stage.curate is not None]
+            if dataset.from_stage not in makers:
+                name = dataset.from_stage
+                yield f"spec.datasets[{i}].fromStage", f"{name} is no curate stage{_near(name, makers)}"
 
 
 def _evaluations(spec: Spec) -> Found:
@@ -53,6 +63,8 @@ def _evaluations(spec: Spec) -> Found:
         if dataset is None:
             known = [d.name for d in spec.datasets]
             yield path, f"{evaluation.dataset} is not in spec.datasets{_near(evaluation.dataset, known)}"
+        elif dataset.from_stage is not None:
+            yield path, f"{dataset.name} is made by stage {dataset.from_stage} to be trained on; name another data set"
         elif dataset.file is not None and dataset.name in trained_on:
             yield (
                 path,
@@ -61,13 +73,27 @@ def _evaluations(spec: Spec) -> Found:
             )
 
 
+def _has_hints(spec: Spec, dataset: Dataset) -> bool:
+    """Whether items have hints: those of the file, or made by a stage on the way from it."""
+    for _ in range(len(spec.stages) + 1):  # a manifest may lead in a circle, which is another problem of it
+        maker = next((stage for stage in spec.stages if stage.name == dataset.from_stage), None)
+        if maker is None or maker.curate is None:
+            break
+        if maker.curate.hints is not None:
+            return True
+        dataset = next((d for d in spec.datasets if d.name == maker.curate.dataset), dataset)
+    return dataset.file is not None and dataset.file.hints is not None
+
+
 def _hints(spec: Spec) -> Found:
     for i, stage in enumerate(spec.stages):
         if stage.rl is None or expansion.kind(stage.rl) != "hints":
             continue
         for dataset in (d for d in spec.datasets if d.name in stage.dataset_names):
-            if dataset.file is None or dataset.file.hints is None:
+            if not _has_hints(spec, dataset):
                 way = "say in its hints which key they have" if dataset.file else "take a file that has some"
+                if dataset.from_stage is not None:
+                    way = f"have stage {dataset.from_stage} make some (curate.hints)"
                 yield (
                     f"spec.stages[{i}].rl.expansion",
                     f"kind hints needs hints, and data set {dataset.name} has none; {way} (docs/data.md)",
@@ -78,6 +104,8 @@ def _unknown_metric(spec: Spec, stage: Stage, metric: str) -> str | None:
     """Why a stage never reports a metric, which has its full name; None if it does."""
     if metric.startswith(EVALUATION):
         return _unknown_of_evaluation(spec, metric.removeprefix(EVALUATION))
+    if stage.curate is not None:
+        return None  # the type's rules
     if stage.rl is None:
         if metric in SFT_METRICS:
             return None
@@ -168,6 +196,14 @@ def _wrong_start(spec: Spec, index: int) -> str | None:
             "the job an evaluation, or start from previous"
         )
     return None
+
+
+def _not_yet_made(spec: Spec, index: int, name: str) -> str | None:
+    """Why a data set is not there yet when a stage begins; None if it is."""
+    dataset = next((d for d in spec.datasets if d.name == name), None)
+    if dataset is None or dataset.from_stage is None or dataset.from_stage in [s.name for s in spec.stages[:index]]:
+        return None
+    return f"data set {name} is made by stage {dataset.from_stage}, which is not before this one; put it there"
 
 
 def _near(word: str, known: Iterable[str]) -> str:

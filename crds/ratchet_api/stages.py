@@ -27,6 +27,7 @@ from ratchet_api.base import (
     as_whole,
     whole,
 )
+from ratchet_api.curation import CURATE_METRICS, STEPS_UNKNOWN, Curate
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
 from ratchet_api.rewards import RULES as REWARD_RULES
@@ -398,9 +399,33 @@ class Stage(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "has(self.sft) != has(self.rl)",
-            "a stage trains in exactly one way: sft or rl",
-            lambda s: (s.sft is None) != (s.rl is None),
+            "(has(self.sft) ? 1 : 0) + (has(self.rl) ? 1 : 0) + (has(self.curate) ? 1 : 0) == 1",
+            "a stage works in exactly one way: sft, rl or curate",
+            lambda s: sum(part is not None for part in (s.sft, s.rl, s.curate)) == 1,
+        ),
+        Rule(
+            "has(self.curate) != has(self.advance)",
+            "a stage that trains needs advance {steps: ...}; a curate stage has none, since it is over when every item "
+            "is answered",
+            lambda s: (s.curate is None) != (s.given_advance is None),
+            ".advance",
+        ),
+        Rule(
+            f"!has(self.curate) || !has(self.guards) || self.guards.all(g, g.metric in {list(CURATE_METRICS)!r} || "
+            "g.metric.startsWith('evaluation/'))",
+            f"a curate stage reports {', '.join(CURATE_METRICS)} and those of evaluations; no guard can watch another "
+            "metric",
+            lambda s: (
+                s.curate is None
+                or all(g.metric in CURATE_METRICS or g.metric.startswith("evaluation/") for g in s.guards)
+            ),
+            ".guards",
+        ),
+        Rule(
+            "!has(self.curate) || !has(self.guards) || self.guards.all(g, !has(g.action) || g.action == 'Fail')",
+            "a curate stage that ends early leaves no data set, so its guards can only have action: Fail",
+            lambda s: s.curate is None or all(g.action == "Fail" for g in s.guards),
+            ".guards",
         ),
         Rule(
             f"!has(self.sft) || self.advance.when.all(w, w.metric in {[*SFT_METRICS, 'loss', 'tokens']!r} || "
@@ -450,13 +475,31 @@ class Stage(ApiModel):
 
     @property
     def dataset_names(self) -> list[str]:
-        """Data sets that it trains on."""
-        return [self.sft.dataset] if self.sft is not None else [d.name for d in self.rl.mixture] if self.rl else []
+        """Data sets that it trains on, or looks through."""
+        one = self.sft or self.curate
+        return [one.dataset] if one is not None else [d.name for d in self.rl.mixture] if self.rl else []
+
+    @property
+    def settings(self) -> Sft | Rl | Curate:
+        """How it works."""
+        found = self.sft or self.rl or self.curate
+        assert found is not None, "the type's rules"
+        return found
+
+    @property
+    def advance(self) -> Advance:
+        """When it is over, as far as the manifest says: a curate stage, once its items are answered."""
+        if self.given_advance is not None:
+            return self.given_advance
+        return Advance(steps=STEPS_UNKNOWN, approval=self.curate.approval if self.curate is not None else "None")
 
     name: Name = Field(description="Name of the stage, shown in status and metrics.")
     sft: Sft | None = Field(default=None, description="Supervised fine-tuning.")
     rl: Rl | None = Field(default=None, description="Reinforcement learning.")
-    advance: Advance = Field(description="When the stage is over.")
+    curate: Curate | None = Field(default=None, description="Makes a data set of another one.")
+    given_advance: Advance | None = Field(
+        default=None, alias="advance", description="When the stage is over; needed by stages that train."
+    )
     guards: list[Guard] = Field(
         default=[], max_length=16, description="Bounds that metrics must keep to while the stage trains."
     )

@@ -77,6 +77,8 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                 field, size = "sft.batchSize", stage.sft.batch_size
             elif stage.rl is not None and stage.rl.prompts_per_step % count:
                 field, size = "rl.promptsPerStep", stage.rl.prompts_per_step
+            elif stage.curate is not None and stage.curate.prompts_per_step % count:
+                field, size = "curate.promptsPerStep", stage.curate.prompts_per_step
             else:
                 continue
             found.append(

@@ -23,6 +23,7 @@ _FULL: dict[str, Any] = {
         "datasets": [
             {"name": "sums", "reasoningGym": {"task": "chain_sum", "size": 100, "config": {"max_terms": 2}}},
             {"name": "file", "jsonl": {"path": "/data/a.jsonl", "claimName": "data", "question": "q", "answer": "a"}},
+            {"name": "chosen", "fromStage": "choose"},
         ],
         "stages": [
             {
@@ -88,6 +89,21 @@ _FULL: dict[str, Any] = {
                 },
                 "advance": {"steps": 40, "when": [{"metric": "accuracy", "atLeast": "0.9"}], "atLimit": "Fail"},
                 "start": {"optimizer": "keep", "critic": "reset"},
+            },
+            {
+                "name": "choose",
+                "curate": {
+                    "dataset": "sums",
+                    "samples": 4,
+                    "promptsPerStep": 8,
+                    "keep": {"low": "0.1", "high": "0.9"},
+                    "deduplicate": "none",
+                    "contradictions": "Keep",
+                    "refused": "Keep",
+                    "hints": {"from": "solution", "steps": "sentences", "levels": 2},
+                    "approval": "Manual",
+                },
+                "guards": [{"metric": "curate/accuracy", "atMost": "0", "action": "Fail"}],
             },
         ],
         "checkpoint": {

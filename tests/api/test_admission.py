@@ -205,6 +205,48 @@ def test_what_lies_ahead_can_change(server, begun, change):
     assert code == 200, message
 
 
+PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
+CHOOSE = {"dataset": "sums"}
+REFUSED = [
+    # where, what is put there, what the server says
+    (("stages", 1, "rl"), {"dataset": "sums", "method": "sgpo"}, "or take method grpo"),
+    (("stages", 1, "rl", "rewards"), [PREFIX], "lose against it; add {name: accuracy}"),
+    (("stages", 1, "rl", "rewards"), [{"name": "a"}, {**PREFIX, "of": "score"}], "a reward is one thing"),
+    (("stages", 1, "rl", "rewards"), [{"name": "p", "correctPrefix": {}}], "give one of the two"),
+    (("stages", 1, "rl", "rewards", 1, "correctPrefix", "gamma"), "2", "must be between 0 and 1"),
+    (("stages", 2, "advance"), {"steps": 4}, "a curate stage has none"),
+    (("stages", 2, "rl"), {"dataset": "sums"}, "exactly one way: sft, rl or curate"),
+    (("stages", 2, "curate"), {"dataset": "nowhere"}, "a stage names a data set that is not in"),
+    (("stages", 2, "curate"), {**CHOOSE, "samples": 1}, "set samples to 2 or more"),
+    (("stages", 2, "curate", "keep"), {"low": "0.9", "high": "0.1"}, "low is above high"),
+    (("stages", 2, "guards", 0, "metric"), "train/accuracy", "no guard can watch another metric"),
+    (("stages", 2, "guards", 0, "action"), "Advance", "can only have action: Fail"),
+    (("datasets", 2, "verifier"), "math", "asked and verified as where they come from"),
+    (("datasets", 2), {"name": "chosen"}, "or fromStage"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "words"), REFUSED, ids=[words for *_, words in REFUSED])
+def test_the_server_refuses_what_the_types_refuse_in_the_same_words(server, path, value, words):
+    manifest = full()
+    node = manifest["spec"]
+    for part in path[:-1]:
+        node = node[part]
+    node[path[-1]] = value
+    status, message = post(server, manifest)
+    assert (status, words in message) == (422, True), message
+    with pytest.raises(ValidationError) as caught:
+        RLTrainingJob.model_validate(manifest)
+    assert words in str(caught.value)
+
+
+def test_a_stage_that_trains_needs_its_end(server):
+    manifest = full()
+    del manifest["spec"]["stages"][1]["advance"]
+    status, message = post(server, manifest)
+    assert (status, "a stage that trains needs advance" in message) == (422, True), message
+
+
 def test_defaults_of_server_and_types_agree(server):
     manifest = full()
     for key in ("seed", "suspend", "restart", "podTemplate", "image"):

@@ -26,6 +26,9 @@ def bend(path: str, value):
 
 
 PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
+GUARD = {"metric": "train/accuracy", "atMost": "0"}
+EARLY = {"metric": "curate/accuracy", "atMost": "0", "action": "Advance"}
+CHOOSE = {"name": "c", "curate": {"dataset": "sums"}}
 TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
 PER_TEMPLATE = {"kind": "templates", "templates": TEMPLATES, "baseline": "perTemplate"}
 RL = {"dataset": "sums", "promptsPerStep": 8}
@@ -287,6 +290,38 @@ WRONG = [
         "spec.stages[1].rl.rewards[0].unfinished.value",
         'quote it: "-1"',
     ),
+    ("spec.stages[0].curate", {"dataset": "sums"}, "spec.stages[0]", "exactly one way: sft, rl or curate"),
+    ("spec.stages[0].advance", KeyError, "spec.stages[0]", "a stage that trains needs advance {steps: ...}"),
+    ("spec.stages[1]", CHOOSE | {"advance": {"steps": 9}}, "spec.stages[1]", "a curate stage has none"),
+    ("spec.stages[1]", CHOOSE | {"guards": [GUARD]}, "spec.stages[1]", "no guard can watch another metric"),
+    ("spec.stages[1]", CHOOSE | {"guards": [EARLY]}, "spec.stages[1]", "its guards can only have action: Fail"),
+    ("spec.stages[1]", {"name": "c", "curate": {"dataset": "x"}}, "spec", "a stage names a data set that is not in"),
+    (
+        "spec.stages[1]",
+        {"name": "c", "curate": {"dataset": "sums", "keep": {"low": "0.9", "high": "0.1"}}},
+        "spec.stages[1].curate.keep",
+        "low is above high",
+    ),
+    (
+        "spec.stages[1]",
+        {"name": "c", "curate": {"dataset": "sums", "samples": 1}},
+        "spec.stages[1].curate",
+        "set samples to 2 or more",
+    ),
+    (
+        "spec.stages[1]",
+        {"name": "c", "curate": {"dataset": "sums", "promptsPerStep": 7}},
+        "spec.stages[1].curate.promptsPerStep",
+        "use a multiple of 2",
+    ),
+    ("spec.datasets[1]", {"name": "file", "fromStage": "reason"}, "spec.datasets[1].fromStage", "is no curate stage"),
+    (
+        "spec.datasets[1]",
+        {"name": "file", "fromStage": "reason", "verifier": "math"},
+        "spec.datasets[1]",
+        "items of a stage are asked and verified as where they come from; leave out system",
+    ),
+    ("spec.datasets[1]", {"name": "file"}, "spec.datasets[1]", "huggingFace or fromStage"),
     ("spec.stages[1].rl.advantage.cut", "drop", "spec.stages[1].rl.advantage.cut", "'keep' or 'mask'"),
     ("spec.stages[1].advance.when[0].metric", "exhausted", "spec.stages[1]", "{kind: historyResampling} (method srpo)"),
     ("spec.stages[0].advance.when[0].metric", "train/kl", "spec.stages[0]", "sft stage emits"),
@@ -447,3 +482,36 @@ def test_in_mode_exact_the_devices_divide_the_shards(hosts, shards, way_out):
     found = [str(p) for p in problems(job) if "virtualShards" in str(p)]
     assert (way_out is None) == (found == [])
     assert all(way_out in text and "spec.placements[0]" in text for text in found)
+
+
+def with_curation(*order: str):
+    """The manifest whose stage `reason` trains on what a curate stage keeps, with its stages in this order."""
+    manifest = full()
+    stages = {stage["name"]: stage for stage in manifest["spec"]["stages"]}
+    stages["reason"]["rl"]["dataset"] = "chosen"
+    manifest["spec"]["stages"] = [stages[name] for name in order]
+    return manifest
+
+
+def test_a_stage_may_train_on_what_one_before_it_keeps():
+    assert problems(with_curation("warm-up", "choose", "reason")) == []
+    assert problems(with_curation("choose", "warm-up", "reason")) == []
+    (problem,) = problems(with_curation("warm-up", "reason", "choose"))
+    assert str(problem).startswith("spec.stages[1].rl: data set chosen is made by stage choose, which is not before")
+
+
+def test_an_evaluation_is_not_on_what_a_stage_keeps():
+    manifest = with_curation("warm-up", "choose", "reason")
+    manifest["spec"]["evaluations"] = [{"name": "e", "dataset": "chosen", "items": 4, "everySteps": 5}]
+    assert "is made by stage choose to be trained on; name another data set" in str(problems(manifest)[0])
+
+
+def test_hints_may_be_made_by_the_stage_that_makes_the_data_set():
+    manifest = with_curation("warm-up", "choose", "reason")
+    choose, reason = manifest["spec"]["stages"][1:]
+    reason["rl"] = {"dataset": "chosen", "promptsPerStep": 8, "method": "scaf-grpo"}
+    reason["advance"] = {"steps": 40}
+    assert problems(manifest) == []
+    del choose["curate"]["hints"]
+    (problem,) = problems(manifest)
+    assert "data set chosen has none; have stage choose make some (curate.hints)" in str(problem)

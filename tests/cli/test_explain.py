@@ -134,6 +134,20 @@ def test_a_reward_is_shown_knob_by_knob() -> None:
     assert not [name for name in shown if "http" in name or name in ("rewards[prefix].of", "rewards[right].length")]
 
 
+def test_a_stage_that_makes_a_data_set_is_explained() -> None:
+    done = ratchet("explain", str(ROOT / "tests/manifests/curate.yaml"))
+    assert done.returncode == 0, done.stderr
+    assert "curate: 3 stages, at most 6 steps" in done.stdout, "how many steps it has is not in the manifest"
+    assert "chosen: what stage choose keeps, verified as where it comes from" in done.stdout
+    assert "Looks through data set sums: 12 items a step, 4 responses each" in done.stdout
+    assert "Over when every item is answered." in done.stdout
+    stages = json.loads(ratchet("explain", str(ROOT / "tests/manifests/curate.yaml"), "-o", "json").stdout)["stages"]
+    values = {knob["name"]: (knob["value"], knob["source"]) for knob in stages[1]["knobs"]}
+    assert (stages[1]["kind"], stages[1]["steps"]) == ("curate", None)
+    assert values["curate.keep.high"] == ("1", "manifest")
+    assert values["curate.keep.low"] == ("more than none of them", "default")
+
+
 def test_a_preset_may_bring_a_penalty_and_a_reference_along() -> None:
     found = knobs({"method": "prorl"})
     assert found["kl.coefficient"] == Knob("rl.kl.coefficient", "1e-4", "1e-4", "preset prorl")

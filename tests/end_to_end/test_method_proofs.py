@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from ratchet_trainer.tools.local import Folder
 from ratchet_trainer.tools.prove import Kill, compare, schedule, undisturbed
 
 FOLDER = Path(__file__).parents[1] / "manifests"
-MANIFESTS = [f for f in sorted(FOLDER.glob("*.yaml")) if f.stem in PRESETS]
+PROVED = {*PRESETS, "curate"}
+MANIFESTS = [f for f in sorted(FOLDER.glob("*.yaml")) if f.stem in PROVED]
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +36,15 @@ def proved(folder: Path, manifest: Path, plan: list[Kill]) -> int:
     found = compare(expected, Folder(folder / "killed", "proof", one, folder / "cache"), 1, plan, said.append)
     assert found["equal"], "\n".join(said)
     assert found["stepsLostWithNotice"] == 0
+    for file in (folder / "undisturbed").glob("datasets/*/*"):  # what curate stages made
+        assert (folder / "killed" / file.relative_to(folder / "undisturbed")).read_bytes() == file.read_bytes()
     return found["kills"]
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda f: f.stem)
 def test_a_kill_without_and_one_with_notice_change_no_bit(manifest: Path, tmp_path: Path) -> None:
-    first = sum(stage.advance.steps for stage in job(manifest).spec.stages[:-1])
+    warm_up = takewhile(lambda stage: stage.sft is not None, job(manifest).spec.stages)
+    first = sum(stage.advance.steps for stage in warm_up)
     kills = [Kill("step", first, 0.0, 0, False), Kill("step", first, 0.0, 0, True)]
     assert proved(tmp_path, manifest, kills) == 2
 
@@ -47,5 +52,5 @@ def test_a_kill_without_and_one_with_notice_change_no_bit(manifest: Path, tmp_pa
 @pytest.mark.soak
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda f: f.stem)
 def test_four_random_kills_change_no_bit(manifest: Path, tmp_path: Path) -> None:
-    steps = sum(stage.advance.steps for stage in job(manifest).spec.stages)
+    steps = sum(stage.advance.steps for stage in job(manifest).spec.stages if stage.curate is None)
     assert proved(tmp_path, manifest, schedule(4, 0, steps, 1)) >= 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,10 +27,19 @@ from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, St
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
-from ratchet_trainer.step import artifacts, best_weights, nonfinite, sampling_context, sft, stage_over, stage_start
+from ratchet_trainer.step import (
+    artifacts,
+    best_weights,
+    curate,
+    nonfinite,
+    sampling_context,
+    sft,
+    stage_over,
+    stage_start,
+)
 from ratchet_trainer.step.commits import Commits
 from ratchet_trainer.step.evaluations import Evaluations
-from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
+from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, NOTHING_MOVES, learning
 from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs, with_old_logprobs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
@@ -98,7 +107,7 @@ class Run:
         while self.state.stage.done is None:
             began = time.monotonic()
             self.runtime.spend("other")
-            step = self.rl_step if self.stage.spec.rl is not None else self.sft_step
+            step = self.step_of_kind
             try:
                 state, metrics, timing = step(self.state)
                 self.runtime.spend("other")
@@ -112,7 +121,7 @@ class Run:
             timing |= {"seconds": (took := time.monotonic() - began)}
             trained_tokens: int = timing["trainedTokens"]
             timing["tokensPerSecond"] = timing.get("generatedTokens", trained_tokens) / took
-            target = self.state.stage.start_step + self.stage.spec.advance.steps
+            target = self.state.stage.start_step + self.stage.steps
             slow = self.runtime.broadcast(self.pace.outlasts(self.runtime.grace / 2))
             self.state = self.commits.step_made(self.state, target, metrics, timing, slow=slow)
             if self.leaving is not None:
@@ -128,6 +137,22 @@ class Run:
             self.runtime.tell(artifacts=list(self.exported.values()))
 
     # A step
+
+    @property
+    def step_of_kind(self) -> Callable[[State], tuple[State, Metrics, Timing]]:
+        """What makes a step of the stage."""
+        if self.stage.spec.curate is not None:
+            return self.curate_step
+        return self.rl_step if self.stage.spec.rl is not None else self.sft_step
+
+    def curate_step(self, state: State) -> tuple[State, Metrics, Timing]:
+        """One step of making a data set: further items are answered, no weight moves. The last step leaves the file. A
+        process that is told to go meanwhile leaves the state before; what was sampled is kept."""
+        sampling_context.bind(self.runtime, self.stage, state)
+        state, metrics, timing = curate.step(self.stage, state)
+        if due := self.evaluations.due(state.step, state.stage, self.stage, metrics):
+            metrics |= self.evaluations.metrics(due, self.stage, state, state.step)
+        return (curate.finished(self.stage, self.runtime, state) if curate.over(state) else state), metrics, timing
 
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
@@ -345,7 +370,8 @@ class Run:
     def tell_of_learning(self) -> None:
         """Says whether the stage learns; where it no longer does, what was sampled is kept to be looked at."""
         if self.stage.spec.rl is None:
-            self.runtime.tell(learning=NOT_APPLICABLE.plain())
+            none = NOT_APPLICABLE if self.stage.spec.sft is not None else NOTHING_MOVES
+            self.runtime.tell(learning=none.plain())
             return
         decode = self.stage.programs.tokenizer.decode
         found = learning(self.state.stage.windows, self.latest, decode, self.doubts)
@@ -361,6 +387,8 @@ class Run:
         stage = best_weights.compared(stage, self.runtime.job.spec, metrics, state.step)
         self.runtime.commit_requested |= state.step in self.pin_best(stage)
         ended = stage_over.ended_by(stage, spec, state.step)
+        if ended is None and spec.curate is not None and curate.over(state):
+            ended = stage_over.Ended(curate.DONE, spec.advance.approval == "Manual")
         told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
         done, needs_approval = told or (None, False)
         return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
@@ -402,7 +430,7 @@ class Run:
         self.pin_best(state.stage)  # the next commit may come before the next step is over
         state = replace(state, params=self.programs.whole(state.params, spec.seed))
         if state.stage.done is None:
-            self.open(state.stage.index, begins=False)
+            self.open(state.stage.index, begins=False, curated=state.curated)
             if self.stage.hash != state.stage.spec_hash:
                 raise ConfigurationInvalid(
                     f"stage {state.stage.name} is not the one that the checkpoint of step {state.step} is in the "
@@ -414,14 +442,15 @@ class Run:
 
     def enter_stage(self, index: int) -> State:
         """The state at the start of stage `index`, made of the one at the end of the stage before."""
-        self.open(index)
+        self.open(index, curated=self.state.curated)
         state, moved = stage_start.with_weights(self.runtime, self.stage, self.state)
         return stage_start.begun(self.runtime, self.evaluations, self.stage, state, moved=moved)
 
-    def open(self, index: int, *, begins: bool = True) -> None:
-        """Makes stage `index` ready, in place of the one before. `begins`: before its first step."""
+    def open(self, index: int, *, begins: bool = True, curated: Mapping[str, str] | None = None) -> None:
+        """Makes stage `index` ready, in place of the one before. `begins`: before its first step. `curated`: digests of
+        the data sets that stages before it have made."""
         self.runtime.enter("compile")
         if hasattr(self, "stage"):
             self.stage.close()
-        self.stage, self.doubts = stage_start.opened(self.runtime, self.programs, index, begins=begins)
+        self.stage, self.doubts = stage_start.opened(self.runtime, self.programs, index, curated or {}, begins=begins)
         self.pace = Pace()

@@ -110,7 +110,7 @@ def _completion(builder: PlanBuilder, attempt: AttemptStatus, step: int, target:
     took = stamps.between(attempt.running_time, builder.observed.now)
     if made <= 0 or took <= 0:
         return None
-    left = max(0, target - step) + sum(s.advance.steps for s in spec.stages[stage.index + 1 :])
+    left = max(0, target - step) + sum(s.advance.steps for s in spec.stages[stage.index + 1 :] if s.curate is None)
     at = stamps.seconds(builder.observed.now) + left * took / made
     return stamps.whole(stamps.stamp(at)) if left * took / made < 10 * 365 * 86_400 else None
 

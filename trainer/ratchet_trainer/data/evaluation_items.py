@@ -51,7 +51,7 @@ def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) ->
     sources: dict[str, Any] = {
         d.name: open_source(d, cache, needs_answer(d))
         for d in spec.datasets
-        if d.name in trained_on or d.name == dataset
+        if (d.name in trained_on or d.name == dataset) and d.from_stage is None  # whose items are of another one
     }
     training = [source for name, source in sources.items() if name in trained_on or not source.held]
     found, left_out = sources[dataset].held_out(count, training)

@@ -53,6 +53,11 @@ def open_source(dataset: Dataset, cache: Path | None = None, answers: bool = Tru
         return ReasoningGymItems(dataset.name, dataset.reasoning_gym, dataset.system, remembered)
     from ratchet_trainer.data.file_items import FileItems
 
+    if dataset.from_stage is not None:
+        raise ConfigurationInvalid(
+            f"data set {dataset.name}: it is there only in a run, once stage {dataset.from_stage} has made it; take "
+            "the data set that the stage looks through"
+        )
     assert dataset.file is not None  # the type's rules
     return FileItems(dataset.name, dataset.file, dataset.system, remembered, answers)
 

@@ -97,6 +97,11 @@ class Kept:
         self._source, self._kept = source, kept
         self.digest = hashlib.sha256(f"{source.digest}/kept/".encode() + kept.astype("<i8").tobytes()).hexdigest()
 
+    @property
+    def origin(self) -> Source:
+        """What they are of."""
+        return self._source
+
     def item(self, index: int) -> Item:
         return self._source.item(int(self._kept[index]))
 

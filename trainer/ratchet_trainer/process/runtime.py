@@ -204,7 +204,7 @@ class Runtime:
             "targetStep": target_step,
             "stage": shown,
             "reward": record.get("train/reward"),
-            "accuracy": record.get("train/accuracy"),
+            "accuracy": record.get("train/accuracy", record.get("curate/accuracy")),
             "tokensPerSecond": timing.get("tokensPerSecond"),
             "boundary": None,
         }

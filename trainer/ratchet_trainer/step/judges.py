@@ -10,9 +10,8 @@ from ratchet_trainer.rollout.verification import Judges
 
 
 def judges_of(spec: Spec, stage: api.Stage) -> Judges:
-    """Of an rl stage. Raises ConfigurationInvalid for a task or a pattern that cannot be used."""
-    assert stage.rl is not None, "asked of rl stages"
+    """Of a stage that samples. Raises ConfigurationInvalid for a task or a pattern that cannot be used."""
     index = next(i for i, one in enumerate(spec.stages) if one.name == stage.name)
-    verifiers = [resolve(spec.dataset(name)) for name in stage.dataset_names]
-    rewards = stage.rl.rewards
+    verifiers = [resolve(spec.origin(name)) for name in stage.dataset_names]
+    rewards = stage.rl.rewards if stage.rl is not None else []
     return Judges(verifiers, text_parts(rewards), asked_of(index, rewards), of_wrong_responses(rewards))

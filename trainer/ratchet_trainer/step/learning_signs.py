@@ -36,6 +36,7 @@ COLLAPSED = 0.005
 
 
 NOT_APPLICABLE = Learning.because("NotApplicable", "a supervised stage has no rewards to learn from")
+NOTHING_MOVES = Learning.because("NotApplicable", "a curate stage moves no weight")
 
 Windows = Mapping[str, Sequence[float]]
 

@@ -44,7 +44,7 @@ def skip_or_fail(
     """An update of `who` (policy or critic) in `step` was not made: goes on where the stage says so. `numbers`:
     float64[R, T] of the rows, by name. *Collective.* Raises NonFinite, once the batch is written out."""
     what = problem(found)
-    if stage.settings.on_non_finite == "SkipUpdate":
+    if stage.training.on_non_finite == "SkipUpdate":
         log.warning("step %d: %s of the %s; the update is left out", step, what, who)
         return
     content = _content(stage, step, who, found, rows, numbers)

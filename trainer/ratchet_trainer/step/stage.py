@@ -6,6 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 from ratchet_api import expansion as expansions
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
+from ratchet_api.curation import Curate
 from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_api.learning_rates import learning_rate
@@ -194,22 +196,39 @@ class Stage:
     evaluation_engines: dict[str, tuple[Engine, list[int]]] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def settings(self) -> api.Sft | api.Rl:
+    def settings(self) -> api.Sft | api.Rl | Curate:
+        return self.spec.settings
+
+    @property
+    def training(self) -> api.Sft | api.Rl:
+        """The settings of a stage that trains."""
         found = self.spec.sft or self.spec.rl
-        assert found is not None  # the type's rules
+        assert found is not None, "asked of stages that train"
         return found
 
     @cached_property
     def inputs(self) -> dict[str, str]:
         """What the stage reads, and its digests: they must not change under it."""
         found = {f"data set {'+'.join(self.spec.dataset_names)}": self.facts.digest, **self.programs.inputs}
-        own = [*self.judges.verifiers, *self.judges.own.values()] if self.spec.rl is not None else []
+        own = [*self.judges.verifiers, *self.judges.own.values()] if self.spec.sft is None else []
         return found | {f"the source of {v.settings['entrypoint']}": v.version for v in own if v.name == "python"}
 
     @property
     def rl(self) -> api.Rl:
         assert self.spec.rl is not None
         return self.spec.rl
+
+    @property
+    def curate(self) -> Curate:
+        assert self.spec.curate is not None
+        return self.spec.curate
+
+    @property
+    def steps(self) -> int:
+        """Most steps that it has."""
+        if self.spec.curate is not None:
+            return -(-self.facts.size // self.curate.prompts_per_step)
+        return self.spec.advance.steps
 
     @cached_property
     def method(self) -> Method:
@@ -226,18 +245,20 @@ class Stage:
     @cached_property
     def engine(self) -> Engine:
         """Samples as this stage does. Prompts are shared evenly among the devices."""
-        rl, parts = self.rl, self.programs.learner.parts
-        prompts = rl.prompts_in_flight or rl.prompts_per_step
+        settings, parts = self.spec.rl or self.curate, self.programs.learner.parts
+        rl = self.spec.rl
+        in_flight = rl.prompts_in_flight if rl is not None else None
+        prompts = in_flight or settings.prompts_per_step
         shape = Shape(
             -(-prompts // parts) * parts,
-            rl.max_prompt_tokens,
-            rl.max_response_tokens,
-            refills=rl.prompts_in_flight is not None,
-            buckets=tuple(rl.prompt_buckets or ()),
-            prefixes=bool(self.method.advantage.samples(rl)),
+            settings.max_prompt_tokens,
+            settings.max_response_tokens,
+            refills=in_flight is not None,
+            buckets=tuple((rl.prompt_buckets or ()) if rl is not None else ()),
+            prefixes=rl is not None and bool(self.method.advantage.samples(rl)),
         )
         one = self.programs
-        temperature = float(rl.temperature)
+        temperature = float(settings.temperature)
         return Engine(
             self.group,
             one.sampler,
@@ -247,8 +268,8 @@ class Stage:
             shape,
             temperature,
             self.group.rollouts,
-            Truncation.of(rl.sampling),
-            rl.sampling.stop,
+            Truncation.of(settings.sampling),
+            settings.sampling.stop,
             self.verification(self.judges),
         )
 
@@ -303,6 +324,8 @@ class Stage:
     @property
     def sample_counts(self) -> list[int]:
         """How many responses of a prompt are sampled at a time: each number has programs of its own."""
+        if self.spec.rl is None:
+            return [] if self.spec.curate is None else [self.curate.samples]
         slots = self.method.selection, self.method.expansion, self.method.advantage
         return sorted({self.rl.group_size, *(n for slot in slots for n in slot.samples(self.rl))})
 
@@ -324,7 +347,7 @@ class Stage:
         """How the rows of one update lie on the devices."""
         rl = self.spec.rl
         rows, group = self.rows_per_update, expansions.responses_of_a_prompt(rl) if rl is not None else 1
-        s = self.settings
+        s = self.training
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
@@ -351,7 +374,7 @@ class Stage:
     def optimizer(self) -> api.Optimizer:
         """The settings of the optimizer, with the learning rate that an absent one stands for."""
         rate = learning_rate(self.spec, self.job.model)
-        return self.settings.optimizer.model_copy(update={"learning_rate": rate})
+        return self.training.optimizer.model_copy(update={"learning_rate": rate})
 
     def critic_numbers(self, updates: int) -> dict[str, float]:
         """What the critic's optimizer needs at the update that follows `updates` of this stage."""
@@ -365,18 +388,18 @@ class Stage:
     def prepare(self) -> None:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         params, state = self.programs.template
-        numbers = optimizer.numbers(self.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
 
             def learning(
                 layout: Layout, objective: Objective, *, sampled: bool, old: bool, reference: bool
             ) -> Future[None]:
-                of_rows = objective, numbers, sampled, old, reference
+                of_rows = objective, optimizer.numbers(self.optimizer, 0), sampled, old, reference
                 return threads.submit(self.programs.learner.prepare, params, state, layout, *of_rows)
 
-            if self.spec.rl is None:
+            jobs: list[Future[None]] = []
+            if self.spec.sft is not None:
                 jobs = [learning(self.layout, sft.CrossEntropy(), sampled=False, old=False, reference=False)]
-            else:
+            elif self.spec.rl is not None:
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
                 jobs = [
                     learning(layout, self.method.objective, sampled=True, old=old, reference=reference)
@@ -385,21 +408,23 @@ class Stage:
                 if self.method.advantage.critic is not None:
                     prepare, first = self.programs.critic.prepare, self.critic_numbers(0)
                     jobs += [threads.submit(prepare, layout, first) for layout in self.layouts]
-                for samples in self.sample_counts:
-                    jobs.append(threads.submit(self.engine.prepare, params, samples))
+            for samples in self.sample_counts:
+                jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:
                 jobs.append(threads.submit(self.evaluation(evaluation)[0].prepare, params, evaluation.samples))
             for job in jobs:
                 job.result()
-        if self.spec.rl is not None:
-            for samples in self.sample_counts:
-                self.engine.refills(params, samples)
+        for samples in self.sample_counts:
+            self.engine.refills(params, samples)
 
 
-def open_stage(group: ProcessGroup, programs: Programs, spec: Spec, index: int) -> Stage:
-    """Stage `index` of the job. *Collective.* Raises ConfigurationInvalid."""
+def open_stage(
+    group: ProcessGroup, programs: Programs, spec: Spec, index: int, curated: Mapping[str, str] | None = None
+) -> Stage:
+    """Stage `index` of the job. `curated`: digests of the data sets that stages before it have made. *Collective.*
+    Raises ConfigurationInvalid."""
     stage = spec.stages[index]
-    source = stage_source(group, programs, spec, stage) if group.process == 0 else None
+    source = stage_source(group, programs, spec, stage, curated or {}) if group.process == 0 else None
     parts = [vars(part) for part in source.parts] if isinstance(source, Mixture) else []
     told = group.broadcast([source.digest, source.size, parts] if source is not None else None)
     facts = DataFacts(told[0], told[1], tuple(Part(**part) for part in told[2]))

@@ -6,13 +6,17 @@ should not be found out days later.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet_api import expansion
 from ratchet_api import stages as api
 from ratchet_api.job import Spec
 from ratchet_trainer.algorithm.expansion.edits import edits_of
+from ratchet_trainer.data import curated_file
+from ratchet_trainer.data.candidates import candidates
 from ratchet_trainer.data.edited_lengths import check_edited
 from ratchet_trainer.data.items import Source, needs_answer, open_source
 from ratchet_trainer.data.lengths import Limits, check_lengths
@@ -27,9 +31,15 @@ if TYPE_CHECKING:
     from ratchet_trainer.step.stage import Programs
 
 
-def stage_source(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage) -> Source:
-    """What a stage trains on. Raises ConfigurationInvalid."""
-    opened = [_checked(group, programs, spec, stage, name) for name in stage.dataset_names]
+def stage_source(
+    group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage, curated: Mapping[str, str]
+) -> Source:
+    """What a stage trains on, or looks through. `curated`: digests of the data sets that stages have made. Raises
+    ConfigurationInvalid."""
+    if stage.curate is not None:
+        source = _opened(group, spec, stage, stage.curate.dataset, curated)
+        return candidates(source, programs.tokenizer, stage.curate, room(programs, stage), group.alive)
+    opened = [_checked(group, programs, spec, stage, name, curated) for name in stage.dataset_names]
     if stage.rl is None or stage.rl.datasets is None:
         return opened[0]
     return Mixture(opened, [part.weight for part in stage.rl.datasets])
@@ -45,9 +55,13 @@ def check_later_stages(group: ProcessGroup, programs: Programs, spec: Spec) -> N
         try:
             opened = {}
             for place, name in enumerate(stage.dataset_names):
-                if (key := (name, *_asks(stage))) not in seen:
+                if spec.dataset(name).from_stage is not None:
+                    continue  # it is made by then
+                if stage.curate is not None:
+                    _opened(group, spec, stage, name, {})
+                elif (key := (name, *_asks(stage))) not in seen:
                     seen.add(key)
-                    opened[place] = _checked(group, programs, spec, stage, name)
+                    opened[place] = _checked(group, programs, spec, stage, name, {})
             if stage.rl is not None:
                 judges = judges_of(spec, stage)
                 with closing(Verification(judges)) as verification:
@@ -62,9 +76,24 @@ def room(programs: Programs, stage: api.Stage) -> int:
     return prompt if programs.folder is None else programs.folder.room_for_prompts(prompt, response)
 
 
-def _checked(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage, name: str) -> Source:
+def _opened(group: ProcessGroup, spec: Spec, stage: api.Stage, name: str, curated: Mapping[str, str]) -> Source:
+    """All items of a data set, those that a stage made included."""
+    dataset = spec.dataset(name)
+    if dataset.from_stage is None:
+        answers = stage.sft is not None or needs_answer(dataset)
+        return open_source(dataset, group.data_cache, answers=answers)
+    maker = next(one for one in spec.stages if one.name == dataset.from_stage)
+    assert maker.curate is not None, "validation has made sure"
+    folder = curated_file.folder_of(Path(spec.checkpoint.directory), maker.name)
+    origin = _opened(group, spec, stage, maker.curate.dataset, curated)
+    return curated_file.kept_of(origin, name, folder, curated.get(maker.name))
+
+
+def _checked(
+    group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Stage, name: str, curated: Mapping[str, str]
+) -> Source:
     dataset, (prompt, answer, _) = spec.dataset(name), _limits(stage)
-    source = open_source(dataset, group.data_cache, answers=stage.sft is not None or needs_answer(dataset))
+    source = _opened(group, spec, stage, name, curated)
     limits = Limits(room(programs, stage), answer, prompt)
     source = check_lengths(source, programs.tokenizer, limits, group.data_cache, dataset.overlong, group.alive)
     if stage.rl is not None and (edits := edits_of(stage.rl)) is not None:
@@ -81,7 +110,6 @@ def _asks(stage: api.Stage) -> tuple[int, int | None, int, str]:
 
 def _limits(stage: api.Stage) -> tuple[int, int | None, int]:
     """Most tokens of a prompt, of an answer that is learned (None: none is), and of a response."""
-    settings = stage.sft or stage.rl
-    assert settings is not None, "the type's rules"
+    settings = stage.settings
     response = settings.max_response_tokens
     return settings.max_prompt_tokens, response if stage.sft is not None else None, response

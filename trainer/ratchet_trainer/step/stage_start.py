@@ -18,7 +18,7 @@ from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.learning import host_memory
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
-from ratchet_trainer.step import best_weights, preflight, sampling_context, stage_over
+from ratchet_trainer.step import best_weights, curate, preflight, sampling_context, stage_over
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
 from ratchet_trainer.step.learning_signs import learning
@@ -39,16 +39,21 @@ def programs_of_job(runtime: Runtime) -> Programs:
     spec = runtime.job.spec
     if runtime.dtype is None:
         runtime.enter("compile")
-        dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
+        trains_first, dtype = next((stage for stage in spec.stages if stage.curate is None), None), None
+        if runtime.process == 0:
+            dtype = "float32" if trains_first is None else faster(architecture_of(spec.model)[0], trains_first)
         runtime.compute_in(runtime.broadcast(dtype))
     assert runtime.dtype is not None, "it is known now"
     return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
 
 
-def opened(runtime: Runtime, programs: Programs, index: int, *, begins: bool) -> tuple[Stage, str]:
+def opened(
+    runtime: Runtime, programs: Programs, index: int, curated: Mapping[str, str], *, begins: bool
+) -> tuple[Stage, str]:
     """Stage `index`, its data read and its programs compiled, and what is to be doubted of its expected answers: they
-    are tried where it `begins`, before its first step, when it can still be mended. Raises ConfigurationInvalid."""
-    stage = open_stage(runtime, programs, runtime.job.spec, index)
+    are tried where it `begins`, before its first step, when it can still be mended. `curated`: digests of the data sets
+    that stages before it have made. Raises ConfigurationInvalid."""
+    stage = open_stage(runtime, programs, runtime.job.spec, index, curated)
     trying = begins and stage.spec.rl is not None and runtime.process == 0
     doubts = preflight.of_stage(stage) if trying else ""
     if doubts:
@@ -101,6 +106,8 @@ def _with_slots(stage: Stage, state: State) -> State:
         ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl, state.step, stage.spec.advance.steps)
         selection = stage.method.selection.init(stage.facts, ctx)
         expansion = stage.method.expansion.init(ctx)
+    elif stage.spec.curate is not None:
+        selection = curate.beginning(stage.facts.size)
     return replace(state, selection=selection, expansion=expansion)
 
 

@@ -64,6 +64,7 @@ class State:
     reference_window: what decides when they are renewed, in this stage.
     metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit. pending: the step
     after `step` has begun; what its updates have moved (params, optimizer, critic, updates) is as they left it.
+    curated: stage that made a data set -> SHA-256 of the file with its items.
     """
 
     step: int
@@ -81,6 +82,7 @@ class State:
     metrics_digest: str = NO_LINES
     lines: tuple[bytes, ...] = ()
     pending: MidStep | None = None
+    curated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def boundary(self) -> Plain | None:
@@ -134,6 +136,7 @@ class State:
             **({"referenceWindow": self.reference_window} if self.reference_window else {}),
             "metricsDigest": self.metrics_digest,
             **({} if self.pending is None else {"pending": self.pending.control}),
+            **({} if not self.curated else {"curated": dict(self.curated)}),
         }
 
     @classmethod
@@ -175,6 +178,7 @@ class State:
             reference_window=control.get("referenceWindow", {}),
             metrics_digest=control["metricsDigest"],
             pending=MidStep(host[PENDING], control["pending"]) if "pending" in control else None,
+            curated=control.get("curated", {}),
         )
 
 

@@ -64,13 +64,7 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     the arrays are another model's.
     """
     source = held_out(spec, dataset, items)
-    users = [
-        settings
-        for stage in spec.stages
-        if dataset in stage.dataset_names
-        for settings in (stage.rl, stage.sft)
-        if settings is not None
-    ]
+    users = [stage.settings for stage in spec.stages if dataset in stage.dataset_names]
     if not users:
         raise ConfigurationInvalid(f"no stage uses data set {dataset}, so its lengths are unknown")
     one = programs_of(spec.model, distributed.one_device())

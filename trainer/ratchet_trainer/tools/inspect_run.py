@@ -56,7 +56,7 @@ def curve(folder: Path) -> list[tuple[int, float]]:
 
 
 def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
-    """`{start, end}`: share of right answers on held-out items of the last stage, temperature 1.
+    """`{start, end}`: share of right answers on held-out items of the last stage that trains, temperature 1.
 
     `start` is the pinned last state of the stage before the first `rl` stage. Raises CheckpointUnreadable when there is
     no such stage, since nothing was committed before it.
@@ -70,7 +70,8 @@ def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
         lambda commit: commit.boundary is not None and commit.boundary["stage"] == first - 1,
     )
     states = {"start": before[2], "end": newest(folder)[2]}
-    dataset = spec.stages[-1].dataset_names[0]
+    last = next(stage for stage in reversed(spec.stages) if stage.curate is None)
+    dataset = spec.origin(last.dataset_names[0]).name
     return {when: evaluate_checkpoint(spec, content, dataset, ITEMS) for when, content in states.items()}
 
 
