@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS := -n logical --maxprocesses 4 --dist loadgroup
 SMOLLM2 := .ratchet/models/smollm2
 
 help: ## print this list
@@ -35,10 +36,10 @@ model: .venv/ready
 	@$(BIN)/ratchet model fetch smollm2 $(SMOLLM2)
 
 test: setup ## all tests; long random runs are in `make soak`
-	@$(BIN)/python -m pytest -m 'not soak' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not soak' $(WORKERS) $(ARGS)
 
 test-fast: .venv/ready ## the quick tests, without a cluster: under two minutes on two cores
-	@$(BIN)/python -m pytest -q -m 'not soak and not slow' $(ARGS)
+	@$(BIN)/python -m pytest -q -m 'not soak and not slow' $(WORKERS) $(ARGS)
 
 soak: setup ## the long random runs
 	@$(BIN)/python -m pytest -m soak $(ARGS)

@@ -44,11 +44,13 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what `make test-fast` leaves out, so that one list says it."""
+    """Marks what `make test-fast` leaves out, so that one list says it; and what one worker of `make test` runs: all
+    tests of the one control plane, and each file, whose fixtures are its own."""
     for item in items:
-        slow = {item.path.name, item.path.parent.name} & SLOW or CLUSTER & set(getattr(item, "fixturenames", ()))
-        if slow:
+        needs_plane = bool(CLUSTER & set(getattr(item, "fixturenames", ())))
+        if needs_plane or {item.path.name, item.path.parent.name} & SLOW:
             item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.xdist_group("plane" if needs_plane else str(item.path)))
 
 
 @pytest.fixture(scope="session")
