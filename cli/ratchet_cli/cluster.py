@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -108,7 +109,7 @@ def status(one: Cluster, as_json: bool) -> None:
         sys.exit(EX_UNAVAILABLE)
 
 
-def _print_status(found: dict) -> None:
+def _print_status(found: dict[str, Any]) -> None:
     click.echo(f"{'up' if found['up'] else 'not up'}  {found.get('server', '')}  {found['folder']}")
     for name, pid in sorted(found["processes"].items()):
         click.echo(f"  {name:<24} pid {pid}")

@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from ratchet_api.job import Spec
+from ratchet_api.learning_rates import learning_rate
 from ratchet_api.validate import devices, placement_shape, processes
 from ratchet_cli import explain_words as words
-from ratchet_cli.explain_knobs import Knob, knobs_of, shown
+from ratchet_cli.explain_knobs import Knob, knobs_of, shown, with_learning_rate
 from ratchet_cli.manifests import read_job
 
 LONGEST = 40
@@ -42,7 +43,7 @@ def plan(name: str, spec: Spec) -> dict[str, Any]:
     """The plan as JSON has it."""
     stages = []
     for i, stage in enumerate(spec.stages):
-        knobs = knobs_of(stage)
+        knobs = with_learning_rate(knobs_of(stage), learning_rate(stage, spec.model))
         stages.append(
             {
                 "name": stage.name,
@@ -103,7 +104,7 @@ def text(found: dict[str, Any]) -> str:
 def _table(knobs: Sequence[Knob]) -> list[str]:
     rows = [("knob", "value", "from", "default")]
     rows += [(k.name, shown(k.value), k.source, shown(k.default)) for k in knobs if k.applies]
-    cut = [tuple(c if len(c) <= LONGEST else f"{c[: LONGEST - 3]}..." for c in row) for row in rows]
+    cut = [(name, *(c if len(c) <= LONGEST else f"{c[: LONGEST - 3]}..." for c in rest)) for name, *rest in rows]
     widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
     lines = ["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cut]
     if idle := [k.name for k in knobs if not k.applies]:

@@ -18,10 +18,10 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ratchet_api import method, sampled_values, selection
+from ratchet_api import expansion, method, sampled_values, selection
 from ratchet_api.base import ApiModel
 from ratchet_api.presets import PRESETS, Preset
-from ratchet_api.stages import Rl, Stage
+from ratchet_api.stages import Rl, Sft, Stage
 
 COLUMNS = {"clip": ("objective.clipLow", "objective.clipHigh")}
 """Columns of a preset that are named otherwise than their knobs."""
@@ -30,6 +30,7 @@ COMPUTED: Mapping[str, Callable[[Rl], Any]] = {
     "selection.rollouts": selection.rollouts,
     "selection.reuse": selection.reuse,
     "advantage.vine.maxSteps": lambda rl: sampled_values.vine(rl).most_steps,
+    "expansion.promptsPerRound": expansion.prompts_per_round,
 }
 """What an absent knob comes to, where that depends on others."""
 BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {
@@ -39,6 +40,8 @@ BROUGHT_ALONG: Mapping[str, Callable[[Rl], bool]] = {
 """Whether a part is there that a method may bring along."""
 PARTS = ("objective", "advantage", "sampling", "optimizer")
 """Parts of `rl` among whose knobs a column of that name is looked for."""
+NAMED = ("rewards",)
+"""Lists of `rl` that are shown entry by entry, each by its name."""
 ABSENT = re.compile(r"\b[Aa]bsent: (.+?)(?:;|\. |\.?$)")
 UNSAID = ("the preset's", "the method's")
 """How the words for an absent knob begin that leave it to the preset."""
@@ -62,9 +65,14 @@ def knobs_of(stage: Stage) -> list[Knob]:
     """The knobs of how a stage trains, in the order of the API. Raises KeyError for a column of a preset that belongs
     to no knob."""
     if stage.rl is None:
-        return [dataclasses.replace(k, name=f"sft.{k.name}") for k in _knobs(type(stage.sft), stage.sft, "", {}, None)]
+        return [dataclasses.replace(k, name=f"sft.{k.name}") for k in _knobs(Sft, stage.sft, "", {}, None)]
     filled = _filled(stage.rl.method)
     return [dataclasses.replace(k, name=f"rl.{k.name}") for k in _knobs(Rl, stage.rl, "", filled, stage.rl)]
+
+
+def with_learning_rate(knobs: list[Knob], rate: str) -> list[Knob]:
+    """The knobs with what an absent learning rate comes to, which the model decides."""
+    return [dataclasses.replace(k, value=rate) if k.name.endswith(".optimizer.learningRate") else k for k in knobs]
 
 
 def _filled(name: str) -> dict[str, Any]:
@@ -111,6 +119,9 @@ def _knobs(
         given = own is not None and name in own.model_fields_set
         value = getattr(own, name) if own is not None else None
         inside, place = _model_in(field.annotation), f"{path}{alias}"
+        if place in NAMED and value:
+            yield from (knob for entry in value for knob in _of_entry(entry, place, rl))
+            continue
         if inside is not None and _present(inside, model, place, value, filled, rl):
             # What needs a field is replaced whole: what the preset says of the others is gone then.
             kept = filled if value is None or _may_be_empty(inside) else _without(filled, place)
@@ -121,6 +132,14 @@ def _knobs(
         knob = _knob(name, field, model, place, value if given else None, filled, rl)
         values[alias] = knob.value
         yield dataclasses.replace(knob, applies=_applies(model, name, field, values))
+
+
+def _of_entry(entry: Any, place: str, rl: Rl | None) -> Iterator[Knob]:
+    """The knobs of a named entry of a list; of the things that it could be, what it is."""
+    for knob in _knobs(type(entry), entry, f"{place}[{entry.name}].", {}, rl):
+        name = knob.name.rpartition("].")[2]
+        if name != "name" and knob.value is not None and not (name == "of" and entry.kinds):
+            yield knob
 
 
 def _present(

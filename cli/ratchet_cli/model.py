@@ -44,7 +44,9 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None, bas
 
     try:
         commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
-        arrays = {k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")}
+        arrays: Mapping[str, Any] = {
+            k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")
+        }
         base = base or Path(job.spec.model.path)
         if job.spec.model.lora is not None:
             arrays = with_adapters(base, job.spec.model.lora, arrays, content.control["stage"]["inputs"])

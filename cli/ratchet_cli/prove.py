@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from ratchet_cli.manifests import fail
-from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, Printer, job_of
+from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, job_of
+from ratchet_cli.train_printer import Printer
 
 
 @click.command()

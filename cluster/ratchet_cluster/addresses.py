@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ratchet_cluster.objects import Object
+
 FIRST_BLOCK, LAST_BLOCK = 64, 254
 _PODS = 254 * 254
 
@@ -29,11 +31,11 @@ class Addresses:
         """The address of the index-th node."""
         return f"127.{self.block}.{index // 254}.{index % 254 + 1}" if index < 254 else ""
 
-    def take(self, pod: dict) -> str:
+    def take(self, pod: Object) -> str:
         """The pod's address, the same each time. Raises RuntimeError when all 64516 are in use."""
         uid = pod["metadata"]["uid"]
         if uid not in self._by_uid:
-            self._by_uid[uid] = self._reserved.pop(full_name(pod), None) or self._fresh()
+            self._by_uid[uid] = self._reserved.pop(full_name(pod), "") or self._fresh()
             self._names[uid] = full_name(pod)
         return self._by_uid[uid]
 
@@ -61,7 +63,7 @@ class Addresses:
         raise RuntimeError("no loopback address is left for another pod")
 
 
-def names(pod: dict) -> list[str]:
+def names(pod: Object) -> list[str]:
     """The names a pod answers to, shortest first: as cluster DNS has them for a pod with a hostname and a subdomain."""
     spec, metadata = pod["spec"], pod["metadata"]
     host = spec.get("hostname") or metadata["name"]
@@ -73,13 +75,13 @@ def names(pod: dict) -> list[str]:
     return [host, short, full, f"{full}.svc", f"{full}.svc.cluster.local"]
 
 
-def full_name(pod: dict) -> str:
+def full_name(pod: Object) -> str:
     """`host.subdomain.namespace`; without a subdomain a name that nobody looks for."""
     known = names(pod)
     return known[2] if len(known) > 1 else pod["metadata"]["uid"]
 
 
-def with_addresses(text: str, pod: dict, of_name: Callable[[str], str]) -> str:
+def with_addresses(text: str, pod: Object, of_name: Callable[[str], str]) -> str:
     """`text` with the names in the pod's own headless service replaced by addresses, for pods without a hosts file."""
     subdomain, namespace = pod["spec"].get("subdomain"), pod["metadata"]["namespace"]
     if not subdomain:
@@ -89,7 +91,7 @@ def with_addresses(text: str, pod: dict, of_name: Callable[[str], str]) -> str:
     return re.sub(pattern, lambda match: of_name(f"{match[1]}.{subdomain}.{namespace}"), text)
 
 
-def hosts_file(own: dict, own_address: str, peers: Iterable[tuple[dict, str]]) -> str:
+def hosts_file(own: Object, own_address: str, peers: Iterable[tuple[Object, str]]) -> str:
     """The text of a pod's /etc/hosts: itself, then every pod that shares its headless service."""
     lines = ["127.0.0.1 localhost", f"{own_address} {' '.join(names(own))}"]
     for pod, address in peers:

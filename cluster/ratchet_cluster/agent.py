@@ -13,13 +13,16 @@ import logging
 import shutil
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from ratchet_cluster import addresses, control, faults, kubelet, pools, sandbox
 from ratchet_cluster.api import UNREACHABLE, ApiError, insist
-from ratchet_cluster.node import DEAD, STOPPING, UP, Node
+from ratchet_cluster.node import DEAD, KUBELET_PORT, STOPPING, UP, Node
+from ratchet_cluster.objects import Object
 from ratchet_cluster.plane import Plane
 from ratchet_cluster.pod import Pod, Surroundings
 
@@ -43,7 +46,7 @@ class Agent:
         self.pools = [pools.Pool(pools.SYSTEM), *(pools.Pool(**entry) for entry in state["pools"])]
         self.nodes: dict[str, Node] = {}
         self.pods: dict[str, Pod] = {}
-        self._tasks: set[asyncio.Task] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT; then ends the pods without telling the API server, as a power cut would."""
@@ -59,7 +62,12 @@ class Agent:
             )
             for index, (pool, name) in enumerate(names):
                 self.nodes[name] = Node(self.api, pool, name, self.addresses.node(index))
-            handlers = {"preempt": self._preempt, "notice": self._notice, "log": self._log, "away": self._away}
+            handlers: dict[str, control.Handler] = {
+                "preempt": self._preempt,
+                "notice": self._notice,
+                "log": self._log,
+                "away": self._away,
+            }
             server = await control.serve(self.folder, handlers)
             following = asyncio.create_task(self._follow_pods())
             await asyncio.gather(*map(self._join, self.nodes.values()))
@@ -87,9 +95,7 @@ class Agent:
                 return block, await kubelet.serve(self.plane.pki, hosts, self._log_files, self._is_running)
             except OSError as error:
                 log.info("block %d of loopback addresses: %s", block.block, error)
-        raise RuntimeError(
-            f"port {kubelet.KUBELET_PORT} is taken in every loopback block; are {blocks} clusters running?"
-        )
+        raise RuntimeError(f"port {KUBELET_PORT} is taken in every loopback block; are {blocks} clusters running?")
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
@@ -113,7 +119,7 @@ class Agent:
             else:
                 self._seen(found)
 
-    def _seen(self, found: dict) -> None:
+    def _seen(self, found: Object) -> None:
         node = self.nodes.get(found["spec"].get("nodeName", ""))
         uid, metadata = found["metadata"]["uid"], found["metadata"]
         if node is None:
@@ -134,7 +140,7 @@ class Agent:
             pod = self.pods[uid] = Pod(self.around, found, node.address, lost=begun)
             pod.begin()
 
-    def _gone(self, found: dict) -> None:
+    def _gone(self, found: Object) -> None:
         """The API server knows the pod no more. One that still runs was deleted by force."""
         pod = self.pods.get(found["metadata"]["uid"])
         if pod is not None:
@@ -150,7 +156,7 @@ class Agent:
         await pod.close()
         self.pods.pop(pod.uid, None)
 
-    def _names_changed(self, found: dict) -> None:
+    def _names_changed(self, found: Object) -> None:
         """Writes the hosts files of a pod and of all that share its headless service."""
         subdomain, namespace = found["spec"].get("subdomain"), found["metadata"]["namespace"]
         gang = [
@@ -183,13 +189,13 @@ class Agent:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    async def _log(self, namespace: str, pod: str, container: str | None = None) -> dict:
+    async def _log(self, namespace: str, pod: str, container: str | None = None) -> control.Answer:
         files = self._log_files(namespace, pod, container)
         if not files:
             raise control.Refused(f"no log of a pod {namespace}/{pod} is kept here")
         return {"text": files[-1].read_text(errors="replace")}
 
-    async def _away(self) -> dict:
+    async def _away(self) -> control.Answer:
         return {"nodes": [name for name, node in self.nodes.items() if node.state != UP]}
 
     def _pool_of(self, name: str) -> list[Node]:
@@ -200,7 +206,7 @@ class Agent:
             raise control.Refused("the system node stays: the operator runs there")
         return [node for node in self.nodes.values() if node.pool == pool]
 
-    async def _preempt(self, node: str, abrupt: bool = False) -> dict:
+    async def _preempt(self, node: str, abrupt: bool = False) -> control.Answer:
         nodes = self._pool_of(node)
         if not faults.strikable(nodes):
             raise control.Refused(f"the pool of {node} is being preempted already")
@@ -209,7 +215,7 @@ class Agent:
         await asyncio.sleep(0)  # the first signs are on their way when we answer
         return {"nodes": [one.name for one in nodes]}
 
-    async def _notice(self, node: str, seconds: float) -> dict:
+    async def _notice(self, node: str, seconds: float) -> control.Answer:
         nodes = self._pool_of(node)
         await faults.announce(nodes, seconds)
         return {"nodes": [one.name for one in nodes]}
@@ -217,12 +223,12 @@ class Agent:
     def _pods_on(self, node: Node) -> list[Pod]:
         return [pod for pod in self.pods.values() if pod.object["spec"].get("nodeName") == node.name]
 
-    def _spawn(self, work) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             expected = isinstance(error, (ApiError, *UNREACHABLE))

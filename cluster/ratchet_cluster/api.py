@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from ratchet_cluster.objects import Object
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -23,6 +25,7 @@ T = TypeVar("T")
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+TIMEOUT = 15.0  # seconds
 UNREACHABLE = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
@@ -71,7 +74,7 @@ class Api:
         body: Any = None,
         *,
         content: str = "application/json",
-        timeout: float = 15.0,
+        timeout: float = TIMEOUT,
         **params: str,
     ) -> Any:
         """One call; the decoded JSON answer (text where it is none). Raises `ApiError` or a member of `UNREACHABLE`."""
@@ -87,16 +90,16 @@ class Api:
                 raise ApiError(answer.status, status.get("reason", ""), status.get("message", text[:500]))
             return found
 
-    async def get(self, path: str, **params: str) -> Any:
-        return await self.request("GET", path, **params)
+    async def get(self, path: str, *, timeout: float = TIMEOUT, **params: str) -> Any:
+        return await self.request("GET", path, timeout=timeout, **params)
 
-    async def create(self, path: str, body: dict) -> Any:
+    async def create(self, path: str, body: Object) -> Any:
         return await self.request("POST", path, body)
 
-    async def patch(self, path: str, body: dict, content: str = STRATEGIC) -> Any:
+    async def patch(self, path: str, body: Object, content: str = STRATEGIC) -> Any:
         return await self.request("PATCH", path, body, content=content)
 
-    async def apply(self, path: str, body: dict) -> Any:
+    async def apply(self, path: str, body: Object) -> Any:
         """Server-side apply as the cluster itself: creates the object or brings it to this form."""
         return await self.request(
             "PATCH", path, body, content=APPLY, fieldManager="ratchet-cluster", force="true", timeout=30.0
@@ -120,7 +123,7 @@ class Api:
         pause = 0.05
         while True:
             try:
-                found = await self.get(path, **params)
+                found = await self.get(path, timeout=TIMEOUT, **params)
                 yield "SYNC", found["items"]
                 version = found["metadata"]["resourceVersion"]
                 async for kind, item in self._watch(path, version, params):

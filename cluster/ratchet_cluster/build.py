@@ -22,8 +22,11 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
 import yaml
+
+from ratchet_cluster.objects import Object
 
 Progress = Callable[[str], None]
 
@@ -120,7 +123,7 @@ def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in (*PROGRAMS, "jobset.json"))
 
 
-def _wait_for(lock, progress: Progress) -> None:
+def _wait_for(lock: IO[str], progress: Progress) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -180,7 +183,7 @@ def _compile(command: list[str], env: dict[str, str], log: Path, progress: Progr
         raise BuildError(f"`go build` failed with exit code {process.returncode} in {MODULE}:\n{words}")
 
 
-def _jobset_objects(go: Path, env: dict[str, str]) -> list[dict]:
+def _jobset_objects(go: Path, env: dict[str, str]) -> list[Object]:
     """JobSet's CRD and webhook configurations as its own module ships them, without kustomize's patches."""
     where = subprocess.run(
         [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/jobset"],

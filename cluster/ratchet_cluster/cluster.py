@@ -26,6 +26,7 @@ import aiohttp
 from ratchet_cluster import build, control, faults, plane, processes
 from ratchet_cluster import pools as node_pools
 from ratchet_cluster.api import Api, ApiError
+from ratchet_cluster.objects import Object
 from ratchet_cluster.ports import is_free
 
 T = TypeVar("T")
@@ -145,7 +146,8 @@ class Cluster:
 
     def pod_log(self, namespace: str, pod: str, container: str | None = None) -> str:
         """What a pod printed so far, as kept by its node agent; also after the pod was deleted."""
-        return control.call(self.folder, "log", namespace=namespace, pod=pod, container=container)["text"]
+        text: str = control.call(self.folder, "log", namespace=namespace, pod=pod, container=container)["text"]
+        return text
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -154,11 +156,13 @@ class Cluster:
 
         Graceful: SIGTERM with the notice window first. Abrupt: SIGKILL, and silence until the Node is missed.
         """
-        return control.call(self.folder, "preempt", node=node, abrupt=abrupt)["nodes"]
+        nodes: list[str] = control.call(self.folder, "preempt", node=node, abrupt=abrupt)["nodes"]
+        return nodes
 
     def notice(self, node: str, seconds: float = 3600.0) -> list[str]:
         """Announces maintenance of the node's pool in `seconds`; nothing else happens."""
-        return control.call(self.folder, "notice", node=node, seconds=seconds)["nodes"]
+        nodes: list[str] = control.call(self.folder, "notice", node=node, seconds=seconds)["nodes"]
+        return nodes
 
     def drain(self, node: str) -> None:
         """Cordons the node and evicts its pods through the eviction API."""
@@ -280,9 +284,10 @@ class Cluster:
     @property
     def _state(self) -> dict[str, Any]:
         try:
-            return json.loads(self._state_file.read_text())
+            state: dict[str, Any] = json.loads(self._state_file.read_text())
         except FileNotFoundError:
             raise ClusterError(f"there is no cluster in {self.folder}; start one with `ratchet cluster up`") from None
+        return state
 
     def _tool(self, name: str, arguments: Sequence[str], stdin: str | None, check: bool) -> str:
         done = subprocess.run(
@@ -310,7 +315,7 @@ async def _in_words(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         ) from error
 
 
-def _node_row(node: dict, pods: list[dict]) -> dict[str, Any]:
+def _node_row(node: Object, pods: list[Object]) -> dict[str, Any]:
     name = node["metadata"]["name"]
     return {
         "name": name,
@@ -326,12 +331,12 @@ def _node_row(node: dict, pods: list[dict]) -> dict[str, Any]:
     }
 
 
-def _is_ready(node: dict) -> bool:
+def _is_ready(node: Object) -> bool:
     conditions = node.get("status", {}).get("conditions") or []
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def _not_ready_taint(node: dict) -> bool:
+def _not_ready_taint(node: Object) -> bool:
     return any(taint["key"] == "node.kubernetes.io/not-ready" for taint in node["spec"].get("taints") or [])
 
 

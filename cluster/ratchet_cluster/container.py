@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet_cluster import probes, processes, sandbox
+from ratchet_cluster.objects import Object
 
 MESSAGE_LIMIT, LOG_TAIL_LIMIT, LOG_TAIL_LINES = 4096, 2048, 80
 FIRST_PAUSE, LONGEST_PAUSE, FORGIVEN_AFTER = 1.0, 60.0, 600.0  # KEP-4603; a kubelet without it starts at 10 s
@@ -47,15 +48,15 @@ def timestamp() -> str:
 class Container:
     """`spec` of one container and what became of it. `changed` is called whenever its status would read differently."""
 
-    def __init__(self, spec: dict, identity: str, changed: Callable[[], None]) -> None:
+    def __init__(self, spec: Object, identity: str, changed: Callable[[], None]) -> None:
         self.spec, self.name, self.identity = spec, spec["name"], identity
-        self.state: dict = {
+        self.state: Object = {
             "waiting": {"reason": "PodInitializing" if identity.startswith("late/") else "ContainerCreating"}
         }
-        self.last: dict = {}
+        self.last: Object = {}
         self.restarts = 0
         self.ready = self.started = False
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.logs: list[Path] = []
         self._changed = changed
         self._launch: Launch | None = None
@@ -74,7 +75,8 @@ class Container:
     @property
     def exit_code(self) -> int | None:
         """Of the latest end; None while it runs or before it ever did."""
-        return self.state.get("terminated", {}).get("exitCode")
+        code: int | None = self.state.get("terminated", {}).get("exitCode")
+        return code
 
     def lost(self, restarts: int) -> None:
         """Its process went with an earlier life of the node."""
@@ -131,7 +133,7 @@ class Container:
             self.last = self.state
         self.restarts += 1
 
-    def _spawn(self, launch: Launch, way: str) -> subprocess.Popen:
+    def _spawn(self, launch: Launch, way: str) -> subprocess.Popen[bytes]:
         launch.log.parent.mkdir(parents=True, exist_ok=True)
         launch.scratch.mkdir(parents=True, exist_ok=True)
         launch.message_file.write_bytes(b"")
@@ -227,7 +229,7 @@ class Container:
             watches.append(self._ask(probe, self._readiness_answered))
         await asyncio.gather(*watches)
 
-    async def _ask(self, probe: dict, answered: Callable[[bool], None], once: bool = False) -> None:
+    async def _ask(self, probe: Object, answered: Callable[[bool], None], once: bool = False) -> None:
         assert self._launch is not None
         await probes.watch(probe, self.spec, self._launch.address, self.execute, answered, once=once)
 
@@ -250,19 +252,19 @@ class Container:
             grace = self.spec.get("_grace", 30)
             asyncio.get_running_loop().call_later(grace, self._kill_if_same, self.process)
 
-    def _kill_if_same(self, process: subprocess.Popen | None) -> None:
+    def _kill_if_same(self, process: subprocess.Popen[bytes] | None) -> None:
         if process is not None and process is self.process:
             self.kill()
 
 
-async def _exit_of(process: subprocess.Popen) -> int:
+async def _exit_of(process: subprocess.Popen[bytes]) -> int:
     """Exit code as a shell gives it: 128 + n after signal n."""
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    ended = asyncio.Event()
     handle = os.pidfd_open(process.pid)
     try:
-        loop.add_reader(handle, lambda: ended.done() or ended.set_result(None))
-        await ended
+        loop.add_reader(handle, ended.set)
+        await ended.wait()
     finally:
         loop.remove_reader(handle)
         os.close(handle)

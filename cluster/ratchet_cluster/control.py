@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = "agent.sock"
-Handler = Callable[..., Awaitable[dict[str, Any]]]
+Answer = dict[str, Any]
+Handler = Callable[..., Awaitable[Answer]]
 
 
 class Refused(RuntimeError):
     """The agents cannot do that; the message says why."""
 
 
-def call(folder: Path, command: str, timeout: float = 120.0, **arguments: Any) -> dict[str, Any]:
+def call(folder: Path, command: str, timeout: float = 120.0, **arguments: Any) -> Answer:
     """Sends one request and returns the answer. Raises `Refused`, also when no agents run."""
     with _address(folder) as address, socket.socket(socket.AF_UNIX) as line:
         line.settimeout(timeout)
@@ -34,7 +35,7 @@ def call(folder: Path, command: str, timeout: float = 120.0, **arguments: Any) -
         answer = b"".join(iter(lambda: line.recv(1 << 16), b""))
     if not answer:
         raise Refused("the node agents ended while they were asked; see logs/agent.log")
-    found = json.loads(answer)
+    found: Answer = json.loads(answer)
     if "error" in found:
         raise Refused(found["error"])
     return found

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ratchet_cluster.objects import Object
+
 JOBSET = "jobset.sigs.k8s.io"
 INDEX = "batch.kubernetes.io/job-completion-index"
 DEFAULT_COMMAND = ("ratchet",)  # the entry point of this project's image
@@ -34,7 +36,7 @@ class References:
         return (self.config_maps if kind == "ConfigMap" else self.secrets).get(name)
 
 
-def decode(item: dict) -> dict[str, bytes]:
+def decode(item: Object) -> dict[str, bytes]:
     """The content of a ConfigMap or Secret object, key -> bytes."""
     texts = {key: value.encode() for key, value in (item.get("data") or {}).items()}
     if item.get("kind") == "Secret":
@@ -42,11 +44,12 @@ def decode(item: dict) -> dict[str, bytes]:
     return texts | {key: base64.b64decode(value) for key, value in (item.get("binaryData") or {}).items()}
 
 
-def field_value(pod: dict, path: str) -> str:
+def field_value(pod: Object, path: str) -> str:
     """The value of a `fieldRef`; whole maps in the format of downward-API files. Raises `MissingReference`."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status", {})
     if match := _SUBSCRIPT.match(path):
-        return (metadata.get(match[1]) or {}).get(match[2], "")
+        value: str = (metadata.get(match[1]) or {}).get(match[2], "")
+        return value
     if path in ("metadata.labels", "metadata.annotations"):
         pairs = sorted((metadata.get(path.split(".")[1]) or {}).items())
         return "\n".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in pairs)
@@ -66,7 +69,7 @@ def field_value(pod: dict, path: str) -> str:
     return values[path] or ""
 
 
-def resolve(pod: dict, container: dict, references: References, inherited: Mapping[str, str]) -> dict[str, str]:
+def resolve(pod: Object, container: Object, references: References, inherited: Mapping[str, str]) -> dict[str, str]:
     """The container's environment: `inherited`, then `envFrom`, then `env`, later ones seeing earlier ones as $(NAME).
 
     `pod` carries podIP and hostIP in its status already. Raises `MissingReference`.
@@ -78,13 +81,13 @@ def resolve(pod: dict, container: dict, references: References, inherited: Mappi
         for key, value in _referred(references, kind, reference).items():
             found[source.get("prefix", "") + key] = value.decode(errors="replace")
     for entry in container.get("env") or []:
-        value = _value(pod, entry, references, found)
-        if value is not None:
-            found[entry["name"]] = value
+        text = _value(pod, entry, references, found)
+        if text is not None:
+            found[entry["name"]] = text
     return found
 
 
-def _value(pod: dict, entry: dict, references: References, known: Mapping[str, str]) -> str | None:
+def _value(pod: Object, entry: Object, references: References, known: Mapping[str, str]) -> str | None:
     source = entry.get("valueFrom")
     if not source:
         return expand(entry.get("value", ""), known)
@@ -104,7 +107,7 @@ def _value(pod: dict, entry: dict, references: References, known: Mapping[str, s
     raise MissingReference(f"env {entry['name']}: {', '.join(source)} is not supported by the local node agents")
 
 
-def _referred(references: References, kind: str, reference: dict) -> Mapping[str, bytes]:
+def _referred(references: References, kind: str, reference: Object) -> Mapping[str, bytes]:
     data = references.data(kind, reference["name"])
     if data is None:
         if reference.get("optional"):
@@ -124,13 +127,13 @@ def expand(text: str, known: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replace, text)
 
 
-def command_line(container: dict, env: Mapping[str, str]) -> list[str]:
+def command_line(container: Object, env: Mapping[str, str]) -> list[str]:
     """`command` and `args` with their $(NAME) replaced; without a command, the entry point of this project's image."""
     command = container.get("command") or list(DEFAULT_COMMAND)
     return [expand(part, env) for part in [*command, *(container.get("args") or [])]]
 
 
-def referred_names(pod: dict) -> dict[str, set[str]]:
+def referred_names(pod: Object) -> dict[str, set[str]]:
     """{"ConfigMap": names, "Secret": names} that the containers' environment refers to."""
     names: dict[str, set[str]] = {"ConfigMap": set(), "Secret": set()}
     for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
@@ -148,12 +151,12 @@ def referred_names(pod: dict) -> dict[str, set[str]]:
     return names
 
 
-def wants_tpu(pod: dict) -> bool:
+def wants_tpu(pod: Object) -> bool:
     """Whether any container asks for chips."""
     return any("google.com/tpu" in ((c.get("resources") or {}).get("limits") or {}) for c in pod["spec"]["containers"])
 
 
-def injected(pod: dict, parallelism: int | None) -> dict[str, str]:
+def injected(pod: Object, parallelism: int | None) -> dict[str, str]:
     """What GKE adds for a TPU pod, and JAX_PLATFORMS=cpu because there is no chip here.
 
     TPU_WORKER_ID and TPU_WORKER_HOSTNAMES for a pod of an Indexed Job of `parallelism` pods with a subdomain;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from aiohttp import web
@@ -37,7 +37,7 @@ async def serve(pki: Path, hosts: Iterable[str], find: FindLogs, alive: Alive) -
     return runner
 
 
-def _logs(find: FindLogs, alive: Alive) -> Callable:
+def _logs(find: FindLogs, alive: Alive) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answer(request: web.Request) -> web.StreamResponse:
         part = request.match_info
         files = find(part["namespace"], part["pod"], part["container"])

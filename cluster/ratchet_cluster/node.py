@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from ratchet_cluster.api import MERGE, UNREACHABLE, Api, ApiError
 from ratchet_cluster.container import timestamp
+from ratchet_cluster.objects import Object
 from ratchet_cluster.pools import Pool, capacity, node_object
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Node:
         self.api, self.pool, self.name, self.address = api, pool, name, address
         self.state = DEAD
         self.uid = ""
-        self._lease: asyncio.Task | None = None
+        self._lease: asyncio.Task[None] | None = None
 
     @property
     def path(self) -> str:
@@ -96,7 +97,7 @@ class Node:
         """Sets a label."""
         await self.api.patch(self.path, {"metadata": {"labels": {key: value}}}, MERGE)
 
-    async def _taint(self, taint: dict) -> None:
+    async def _taint(self, taint: Object) -> None:
         """Adds to a list that the node controller writes as well: read, add, and again when somebody was faster."""
         while True:
             found = await self.api.get(self.path)
@@ -112,7 +113,7 @@ class Node:
 
     # -- status and lease ----------------------------------------------------------------------------------------------
 
-    def _status(self) -> dict:
+    def _status(self) -> Object:
         held = capacity(self.pool)
         conditions = [
             {"type": kind, "status": "False", "reason": f"KubeletHas{good}", "message": f"kubelet has {text}"}
@@ -140,7 +141,7 @@ class Node:
         }  # fmt: skip
 
     @staticmethod
-    def _ready(status: str, reason: str, message: str) -> dict:
+    def _ready(status: str, reason: str, message: str) -> Object:
         now = timestamp()
         return {
             "type": "Ready",

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ratchet_cluster import certificates, processes
 from ratchet_cluster.api import UNREACHABLE, Api, ApiError
+from ratchet_cluster.objects import Object
 from ratchet_cluster.ports import free_ports
 
 ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "jobset")
@@ -155,7 +156,7 @@ class Plane:
             "zap-log-level": "error",
         }
 
-    def _jobset_configuration(self) -> dict:
+    def _jobset_configuration(self) -> Object:
         return {
             "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
             "kind": "Configuration",
@@ -236,8 +237,8 @@ class Plane:
                     webhook["objectSelector"] = {"matchExpressions": [key]}
             await api.apply(f"{WEBHOOKS}/{resource}/{name}", {**found, "metadata": {"name": name}})
 
-    def _jobset_object(self, kind: str) -> dict:
-        objects = json.loads((self.programs / "jobset.json").read_text())
+    def _jobset_object(self, kind: str) -> Object:
+        objects: list[Object] = json.loads((self.programs / "jobset.json").read_text())
         found = next(item for item in objects if item["kind"] == kind)
         found["metadata"].pop("creationTimestamp", None)
         found.pop("status", None)
@@ -269,7 +270,8 @@ class Plane:
         tls = ssl.create_default_context(cafile=str(self.pki / "ca.crt")) if url.startswith("https") else None
         try:
             with urllib.request.urlopen(url, timeout=2, context=tls) as answer:
-                return answer.status == 200
+                status: int = answer.status
+                return status == 200
         except (urllib.error.URLError, OSError):
             return False
 

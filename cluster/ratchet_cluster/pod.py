@@ -12,15 +12,17 @@ import contextlib
 import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ratchet_cluster import addresses, environment, paths, processes, sandbox, volumes
 from ratchet_cluster import status as statuses
 from ratchet_cluster.api import UNREACHABLE, Api, ApiError
 from ratchet_cluster.container import Container, Launch, timestamp
 from ratchet_cluster.environment import MissingReference, References
+from ratchet_cluster.objects import Object
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +42,20 @@ class Surroundings:
     way: str  # how far pods can be separated, see `sandbox.ability`
     api_port: int
     addresses: addresses.Addresses
-    names_changed: Callable[[dict], None]  # a pod with a headless-service name has got its address
+    names_changed: Callable[[Object], None]  # a pod with a headless-service name has got its address
 
 
 class Pod:
     """A pod that runs here. Its life is one task, started by `begin`."""
 
-    def __init__(self, around: Surroundings, found: dict, host_address: str, *, lost: bool = False) -> None:
+    def __init__(self, around: Surroundings, found: Object, host_address: str, *, lost: bool = False) -> None:
         self.around, self.object, self.host_address, self.lost = around, found, host_address, lost
         metadata, spec = found["metadata"], found["spec"]
-        self.uid, self.namespace, self.name = metadata["uid"], metadata["namespace"], metadata["name"]
+        self.uid: str = metadata["uid"]
+        self.namespace: str = metadata["namespace"]
+        self.name: str = metadata["name"]
         self.path = f"/api/v1/namespaces/{self.namespace}/pods/{self.name}"
-        self.folder = around.folder / "pods" / self.uid
+        self.folder: Path = around.folder / "pods" / self.uid
         self.logs = around.folder / "logs/pods" / f"{self.namespace}_{self.name}_{self.uid}"
         self.restart_policy = spec.get("restartPolicy", "Always")
         self.address = host_address if spec.get("hostNetwork") else around.addresses.take(found)
@@ -68,9 +72,9 @@ class Pod:
         self._changed, self._published = asyncio.Event(), asyncio.Event()
         self._kill_at: asyncio.TimerHandle | None = None
         self._silent = self._over = False
-        self._tasks: set[asyncio.Task] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
-    def _container(self, spec: dict, prefix: str) -> Container:
+    def _container(self, spec: Object, prefix: str) -> Container:
         grace = self.object["spec"].get("terminationGracePeriodSeconds", 30)
         return Container({**spec, "_grace": grace}, f"{prefix}{self.uid}/{spec['name']}", self.changed)
 
@@ -83,7 +87,7 @@ class Pod:
 
     # -- what happens to it --------------------------------------------------------------------------------------------
 
-    def update(self, found: dict) -> None:
+    def update(self, found: Object) -> None:
         """A newer object from the API server: deletion, changed labels and annotations."""
         old, self.object = self.object, found
         if found["metadata"].get("deletionTimestamp"):
@@ -257,7 +261,7 @@ class Pod:
             mark={processes.DIR: str(self.around.folder), processes.POD: f"{self.uid}/{container.name}"},
         )
 
-    async def _inherited(self, pod: dict) -> dict[str, str]:
+    async def _inherited(self, pod: Object) -> dict[str, str]:
         """What every container finds without asking: the checkout's programs first, and the way to the API server."""
         job = (pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name")
         parallelism = None
@@ -291,7 +295,7 @@ class Pod:
         by_kind = {kind: {name: data for k, name, data in found if k == kind} for kind in names}
         return References(by_kind["ConfigMap"], by_kind["Secret"])
 
-    def _with_addresses(self) -> dict:
+    def _with_addresses(self) -> Object:
         status = {**self.object.get("status", {}), "podIP": self.address, "hostIP": self.host_address}
         return {**self.object, "status": status}
 
@@ -316,7 +320,7 @@ class Pod:
                 log.warning("token of %s/%s was not renewed: %s", self.namespace, self.name, error)
                 lifetime = 60.0
 
-    def _status(self) -> dict:
+    def _status(self) -> Object:
         found = statuses.phase(self.restart_policy, self.initial, self.main, ending=self._over)
         override = self._override if self._over else {}
         if self._over and self._disruption:
@@ -374,12 +378,12 @@ class Pod:
                 log.info("deletion of %s/%s: %s", self.namespace, self.name, error)
                 await asyncio.sleep(0.2)
 
-    def _spawn(self, work) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("%s/%s: %r", self.namespace, self.name, error, exc_info=error)

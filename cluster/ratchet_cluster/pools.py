@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from ratchet_api.tpu_topologies import ImpossibleShape, shape
+from ratchet_cluster.objects import Object
 
 SYSTEM = "system"
 REGION = "us-central2"
@@ -100,7 +101,7 @@ def load(path: Path) -> list[Pool]:
         raise PoolError(f"{path}: {error}; known fields: {', '.join(asdict(DEFAULT[0]))}") from None
 
 
-def node_object(pool: Pool, name: str) -> dict:
+def node_object(pool: Pool, name: str) -> Object:
     """The Node that machine `name` of `pool` registers."""
     labels = {
         "kubernetes.io/hostname": name,

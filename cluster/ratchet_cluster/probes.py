@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import aiohttp
+
+from ratchet_cluster.objects import Object
 
 Execute = Callable[[list[str], float], Awaitable[int]]
 
@@ -19,7 +20,7 @@ class Unknown(Exception):
     """A port name that the container does not declare."""
 
 
-async def ask(action: dict, container: dict, address: str, execute: Execute, timeout: float) -> bool:
+async def ask(action: Object, container: Object, address: str, execute: Execute, timeout: float) -> bool:
     """One try of an `exec`, `httpGet` or `tcpSocket` action; False also when nothing answers in time."""
     try:
         async with asyncio.timeout(timeout):
@@ -40,7 +41,7 @@ async def ask(action: dict, container: dict, address: str, execute: Execute, tim
     raise Unknown(f"{', '.join(action)} is no kind of probe that the local node agents know")
 
 
-async def _http(action: dict[str, Any], container: dict, address: str) -> bool:
+async def _http(action: Object, container: Object, address: str) -> bool:
     scheme, port = action.get("scheme", "HTTP").lower(), _port(action["port"], container)
     url = f"{scheme}://{action.get('host') or address}:{port}/{action.get('path', '/').lstrip('/')}"
     headers = {one["name"]: one["value"] for one in action.get("httpHeaders") or []} | {"User-Agent": "kube-probe/1.36"}
@@ -51,19 +52,26 @@ async def _http(action: dict[str, Any], container: dict, address: str) -> bool:
         return 200 <= answer.status < 400
 
 
-def _port(port: int | str, container: dict) -> int:
+def _port(port: int | str, container: Object) -> int:
     if isinstance(port, int):
         return port
     for one in container.get("ports") or []:
         if one.get("name") == port:
-            return one["containerPort"]
+            number: int = one["containerPort"]
+            return number
     if str(port).isdigit():
         return int(port)
     raise Unknown(f"the container has no port called {port!r}")
 
 
 async def watch(
-    probe: dict, container: dict, address: str, execute: Execute, changed: Callable[[bool], None], *, once: bool = False
+    probe: Object,
+    container: Object,
+    address: str,
+    execute: Execute,
+    changed: Callable[[bool], None],
+    *,
+    once: bool = False,
 ) -> None:
     """Asks for as long as it runs and calls `changed` whenever the verdict turns, the first one included.
 

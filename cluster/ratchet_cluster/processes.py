@@ -25,7 +25,7 @@ INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "RATCHET_CLUSTER_ISOLATION")
 
 Where = Mapping[str, str | None]  # what an environment must hold; None: any value
 
-_children: list[subprocess.Popen] = []  # kept so that the ones which end while we live are reaped
+_children: list[subprocess.Popen[bytes]] = []  # kept so that the ones which end while we live are reaped
 
 
 def mark(folder: Path, name: str) -> dict[str, str]:

@@ -127,8 +127,8 @@ def _separate(way: str, hostname: str) -> None:
             os.write(descriptor, text.encode())
             os.close(descriptor)
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    name = hostname.encode()[:63]
-    if _libc.sethostname(name, len(name)):
+    own = hostname.encode()[:63]
+    if _libc.sethostname(own, len(own)):
         _raise("sethostname")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ratchet_cluster.container import Container, timestamp
+from ratchet_cluster.objects import Object
 
 REPLACE = {"$patch": "replace"}  # these lists would be merged: a pod whose node came back would have two addresses
 
@@ -15,7 +16,7 @@ REPLACE = {"$patch": "replace"}  # these lists would be merged: a pod whose node
 class Conditions:
     """Pod conditions with the time each of them last turned."""
 
-    _held: dict[str, dict] = field(default_factory=dict)
+    _held: dict[str, Object] = field(default_factory=dict)
 
     def set(self, kind: str, truth: bool, reason: str = "", message: str = "") -> None:
         status = "True" if truth else "False"
@@ -24,10 +25,10 @@ class Conditions:
         found = {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": since}
         self._held[kind] = found | ({"reason": reason} if reason else {}) | ({"message": message} if message else {})
 
-    def list(self) -> list[dict]:
+    def list(self) -> list[Object]:
         return list(self._held.values())
 
-    def denied_by(self, pod: dict) -> bool:
+    def denied_by(self, pod: Object) -> bool:
         """Whether somebody else wrote that the pod is not Ready though it is: the node controller does in an outage."""
         said = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions") or []}
         return said.get("Ready") == "False" and self._held.get("Ready", {}).get("status") == "True"
@@ -54,7 +55,7 @@ def restarts(restart_policy: str, code: int) -> bool:
     return _again(restart_policy, [code])
 
 
-def container_status(container: Container) -> dict:
+def container_status(container: Container) -> Object:
     """One entry of `containerStatuses`."""
     image = container.spec.get("image", "")
     identity = f"ratchet://{container.identity}/{container.restarts}"
@@ -86,7 +87,7 @@ def image_id(image: str) -> str:
 def pod_status(
     conditions: Conditions, found: str, initial: Sequence[Container], main: Sequence[Container],
     address: str, host_address: str, start_time: str, override: Mapping[str, str],
-) -> dict:  # fmt: skip
+) -> Object:  # fmt: skip
     """The `status` to patch. `override` holds phase, reason and message of a pod that its node ended."""
     over = found in ("Succeeded", "Failed")
     reason = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(found, "")

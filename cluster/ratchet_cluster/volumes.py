@@ -15,13 +15,14 @@ from pathlib import Path
 
 from ratchet_cluster.api import Api, ApiError
 from ratchet_cluster.environment import MissingReference, decode, expand, field_value
+from ratchet_cluster.objects import Object
 from ratchet_cluster.sandbox import Mount
 
 DEFAULT_MODE = 0o644
 TERMINATION_LOG = "/dev/termination-log"
 
 
-async def prepare(api: Api, pod: dict, folder: Path) -> dict[str, Path]:
+async def prepare(api: Api, pod: Object, folder: Path) -> dict[str, Path]:
     """Volume name -> place on this machine, content included. Raises `MissingReference` for what is not there (yet)."""
     found = {}
     for volume in pod["spec"].get("volumes") or []:
@@ -29,7 +30,7 @@ async def prepare(api: Api, pod: dict, folder: Path) -> dict[str, Path]:
     return found
 
 
-async def _place(api: Api, pod: dict, volume: dict, own: Path) -> Path:
+async def _place(api: Api, pod: Object, volume: Object, own: Path) -> Path:
     namespace = pod["metadata"]["namespace"]
     if "hostPath" in volume:
         return _host_path(volume["hostPath"])
@@ -53,7 +54,7 @@ async def _place(api: Api, pod: dict, volume: dict, own: Path) -> Path:
     return own
 
 
-def _host_path(source: dict) -> Path:
+def _host_path(source: Object) -> Path:
     path, kind = Path(source["path"]), source.get("type") or ""
     if kind == "DirectoryOrCreate":
         path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def _host_path(source: dict) -> Path:
 Files = dict[str, tuple[bytes, int]]  # path in the volume -> content, mode
 
 
-async def _content(api: Api, pod: dict, volume: dict) -> Files:
+async def _content(api: Api, pod: Object, volume: Object) -> Files:
     if "projected" in volume:
         sources, mode = volume["projected"].get("sources") or [], volume["projected"].get("defaultMode", DEFAULT_MODE)
     else:
@@ -90,7 +91,7 @@ async def _content(api: Api, pod: dict, volume: dict) -> Files:
     return files
 
 
-async def _projected(api: Api, pod: dict, source: dict, mode: int) -> Files:
+async def _projected(api: Api, pod: Object, source: Object, mode: int) -> Files:
     namespace = pod["metadata"]["namespace"]
     if "downwardAPI" in source:
         return _downward(pod, source["downwardAPI"], mode)
@@ -110,7 +111,7 @@ async def _projected(api: Api, pod: dict, source: dict, mode: int) -> Files:
     raise MissingReference(f"projected source {', '.join(source)} is not supported by the local node agents")
 
 
-def _chosen(data: Mapping[str, bytes], source: dict, mode: int) -> Files:
+def _chosen(data: Mapping[str, bytes], source: Object, mode: int) -> Files:
     items = source.get("items")
     if not items:
         return {key: (value, mode) for key, value in data.items()}
@@ -120,7 +121,7 @@ def _chosen(data: Mapping[str, bytes], source: dict, mode: int) -> Files:
     return {item["path"]: (data[item["key"]], item.get("mode", mode)) for item in items if item["key"] in data}
 
 
-def _downward(pod: dict, source: dict, mode: int) -> Files:
+def _downward(pod: Object, source: Object, mode: int) -> Files:
     files: Files = {}
     for item in source.get("items") or []:
         if "fieldRef" not in item:
@@ -132,7 +133,7 @@ def _downward(pod: dict, source: dict, mode: int) -> Files:
     return files
 
 
-async def _token(api: Api, pod: dict, wanted: dict) -> bytes:
+async def _token(api: Api, pod: Object, wanted: Object) -> bytes:
     metadata = pod["metadata"]
     account = pod["spec"].get("serviceAccountName", "default")
     request = {
@@ -145,10 +146,11 @@ async def _token(api: Api, pod: dict, wanted: dict) -> bytes:
         },
     }
     answer = await api.create(f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/{account}/token", request)
-    return answer["status"]["token"].encode()
+    token: str = answer["status"]["token"]
+    return token.encode()
 
 
-async def refresh(api: Api, pod: dict, folder: Path, *, tokens: bool = False) -> None:
+async def refresh(api: Api, pod: Object, folder: Path, *, tokens: bool = False) -> None:
     """Brings downward-API files up to date with the pod; with `tokens` also whatever holds a service-account token."""
     for volume in pod["spec"].get("volumes") or []:
         sources = (volume.get("projected") or {}).get("sources") or []
@@ -158,7 +160,7 @@ async def refresh(api: Api, pod: dict, folder: Path, *, tokens: bool = False) ->
             publish(folder / "volumes" / volume["name"], await _content(api, pod, volume))
 
 
-def token_lifetime(pod: dict) -> float | None:
+def token_lifetime(pod: Object) -> float | None:
     """Seconds for which the shortest-lived service-account token of the pod is valid; None where it has none."""
     found = [
         source["serviceAccountToken"].get("expirationSeconds", 3600)
@@ -202,7 +204,7 @@ def _same(folder: Path, files: Files) -> bool:
     )
 
 
-def mounts(pod: dict, container: dict, places: Mapping[str, Path], env: Mapping[str, str]) -> list[Mount]:
+def mounts(pod: Object, container: Object, places: Mapping[str, Path], env: Mapping[str, str]) -> list[Mount]:
     """What the container mounts, sub-paths resolved (made where they are missing)."""
     found = []
     kinds = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
@@ -223,10 +225,11 @@ def mounts(pod: dict, container: dict, places: Mapping[str, Path], env: Mapping[
     return found
 
 
-async def _get(api: Api, collection: str, name: str) -> dict:
+async def _get(api: Api, collection: str, name: str) -> Object:
     try:
-        return await api.get(f"{collection}/{name}")
+        found: Object = await api.get(f"{collection}/{name}")
     except ApiError as error:
         if error.status == 404:
             raise MissingReference(str(error).split(": ", 1)[1]) from None
         raise
+    return found

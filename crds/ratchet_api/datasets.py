@@ -74,6 +74,13 @@ class Columns(ApiModel):
         "last one, if the assistant's, is the answer where the answer's key is not there; those before it are the "
         "prompt.",
     )
+    hints: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Key of an item's hints, least help first, for rl.expansion {kind: hints}: a list of texts, or of "
+        "tiers, which are lists of texts. Absent: items have none.",
+    )
 
 
 class Jsonl(Columns):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MethodName = Literal[
     "grpo",
     "dr-grpo",
+    "dapo",
+    "scaf-grpo",
+    "template-rl",
     "gspo",
     "cispo",
     "rloo",
@@ -29,6 +32,7 @@ MethodName = Literal[
     "sfl",
     "lilo",
     "srpo",
+    "sgpo",
     "prorl",
     "prorl-v2",
 ]
@@ -36,6 +40,9 @@ METHOD_TEXT = (
     "The algorithm, a preset that objective, advantage, kl and reference change in parts. "
     "grpo: group-relative advantages over their deviation (arXiv 2402.03300). "
     "dr-grpo: without deviation and length bias (arXiv 2503.20783). "
+    "dapo: a wider clip upwards, all tokens alike, prompts that teach nothing replaced by others (arXiv 2503.14476). "
+    "scaf-grpo: grpo with hints for prompts that fail whole (arXiv 2510.19807). "
+    "template-rl: grpo whose responses to a prompt are shared out among templates (arXiv 2505.15692). "
     "gspo: ratio of whole responses (arXiv 2507.18071). "
     "cispo: clipped importance weights (arXiv 2506.13585). "
     "rloo: the others' mean as baseline (arXiv 2402.14740). "
@@ -45,6 +52,7 @@ METHOD_TEXT = (
     "sfl: ppo on prompts of middling difficulty, kept in a buffer (arXiv 2502.12272v1). "
     "lilo: ppo on the most learnable prompts of each step (arXiv 2502.12272v6). "
     "srpo: grpo over all tokens, without prompts that are solved, cut responses earning nothing (arXiv 2504.14286). "
+    "sgpo: grpo with a reward for the right steps of wrong responses (arXiv 2505.11595). "
     "prorl: grpo with a wide clip and a drift term, whose reference is renewed when the metric no longer rises "
     "(arXiv 2505.24864). "
     "prorl-v2: reinforce++-baseline with the same, the optimizer going on."

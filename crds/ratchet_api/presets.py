@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, and
-    what cut responses earn. `kl` and `reference`: these parts of `rl`, as a manifest would have them; None: without."""
+    """A row: form of advantage, surrogate, aggregation, clip widths below and above 1, which prompts are drawn, what
+    cut responses earn, and what else is sampled. `kl` and `reference`: these parts of `rl`, as a manifest would have
+    them; None: without."""
 
     advantage: str
     surrogate: str
@@ -21,6 +22,7 @@ class Preset:
     clip: tuple[float, float]
     selection: str = "uniform"
     cut: str = "keep"
+    expansion: str = "none"
     kl: Mapping[str, str] | None = None
     reference: Mapping[str, str] | None = None
 
@@ -30,8 +32,16 @@ class Preset:
 PRESETS = {
     # arXiv 2402.03300, equation 3.
     "grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
+    # arXiv 2505.11595: grpo whose rewards look at the steps of wrong responses (`rewards[].correctPrefix`).
+    "sgpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2)),
     # arXiv 2503.20783: neither the deviation of the group nor the length of the response weighs.
     "dr-grpo": Preset("mean", "ppo", "seq-mean-token-sum-norm", (0.2, 0.2)),
+    # arXiv 2503.14476, equation 8; its punishment of long responses is a part of the reward.
+    "dapo": Preset("mean-std", "ppo", "token-mean", (0.2, 0.28), expansion="dynamicSampling"),
+    # arXiv 2510.19807: grpo as long as no group fails whole.
+    "scaf-grpo": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2), expansion="hints"),
+    # arXiv 2505.15692, with grpo's share of tokens; its templates are the manifest's.
+    "template-rl": Preset("mean-std", "ppo", "seq-mean-token-mean", (0.2, 0.2), expansion="templates"),
     # arXiv 2507.18071: the ratio of a whole response hardly moves, so the widths are small.
     "gspo": Preset("mean-std", "gspo", "seq-mean-token-mean", (3e-4, 4e-4)),
     # arXiv 2506.13585, whose widths are not published: these are verl's.
@@ -56,6 +66,7 @@ PRESETS = {
         "seq-mean-token-mean",
         (0.2, 0.4),
         kl={"estimator": "k3", "in": "loss", "coefficient": "1e-4"},
+        expansion="dynamicSampling",
         reference={"kind": "plateau", "optimizer": "reset"},
     ),
     # NVIDIA's report on ProRL v2 of August 2025, with the numbers of NeMo-RL's recipe prorlv2.
@@ -65,6 +76,7 @@ PRESETS = {
         "token-mean",
         (0.2, 0.27),
         kl={"estimator": "k2", "in": "loss", "coefficient": "1e-4"},
+        expansion="dynamicSampling",
         reference={"kind": "plateau", "optimizer": "keep"},
     ),
 }

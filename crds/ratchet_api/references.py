@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
+from ratchet_api import expansion
 from ratchet_api.drift import plateau, reference
 from ratchet_api.job import Spec
 from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
@@ -24,6 +25,7 @@ Found = Iterator[tuple[str, str]]
 def broken_references(spec: Spec) -> Found:
     """What a spec names that is not there, or that can be of no use."""
     yield from _evaluations(spec)
+    yield from _hints(spec)
     for i, stage in enumerate(spec.stages):
         path = f"spec.stages[{i}]"
         watched = [(f"{path}.advance.when[{j}].metric", rule.metric) for j, rule in enumerate(stage.advance.when)]
@@ -57,6 +59,19 @@ def _evaluations(spec: Spec) -> Found:
                 f"stage {trained_on[dataset.name]} trains on every item of {dataset.name}, so none is held out; give a "
                 "file of other questions as a data set of its own",
             )
+
+
+def _hints(spec: Spec) -> Found:
+    for i, stage in enumerate(spec.stages):
+        if stage.rl is None or expansion.kind(stage.rl) != "hints":
+            continue
+        for dataset in (d for d in spec.datasets if d.name in stage.dataset_names):
+            if dataset.file is None or dataset.file.hints is None:
+                way = "say in its hints which key they have" if dataset.file else "take a file that has some"
+                yield (
+                    f"spec.stages[{i}].rl.expansion",
+                    f"kind hints needs hints, and data set {dataset.name} has none; {way} (docs/data.md)",
+                )
 
 
 def _unknown_metric(spec: Spec, stage: Stage, metric: str) -> str | None:

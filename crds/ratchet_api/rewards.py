@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, Rule, as_whole
-from ratchet_api.verifiers import PythonVerifier
+from ratchet_api.base import LIST_MAP, ApiModel, Decimal, Name, PositiveDecimal, Rule, as_whole
+from ratchet_api.verifiers import HttpVerifier, PythonVerifier
 
 Tokens = Annotated[int, Field(ge=1, le=131_072), BeforeValidator(as_whole)]
 
@@ -75,22 +75,83 @@ class LanguageReward(ApiModel):
     )
 
 
-KINDS = ("format", "length", "language", "python")
+class UnfinishedReward(ApiModel):
+    """What a response earns that maxResponseTokens cut (ProRL, arXiv 2505.24864); one that ended earns 0."""
+
+    value: Decimal = Field(
+        default="-1", description="What a cut response earns, however much of it there is; a decimal string."
+    )
 
 
-class Reward(ApiModel):
-    """One part of the reward. With none of format, length, language and python it is the verifier's judgement."""
+Steps = Annotated[int, Field(ge=1, le=100_000_000), BeforeValidator(as_whole)]
+
+
+class Cycle(ApiModel):
+    """Steps of the stage in which a reward counts, and then does not, over and over; the first ones count."""
+
+    on: Steps = Field(description="Steps in which it counts.")
+    off: Steps = Field(description="Steps after them in which its weight is 0; it is still a metric.")
+
+
+class CorrectPrefixReward(ApiModel):
+    """What a wrong response earns by its steps before the first wrong one (SGPO, arXiv 2505.11595)."""
 
     rules: ClassVar = (
         Rule(
-            "(has(self.format) ? 1 : 0) + (has(self.length) ? 1 : 0) + (has(self.language) ? 1 : 0) + "
-            "(has(self.python) ? 1 : 0) + (has(self.of) ? 1 : 0) <= 1",
-            "a reward is one thing: of, format, length, language or python; give further ones a name of their own",
-            lambda r: sum(getattr(r, kind) is not None for kind in (*KINDS, "of")) <= 1,
+            "has(self.python) != has(self.http)",
+            "steps are checked in one way: by a function (python) or by an endpoint (http); give one of the two",
+            lambda c: (c.python is None) != (c.http is None),
+        ),
+        Rule(
+            "!has(self.gamma) || (double(self.gamma) >= 0.0 && double(self.gamma) <= 1.0)",
+            "gamma is a share of the steps, so it must be between 0 and 1; 0.5 is usual",
+            lambda c: 0 <= float(c.gamma) <= 1,
+            ".gamma",
+        ),
+    )
+    python: PythonVerifier | None = Field(
+        default=None,
+        description="A function that checks steps. Its case has `steps`, too; it returns one True or False a step, or "
+        "the share of right steps, 0 to 1.",
+    )
+    http: HttpVerifier | None = Field(
+        default=None,
+        description="An endpoint that checks steps. It gets `steps`, too, and answers {firstWrong: index from 0, or "
+        "null where all are right}, {steps: [true, false, ...]} or {score: 0 to 1}.",
+    )
+    steps: Literal["lines", "sentences", "paragraphs", "words"] = Field(
+        default="lines",
+        description="How a response is split into steps; empty ones are none. lines: at line ends. sentences: after "
+        "'.', '!' or '?' with white space behind it. paragraphs: at empty lines. words: at white space.",
+    )
+    beta: PositiveDecimal = Field(
+        default="5", description="How steeply the reward rises with the share of right steps, a decimal string."
+    )
+    gamma: Decimal = Field(default="0.5", description="Share of right steps that earns half, a decimal string.")
+    scope: Literal["failedGroups", "wrongResponses"] = Field(
+        default="failedGroups",
+        description="Which responses earn it. failedGroups: those of a prompt that no response answered right. "
+        "wrongResponses: every wrong one.",
+    )
+
+
+KINDS = ("format", "length", "language", "python", "correctPrefix", "unfinished")
+"""Fields of a reward of which each makes it another thing than the verifier's judgement."""
+
+
+class Reward(ApiModel):
+    """One part of the reward. Where no field says what it is of, it is the verifier's judgement."""
+
+    rules: ClassVar = (
+        Rule(
+            " + ".join(f"(has(self.{kind}) ? 1 : 0)" for kind in (*KINDS, "of")) + " <= 1",
+            f"a reward is one thing: of, {', '.join(KINDS[:-1])} or {KINDS[-1]}; give further ones a name of their own",
+            lambda r: len(r.kinds) + (r.of is not None) <= 1,
         ),
     )
     name: Name = Field(description="Name of the part; its mean is the metric reward/NAME.")
     weight: Decimal = Field(default="1", description="Factor in the sum, a decimal string; negative ones punish.")
+    cycle: Cycle | None = Field(default=None, description="When the weight counts. Absent: in every step.")
     of: Literal["accuracy", "score"] | None = Field(
         default=None,
         description="What the verifier said: accuracy, 1 or 0, or its score, which may lie between. Absent: accuracy.",
@@ -101,6 +162,27 @@ class Reward(ApiModel):
     python: PythonVerifier | None = Field(
         default=None, description="What the user's own function says: any number, called once a response."
     )
+    correct_prefix: CorrectPrefixReward | None = Field(
+        default=None, description="For the steps of a wrong response before its first wrong one."
+    )
+
+    unfinished: UnfinishedReward | None = Field(default=None, description="For responses that do not end.")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Which of KINDS it has; none: it is what the verifier said."""
+        return [
+            field.alias or name
+            for name, field in type(self).model_fields.items()
+            if (field.alias or name) in KINDS and getattr(self, name) is not None
+        ]
+
+    @property
+    def checker(self) -> PythonVerifier | HttpVerifier | None:
+        """What is asked about every response for this part: the user's own function or endpoint."""
+        if self.correct_prefix is not None:
+            return self.correct_prefix.python or self.correct_prefix.http
+        return self.python
 
 
 REWARDS: Any = Field(
@@ -110,3 +192,27 @@ REWARDS: Any = Field(
     description="What a response is worth: the sum of weight times part. Absent: accuracy alone.",
 )
 """Field of `rl`."""
+
+HAS_PREFIX_CEL = "self.rewards.exists(r, has(r.correctPrefix))"
+RULES = (
+    Rule(
+        f"!{HAS_PREFIX_CEL} || self.rewards.exists(r, " + " && ".join(f"!has(r.{kind})" for kind in KINDS) + ")",
+        "correctPrefix is for wrong responses, so without what right ones earn they would lose against it; add "
+        "{name: accuracy}",
+        lambda rl: not has_prefix(rl.rewards) or any(not r.kinds for r in rl.rewards),
+        ".rewards",
+    ),
+    Rule(
+        f"self.method != 'sgpo' || {HAS_PREFIX_CEL}",
+        "method sgpo learns from the right steps of wrong responses, and no reward looks at them; add {name: accuracy} "
+        "and {name: prefix, correctPrefix: {python: {entrypoint: ...}}}, or take method grpo",
+        lambda rl: rl.method != "sgpo" or has_prefix(rl.rewards),
+        ".rewards",
+    ),
+)
+"""Rules of `rl` about its rewards."""
+
+
+def has_prefix(rewards: list[Reward]) -> bool:
+    """Whether a part looks at steps."""
+    return any(reward.correct_prefix is not None for reward in rewards)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from ratchet_api import drift
+from ratchet_api import expansion as expansions
 from ratchet_api import method as methods
 from ratchet_api import selection as selections
 from ratchet_api.base import (
@@ -28,6 +29,7 @@ from ratchet_api.base import (
 )
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
+from ratchet_api.rewards import RULES as REWARD_RULES
 from ratchet_api.sampling import CORRECTION, Sampling
 
 RowsPerPass = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
@@ -66,6 +68,13 @@ RL_METRICS = (
     "train/scored_rollouts",
     "train/active_items",
     "train/exhausted",
+    "train/rounds",
+    "train/dropped_right",
+    "train/dropped_wrong",
+    "train/surplus",
+    "train/hinted",
+    "train/unhelped",
+    "train/hint_rollouts",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
 CONDITIONAL = (
@@ -97,6 +106,24 @@ CONDITIONAL = (
         )
         for metric in ("train/active_items", "train/exhausted")
     ),
+    *(
+        (
+            metric,
+            expansions.KIND_CEL.format("self.rl") + " == 'dynamicSampling'",
+            lambda rl: expansions.kind(rl) == "dynamicSampling",
+            f"{metric} needs rl.expansion {{kind: dynamicSampling}} (method dapo)",
+        )
+        for metric in ("train/rounds", "train/dropped_right", "train/dropped_wrong", "train/surplus")
+    ),
+    *(
+        (
+            metric,
+            expansions.KIND_CEL.format("self.rl") + " == 'hints'",
+            lambda rl: expansions.kind(rl) == "hints",
+            f"{metric} needs rl.expansion {{kind: hints}} (method scaf-grpo)",
+        )
+        for metric in ("train/hinted", "train/unhelped", "train/hint_rollouts")
+    ),
 )
 
 
@@ -113,7 +140,11 @@ def full_metric(name: str) -> str:
 class Optimizer(ApiModel):
     """AdamW, as every method here uses it."""
 
-    learning_rate: PositiveDecimal = Field(default="0.001", description="Peak learning rate, a decimal string.")
+    learning_rate: PositiveDecimal | None = Field(
+        default=None,
+        description="Peak learning rate, a decimal string. Absent: 0.001 for a model with random weights; for one that "
+        "was trained before 0.000001 in rl and 0.00002 in sft, as in TRL, and ten times that for adapters.",
+    )
     warmup_updates: Whole = whole(
         "Updates over which the rate rises linearly from its first fraction to the peak.", ge=0, le=1_000_000, default=0
     )
@@ -141,12 +172,6 @@ class Sft(ApiModel):
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
 
 
-class Expansion(ApiModel):
-    """What else is sampled once the drawn prompts are answered."""
-
-    kind: Literal["none"] = Field(default="none", description="none: what was drawn is what is trained on.")
-
-
 class Rl(ApiModel):
     """Reinforcement learning on verified answers. `method` names a preset of the six slots."""
 
@@ -158,6 +183,8 @@ class Rl(ApiModel):
         ),
         *methods.RULES,
         *selections.RULES,
+        *REWARD_RULES,
+        *expansions.RULES,
         CORRECTION,
         Rule(
             "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",
@@ -225,7 +252,9 @@ class Rl(ApiModel):
     selection: selections.Selection | None = Field(
         default=None, description="Which prompts are drawn; absent: the method's."
     )
-    expansion: Expansion = Field(default=Expansion(), description="What else is sampled.")
+    expansion: expansions.Expansion | None = Field(
+        default=None, description="What else is sampled; absent: the method's."
+    )
     rewards: list[Reward] = REWARDS
     temperature: PositiveDecimal = Field(default="1.0", description="Sampling temperature, a decimal string.")
     sampling: Sampling = Field(

@@ -32,6 +32,8 @@ ENV_CONFIG_MAP_FOLDER = "RATCHET_VERIFIERS_FOLDER"
 """Replaces CONFIG_MAP_FOLDER outside Kubernetes."""
 ENV_SECRET = "RATCHET_VERIFIER_SECRET_"
 """Prefix of the variable that holds the secret of a data set's `http` verifier."""
+ENV_REWARD_SECRET = "RATCHET_REWARD_SECRET_"
+"""Prefix of the variable that holds the secret of an endpoint that a reward asks."""
 
 _OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 
@@ -39,6 +41,12 @@ _OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 def secret_variable(dataset: str) -> str:
     """The environment variable of a pod that holds the secret of this data set's `http` verifier."""
     return ENV_SECRET + dataset.upper().replace("-", "_")
+
+
+def reward_secret_variable(stage: int, reward: str) -> str:
+    """The environment variable of a pod that holds the secret of an endpoint that a reward asks. `stage`: its index,
+    since names of stages and rewards have hyphens, so that two pairs could come to the same variable."""
+    return f"{ENV_REWARD_SECRET}{stage}_{reward.upper().replace('-', '_')}"
 
 
 def config_map_folder(name: str) -> str:

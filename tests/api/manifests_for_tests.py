@@ -61,6 +61,28 @@ _FULL: dict[str, Any] = {
                         "rollouts": 4,
                         "buffer": {"everySteps": 10, "size": 16, "share": "0.5"},
                     },
+                    "rewards": [
+                        {"name": "right", "of": "accuracy"},
+                        {
+                            "name": "prefix",
+                            "weight": "0.5",
+                            "cycle": {"on": 100, "off": 500},
+                            "correctPrefix": {
+                                "http": {"url": "http://judge", "secret": {"name": "judge", "key": "token"}},
+                                "steps": "words",
+                                "beta": "5",
+                                "gamma": "0.5",
+                                "scope": "failedGroups",
+                            },
+                        },
+                        {"name": "ends", "unfinished": {"value": "-1"}},
+                    ],
+                    "expansion": {
+                        "kind": "dynamicSampling",
+                        "maxRounds": 3,
+                        "promptsPerRound": 8,
+                        "surplus": "carry",
+                    },
                     "kl": {"estimator": "k1", "in": "reward", "coefficient": "1e-3", "clamp": "10"},
                     "reference": {"kind": "frozen"},
                 },

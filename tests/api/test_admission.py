@@ -104,6 +104,53 @@ def test_a_stage_that_the_types_refuse_is_refused_by_the_server(server, path, va
     assert (code == 201) == accepted_by_types(job), message
 
 
+TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
+EXPANSIONS = [
+    # what a stage says besides its data set, and whether it is taken
+    ({"method": "dapo"}, True),
+    ({"method": "dapo", "groupSize": 1, "advantage": {"estimator": "gae"}}, False),
+    ({"method": "grpo", "expansion": {"surplus": "drop"}}, False),
+    ({"method": "scaf-grpo", "expansion": {"text": "{hint}", "levels": 3, "trueHard": {"patience": 5}}}, True),
+    ({"method": "scaf-grpo", "expansion": {"text": "hint"}}, False),
+    ({"method": "scaf-grpo", "groupSize": 1, "advantage": {"estimator": "gae"}}, False),
+    ({"method": "scaf-grpo", "expansion": {"templates": TEMPLATES}}, False),
+    ({"method": "template-rl"}, False),
+    ({"method": "template-rl", "expansion": {"templates": TEMPLATES}}, True),
+    ({"method": "template-rl", "expansion": {"templates": [*TEMPLATES, TEMPLATES[0]]}}, False),
+    ({"method": "template-rl", "expansion": {"templates": [{"name": "a", "text": "no"}]}}, False),
+    ({"method": "template-rl", "groupSize": 5, "expansion": {"templates": TEMPLATES}}, False),
+    ({"method": "template-rl", "groupSize": 2, "expansion": {"templates": TEMPLATES}}, True),
+    (
+        {"method": "template-rl", "groupSize": 2, "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"}},
+        False,
+    ),
+    (
+        {
+            "method": "template-rl",
+            "advantage": {"estimator": "gae"},
+            "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"},
+        },
+        False,
+    ),
+    (
+        {
+            "method": "template-rl",
+            "selection": {"kind": "learnability", "reuse": True},
+            "expansion": {"templates": TEMPLATES},
+        },
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("rl", "taken"), EXPANSIONS, ids=[str(i) for i in range(len(EXPANSIONS))])
+def test_what_goes_with_an_expansion_is_said_alike_by_server_and_types(server, rl, taken):
+    manifest = full()
+    manifest["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, **rl}
+    code, message = post(server, manifest)
+    assert (code == 201) == accepted_by_types(manifest) == taken, message
+
+
 IMMUTABLE = [
     (lambda s: s.update(seed=8), "seed cannot change"),
     (lambda s: s.pop("seed"), "seed cannot change"),

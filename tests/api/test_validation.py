@@ -25,6 +25,10 @@ def bend(path: str, value):
     return manifest
 
 
+PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
+TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
+PER_TEMPLATE = {"kind": "templates", "templates": TEMPLATES, "baseline": "perTemplate"}
+RL = {"dataset": "sums", "promptsPerStep": 8}
 WRONG = [
     # path bent, value, path reported, words that must appear
     ("spec.model.presett", "tiny", "spec.model.presett", "did you mean preset?"),
@@ -137,6 +141,90 @@ WRONG = [
         "leave kl out and take another method",
     ),
     ("spec.stages[1].advance.when[0].metric", "value_loss", "spec.stages[1]", "needs a critic; take rl.method ppo"),
+    ("spec.stages[1].rl.expansion", {"kind": "tree"}, "spec.stages[1].rl.expansion.kind", "Input should be 'none'"),
+    ("spec.stages[1].rl.expansion", {"maxRounds": 3}, "spec.stages[1].rl", "kind dynamicSampling; take that kind, or"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "dynamicSampling", "maxRounds": 0},
+        "spec.stages[1].rl.expansion.maxRounds",
+        "greater than",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "dynamicSampling", "surplus": "keep"},
+        "spec.stages[1].rl.expansion.surplus",
+        "'drop' or",
+    ),
+    (
+        "spec.stages[1].rl",
+        {"dataset": "sums", "method": "ppo", "groupSize": 1, "expansion": {"kind": "dynamicSampling"}},
+        "spec.stages[1].rl",
+        "one response always is; use groupSize 2",
+    ),
+    ("spec.stages[1].rl.expansion", {"exemptSteps": 3}, "spec.stages[1].rl", "kind hints; take that kind, or leave it"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "hints", "trueHard": {}},
+        "spec.stages[1].rl.expansion.trueHard.patience",
+        "required",
+    ),
+    ("spec.stages[1].rl.expansion", {"kind": "hints", "text": "Hint!"}, "spec.stages[1].rl", "text has no {hint}"),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "hints"},
+        "spec.stages[1].rl.expansion",
+        "data set sums has none; take a file",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates"},
+        "spec.stages[1].rl",
+        "give expansion.templates, for example",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": []},
+        "spec.stages[1].rl.expansion.templates",
+        "at least 1",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [{"name": "a", "text": "b"}]},
+        "spec.stages[1].rl.expansion.templates[0]",
+        "no {question}",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [*TEMPLATES, TEMPLATES[0]]},
+        "spec.stages[1].rl.expansion",
+        "two entries have the name",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"kind": "templates", "templates": [*TEMPLATES, {"name": "c", "text": "{question}?"}]},
+        "spec.stages[1].rl",
+        "make it a multiple of their number",
+    ),
+    (
+        "spec.stages[1].rl.expansion",
+        {"templates": TEMPLATES},
+        "spec.stages[1].rl",
+        "kind templates; take that kind, or",
+    ),
+    (
+        "spec.stages[1].rl",
+        RL | {"groupSize": 2, "expansion": PER_TEMPLATE},
+        "spec.stages[1].rl",
+        "some would have a single one",
+    ),
+    ("spec.stages[1].rl", RL | {"method": "ppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "vine compares none"),
+    ("spec.stages[1].rl", RL | {"method": "vineppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "compares none"),
+    (
+        "spec.stages[1].rl",
+        RL | {"selection": {"kind": "learnability", "reuse": True}, "expansion": PER_TEMPLATE},
+        "spec.stages[1].rl",
+        "puts it otherwise; leave reuse out",
+    ),
     ("spec.stages[1].rl.selection.kind", "random", "spec.stages[1].rl.selection.kind", "'uniform', 'learnability'"),
     ("spec.stages[1].rl.selection.rollouts", 1, "spec.stages[1].rl.selection.rollouts", "greater than or equal to 2"),
     ("spec.stages[1].rl.selection.low", "0.2", "spec.stages[1].rl", "selection.low belongs to selection.kind diff"),
@@ -172,6 +260,33 @@ WRONG = [
         {"kind": "difficultyBand", "low": "0.8"},
         "spec.stages[1].rl",
         "the band would be empty; the defaults are 0.2 and 0.8",
+    ),
+    ("spec.stages[1].rl", {"dataset": "sums", "method": "sgpo"}, "spec.stages[1].rl", "or take method grpo"),
+    ("spec.stages[1].rl.rewards", [PREFIX], "spec.stages[1].rl", "lose against it; add {name: accuracy}"),
+    ("spec.stages[1].rl.rewards", [{**PREFIX, "of": "score"}], "spec.stages[1].rl.rewards[0]", "is one thing"),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "p", "correctPrefix": {}}],
+        "spec.stages[1].rl.rewards[0].correctPrefix",
+        "by a function (python) or by an endpoint (http)",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "p", "correctPrefix": {"python": {"entrypoint": "a:b"}, "gamma": "1.1"}}],
+        "spec.stages[1].rl.rewards[0].correctPrefix",
+        "between 0 and 1; 0.5 is usual",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "a", "cycle": {"on": 100}}],
+        "spec.stages[1].rl.rewards[0].cycle.off",
+        "required",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "a", "unfinished": {"value": -1}}],
+        "spec.stages[1].rl.rewards[0].unfinished.value",
+        'quote it: "-1"',
     ),
     ("spec.stages[1].rl.advantage.cut", "drop", "spec.stages[1].rl.advantage.cut", "'keep' or 'mask'"),
     ("spec.stages[1].advance.when[0].metric", "exhausted", "spec.stages[1]", "{kind: historyResampling} (method srpo)"),
@@ -217,6 +332,9 @@ def test_anything_at_all_gets_an_answer(document):
 
 GOOD = [
     {"method": "grpo"},
+    {"method": "sgpo", "rewards": [{"name": "right"}, PREFIX]},
+    {"method": "dr-grpo", "rewards": [{"name": "graded", "of": "score"}, {**PREFIX, "cycle": {"on": 1, "off": 9}}]},
+    {"method": "grpo", "rewards": [{"name": "right"}, {"name": "ends", "weight": "0.5", "unfinished": {}}]},
     {"method": "dr-grpo", "objective": {"aggregation": "seq-mean-token-sum"}},
     {"method": "gspo", "advantage": {"delta": "1e-4"}},
     {"method": "gspo", "objective": {"surrogate": "ppo", "aggregation": "token-mean", "dualClip": "3"}},
@@ -244,6 +362,11 @@ GOOD = [
     {"method": "srpo", "advantage": {"delta": "1e-4", "cut": "keep"}, "selection": {"dropUnsolvedAfter": 2}},
     {"method": "rloo", "selection": {"kind": "difficultyBand", "low": "0", "high": "1", "explore": "0"}},
     {"method": "grpo", "selection": {"kind": "learnability", "buffer": {}}},
+    {"method": "dapo", "expansion": {"maxRounds": 1, "surplus": "carry"}},
+    {"method": "template-rl", "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"}},
+    {"method": "ppo", "groupSize": 2, "expansion": {"kind": "templates", "templates": TEMPLATES}},
+    {"method": "dapo", "groupSize": 1, "expansion": {"kind": "none"}, "advantage": {"estimator": "gae"}},
+    {"method": "srpo", "expansion": {"kind": "dynamicSampling", "promptsPerRound": 64, "surplus": "drop"}},
     {
         "method": "grpo",
         "kl": {"coefficient": "0.1", "estimator": "k1", "in": "reward"},
@@ -267,6 +390,18 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
     assert "set rl.reference {kind: frozen} or rl.kl" in str(problems(manifest)[0])
 
 
+def test_hints_need_a_file_that_says_where_they_are():
+    manifest = bend("spec.stages[1].rl", {"dataset": "hinted", "promptsPerStep": 8, "method": "scaf-grpo"})
+    jsonl = {"path": "/data/hinted.jsonl", "claimName": "data"}
+    manifest["spec"]["stages"][1]["advance"]["when"][0]["metric"] = "train/unhelped"
+    manifest["spec"]["datasets"].append({"name": "hinted", "jsonl": jsonl})
+    (problem,) = problems(manifest)
+    assert str(problem).startswith("spec.stages[1].rl.expansion: kind hints needs hints, and data set hinted has none")
+    assert "say in its hints which key they have" in problem.message
+    jsonl["hints"] = "help.tiers"
+    assert problems(manifest) == []
+
+
 @pytest.mark.parametrize(
     ("metric", "method", "emits"),
     [
@@ -283,9 +418,13 @@ def test_a_rule_may_wait_for_drift_where_there_is_a_reference():
         ("kl", "prorl", True),
         ("kl", "prorl-v2", True),
         ("kl", "srpo", False),
+        ("rounds", "dapo", True),
+        ("train/dropped_wrong", "dapo", True),
+        ("train/surplus", "grpo", False),
+        ("hinted", "dapo", False),
     ],
 )
-def test_a_rule_may_wait_for_what_its_stages_selection_says(metric, method, emits):
+def test_a_rule_may_wait_for_what_its_stages_slots_say(metric, method, emits):
     manifest = bend("spec.stages[1].advance.when[0].metric", metric)
     manifest["spec"]["stages"][1]["rl"] = {"dataset": "sums", "promptsPerStep": 8, "method": method}
     assert (problems(manifest) == []) == emits
@@ -295,7 +434,7 @@ def test_what_a_preset_decides_is_not_written_into_the_manifest():
     spec = parse_spec(bend("spec.stages[1].rl", {"dataset": "sums"})["spec"])
     rl = spec.manifest()["stages"][1]["rl"]
     assert (rl["objective"], rl["advantage"]) == ({}, {})
-    assert not {"kl", "reference", "selection"} & rl.keys()
+    assert not {"kl", "reference", "selection", "expansion"} & rl.keys()
 
 
 @pytest.mark.parametrize(

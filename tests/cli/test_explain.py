@@ -120,6 +120,20 @@ def test_a_penalty_brings_its_own_knobs_and_a_reference() -> None:
     assert str(found["reference"].value).startswith("frozen")
 
 
+def test_a_reward_is_shown_knob_by_knob() -> None:
+    prefix = {"name": "prefix", "weight": "0.5", "correctPrefix": {"python": {"entrypoint": "a:b"}, "beta": "10"}}
+    found = knobs({"method": "sgpo", "rewards": [{"name": "right"}, prefix]})
+    shown = {name: (k.value, k.default, k.source) for name, k in found.items() if name.startswith("rewards")}
+    assert shown["rewards[right].of"] == ("accuracy", "accuracy", "default")
+    assert shown["rewards[right].weight"] == ("1", "1", "default")
+    assert shown["rewards[prefix].weight"] == ("0.5", "1", "manifest")
+    assert shown["rewards[prefix].cycle"] == ("in every step", "in every step", "default")
+    assert shown["rewards[prefix].correctPrefix.beta"] == ("10", "5", "manifest")
+    assert shown["rewards[prefix].correctPrefix.steps"] == ("lines", "lines", "default")
+    assert shown["rewards[prefix].correctPrefix.python.entrypoint"][0] == "a:b"
+    assert not [name for name in shown if "http" in name or name in ("rewards[prefix].of", "rewards[right].length")]
+
+
 def test_a_preset_may_bring_a_penalty_and_a_reference_along() -> None:
     found = knobs({"method": "prorl"})
     assert found["kl.coefficient"] == Knob("rl.kl.coefficient", "1e-4", "1e-4", "preset prorl")
@@ -129,6 +143,24 @@ def test_a_preset_may_bring_a_penalty_and_a_reference_along() -> None:
     own = knobs({"method": "prorl", "reference": {"kind": "plateau", "patience": 5}})
     assert own["reference.patience"] == Knob("rl.reference.patience", 5, "100", "manifest")
     assert own["reference.optimizer"].value == "they are kept", "a reference that is given replaces all of the preset's"
+
+
+def test_an_expansion_shows_its_own_knobs_alone() -> None:
+    assert knobs()["expansion.kind"] == Knob("rl.expansion.kind", "none", "none", "preset grpo")
+    assert not knobs()["expansion.maxRounds"].applies
+    found = knobs({"method": "dapo", "promptsPerStep": 6})
+    assert found["expansion.kind"] == Knob("rl.expansion.kind", "dynamicSampling", "dynamicSampling", "preset dapo")
+    assert [found[f"expansion.{k}"].value for k in ("maxRounds", "promptsPerRound", "surplus")] == ["10", 6, "drop"]
+    assert all(found[f"expansion.{k}"].applies for k in ("maxRounds", "promptsPerRound", "surplus"))
+    found = knobs({"method": "scaf-grpo", "expansion": {"trueHard": {"patience": 9}}})
+    assert found["expansion.trueHard.patience"] == Knob("rl.expansion.trueHard.patience", 9, "required", "manifest")
+    assert found["expansion.exemptSteps"].value == "15 % of advance.steps, with trueHard 40 %"
+    assert not found["expansion.maxRounds"].applies
+    templates = [{"name": "plain", "text": "{question}"}]
+    found = knobs({"method": "template-rl", "expansion": {"templates": templates}})
+    assert found["expansion.templates"].value == templates
+    assert found["expansion.baseline"] == Knob("rl.expansion.baseline", "pooled", "pooled", "default")
+    assert not found["expansion.levels"].applies
 
 
 def test_sampled_values_are_counted_before_a_run() -> None:
@@ -141,6 +173,9 @@ def test_sampled_values_are_counted_before_a_run() -> None:
     assert "a step has at most 2112, 9 continuations are sampled and verified: at most 19008 responses" in shown
     shown = text(plan("job", spec(rl | {"advantage": {"vine": {"steps": "tokens", "stepTokens": 100}}})))
     assert "split into steps of 100 tokens, 3 at most" in shown, "more do not fit into a response"
+    templates = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "Again: {question}"}]
+    put = {"expansion": {"kind": "templates", "templates": templates}, "advantage": {"vine": {"maxSteps": 5}}}
+    assert "a step has at most 2176, " in text(plan("job", spec(rl | put))), "each template has a beginning of its own"
     assert "advantage.vine.steps" not in knobs({"method": "ppo"})
 
 

@@ -12,11 +12,19 @@ from ratchet_trainer.algorithm.methods import PRESETS
 from ratchet_trainer.tools.local import Folder
 from ratchet_trainer.tools.prove import Kill, compare, schedule, undisturbed
 
-MANIFESTS = [f for f in sorted((Path(__file__).parents[1] / "manifests").glob("*.yaml")) if f.stem in PRESETS]
+FOLDER = Path(__file__).parents[1] / "manifests"
+MANIFESTS = [f for f in sorted(FOLDER.glob("*.yaml")) if f.stem in PRESETS]
+
+
+@pytest.fixture(autouse=True)
+def functions_beside_the_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders there stand for the ConfigMaps that manifests name."""
+    monkeypatch.setenv("RATCHET_VERIFIERS_FOLDER", str(Path(__file__).parents[1] / "manifests"))
 
 
 def job(manifest: Path) -> RLTrainingJob:
-    return RLTrainingJob.model_validate({"spec": yaml.safe_load(manifest.read_text())["spec"]})
+    text = manifest.read_text().replace("/manifests/", f"{FOLDER}/")
+    return RLTrainingJob.model_validate({"spec": yaml.safe_load(text)["spec"]})
 
 
 def proved(folder: Path, manifest: Path, plan: list[Kill]) -> int:

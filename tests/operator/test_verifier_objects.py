@@ -25,6 +25,12 @@ REWARDS = [
     {"name": "short", "weight": "1", "python": {"entrypoint": "short:of", "configMap": "rewards"}},
     {"name": "kind", "weight": "1", "python": {"entrypoint": "kind:of", "configMap": "judge"}},
     {"name": "own", "weight": "1", "python": {"entrypoint": "in.the.image:of"}},
+    {"name": "right"},
+    {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check", "configMap": "steps"}}},
+    {
+        "name": "by-judge",
+        "correctPrefix": {"http": {"url": "https://judge.example/", "secret": {"name": "steps-token", "key": "t"}}},
+    },
 ]
 
 
@@ -42,6 +48,7 @@ def test_each_config_map_is_mounted_once_where_the_trainer_looks_for_it():
     assert {volumes[m["name"]]: path for path, m in mounts.items()} == {
         "judge": "/etc/ratchet/verifiers/judge",
         "rewards": "/etc/ratchet/verifiers/rewards",
+        "steps": "/etc/ratchet/verifiers/steps",
     }
     assert all(m["readOnly"] for m in mounts.values())
 
@@ -51,4 +58,6 @@ def test_a_secret_reaches_the_trainer_as_a_variable_that_the_kubelet_fills():
     assert env["RATCHET_VERIFIER_SECRET_HELD_OUT"]["valueFrom"] == {
         "secretKeyRef": {"name": "judge-token", "key": "token"}
     }
+    assert env["RATCHET_REWARD_SECRET_0_BY_JUDGE"]["valueFrom"] == {"secretKeyRef": {"name": "steps-token", "key": "t"}}
+    assert len([name for name in env if name.startswith("RATCHET_REWARD_SECRET_")]) == 1
     assert not [name for name in env if name.startswith("RATCHET_VERIFIER_SECRET_") and not name.endswith("HELD_OUT")]

@@ -25,3 +25,10 @@ def test_supervised_stages_are_measured_without_sampling() -> None:
     small = replace(PRESETS["tiny"], width=16, hidden=16, heads=2, head_width=8, kv_heads=2, layers=(Layer(),))
     stage = {"name": "s", "sft": {"dataset": "d", "batchSize": 2}, "advance": {"steps": 1}}
     assert faster(small, Stage.model_validate(stage)) in DTYPES
+
+
+def test_stages_that_sample_are_measured_with_their_sampling() -> None:
+    small = replace(PRESETS["tiny"], width=16, hidden=16, heads=2, head_width=8, kv_heads=2, layers=(Layer(),))
+    rl = {"method": "grpo", "dataset": "d", "promptsPerStep": 1, "groupSize": 2, "maxResponseTokens": 4}
+    stage = {"name": "s", "rl": rl, "advance": {"steps": 1}}
+    assert faster(small, Stage.model_validate(stage)) in DTYPES

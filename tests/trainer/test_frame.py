@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,9 +13,10 @@ import pytest
 from same_end import same
 from squares import SMALL
 
-from ratchet_api.stages import Rl
+from ratchet_api.stages import Optimizer, Rl
 from ratchet_trainer.algorithm import keys, methods
 from ratchet_trainer.algorithm.advantage.group import token_advantages
+from ratchet_trainer.algorithm.expansion.none import NoExpansion
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.slots import Context, SlotState
 from ratchet_trainer.algorithm.types import Group, Request, Rollout, StepSamples
@@ -32,19 +33,11 @@ from ratchet_trainer.step.old_logprobs import mini_batches
 HINT = "template:{question} Answer with one number. "
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(NoExpansion):
     """An expansion that trains on what was drawn; tests replace parts of it."""
 
     def init(self, ctx: Context) -> SlotState:
         return SlotState({"rounds": 0}, {"seen": np.zeros(10, np.int64)})
-
-    def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]:
-        return requests
-
-    def run(self, e: SlotState, groups: list[Group], more: Any, reward: Any, ctx: Context) -> Iterator[Any]:
-        return e, StepSamples(tuple(groups))
-        yield
 
 
 class Asks(Base):
@@ -235,7 +228,7 @@ def learned(rows: list[Row], advantages: np.ndarray, **rl: Any) -> tuple[Any, di
     one = small_learner()
     params, state = one.init(keys.seed_words(3))
     layout = Layout.of(len(rows), 1, 1, slots(16), 5)
-    numbers = optimizer.numbers(Rl(dataset="d").optimizer, 0)
+    numbers = optimizer.numbers(Optimizer(learningRate="0.001"), 0)
     params, _, found = one.update(params, state, layout, rows, advantages, None, 1.0, objective, numbers)
     return params, found
 

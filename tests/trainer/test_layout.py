@@ -74,7 +74,7 @@ def test_dummies_padding_and_passes_change_no_gradient() -> None:
     # As they are; with six dummies and longer padding; one after the other; in three passes, the last of dummies only.
     for layout in (Layout(2, 2, 8, 4), Layout(5, 2, 16, 4), Layout(4, 1, 8, 4, passes=4), Layout(3, 2, 8, 4, passes=3)):
         params, moments = learner.init(keys.seed_words(0))
-        numbers = optimizer.numbers(Optimizer(), 0)
+        numbers = optimizer.numbers(Optimizer(learningRate="0.001"), 0)
         objective = resolve(Rl(dataset="d", method="grpo")).objective
         _, moments, found = learner.update(params, moments, layout, rows, advantages, None, 1.0, objective, numbers)
         seen.append((found["gradient_norm"], jax.device_get(moments.mu)))

@@ -120,7 +120,7 @@ def test_the_base_is_as_it_was(straight: Any, spec: dict[str, Any]) -> None:
     params, state = machine.start(0)
     before = jax.device_get(lora.split(params)[1])
     rows = [Row((30, 31), (32, 2)), Row((33,), (34, 35, 2))]
-    numbers = optimizer.numbers(Optimizer(), 0)
+    numbers = optimizer.numbers(Optimizer(learningRate="0.001"), 0)
     params, *_ = machine.learner.update(
         params, state, Layout(2, 1, 8, 4), rows, np.zeros((2, 4)), None, 1.0, sft.CrossEntropy(), numbers
     )

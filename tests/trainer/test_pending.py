@@ -101,8 +101,8 @@ def test_one_update_an_attempt(tmp_path, after_warm_up, stage, straight, sampled
     """Told to go after the first update of each attempt."""
     runtime, seen = after_warm_up(stage), []
     for _ in range(straight.safe_points):
-        # A chunk, the verification, what is judged, before and after an update; or the last two of these.
-        point = 3 + judged(stage) if behind(runtime) is None else 2
+        # Beginning, a chunk, the verification, what is judged, before and after an update; or the last two of these.
+        point = 4 + judged(stage) if behind(runtime) is None else 2
         runtime = after_warm_up(stage, commits=runtime.commits, drain_at=point, rollouts=tmp_path, to_finish=0.0)
         try:
             run(runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,66 @@ def test_parts_are_added_up_with_their_weights_and_each_is_kept() -> None:
         "long": (-0.5, -0.5),
     }
     assert found.rewards == (1.0 + 0.25 - 0.25 + 0.25 - 0.05, -0.05)
+
+
+def test_a_response_that_does_not_end_earns_a_constant() -> None:
+    """Whatever the verifier said of it, and however long the others are."""
+    rl = Rl.model_validate(
+        {
+            "dataset": "d",
+            "rewards": [
+                {"name": "right"},
+                {"name": "ends", "weight": "0.5", "unfinished": {}},
+                {"name": "own", "unfinished": {"value": "-0.25"}},
+            ],
+        }
+    )
+    made = group(Outcome(1.0, 1.0), Outcome(1.0, 1.0), Outcome(0.0, 0.0))
+    ended, cut, stopped = made.rollouts
+    made = replace(made, rollouts=(ended, replace(cut, finish="length"), replace(stopped, finish="stop")))
+    found = rewards_of(rl.rewards).score(made, Context(0, 1, 0, rl))
+    assert (found.parts["ends"], found.parts["own"]) == ((0.0, -1.0, 0.0), (0.0, -0.25, 0.0))
+    assert found.rewards == (1.0, 0.25, 0.0)
+
+
+@pytest.mark.parametrize("start", [0, 41])
+def test_a_cycle_counts_from_the_first_step_of_the_stage(start: int) -> None:
+    """PRORL-4: 100 on, 500 off; a restart at step 1250 of the stage is 50 steps into an `on`."""
+    reward = {"name": "right", "weight": "2", "cycle": {"on": 100, "off": 500}}
+    rl = Rl.model_validate({"dataset": "d", "rewards": [reward, {"name": "always", "weight": "0.5"}]})
+
+    def worth(since: int) -> float:
+        """What a right response earns `since` steps after the stage's first one; the part itself is always there."""
+        ctx = Context(0, start + 1 + since, 0, rl, start_step=start)
+        found = rewards_of(rl.rewards).score(group(Outcome(1.0, 1.0)), ctx)
+        assert found.parts["right"] == (1.0,)
+        return found.rewards[0] - 0.5
+
+    assert [worth(since) for since in (0, 99, 600, 1250)] == [2.0] * 4
+    assert [worth(since) for since in (100, 599, 1300)] == [0.0] * 3
+
+
+def test_each_stage_has_its_own_form(memory_runtime, tmp_path: Path) -> None:
+    """What one stage pays for, the next does not."""
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"question": "1", "answer": "1"}\n')
+    rl = {"dataset": "d", "promptsPerStep": 2, "groupSize": 4, "maxPromptTokens": 16, "maxResponseTokens": 4}
+    forms = [{"name": "form", "format": {"pattern": ".*"}}, {"name": "form", "format": {"tags": ["answer"]}}]
+    stages = [
+        {"name": f"stage-{i}", "rl": {**rl, "rewards": [{"name": "right"}, form]}, "advance": {"steps": 1}}
+        for i, form in enumerate(forms)
+    ]
+    runtime = memory_runtime(
+        {
+            "model": {"preset": "tiny"},
+            "datasets": [{"name": "d", "jsonl": {"path": str(file)}}],
+            "stages": stages,
+            "checkpoint": {"directory": str(tmp_path / "checkpoints")},
+            "placements": [{"name": "cpu", "cpu": {"hosts": 1}}],
+        }
+    )
+    run(runtime)
+    assert [record["reward/form"] for _, record, _ in runtime.steps] == [1.0, 0.0]
 
 
 def test_what_reads_the_text_is_known_by_its_name() -> None:

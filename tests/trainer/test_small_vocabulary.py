@@ -46,7 +46,7 @@ def test_dummies_and_what_follows_an_end_have_numbers() -> None:
     assert np.isfinite(judged).all()
     real = np.arange(SLOTS) < np.array([len(row.response) for row in rows])[:, None]
     advantages = np.where(real, np.linspace(-1, 1, 7)[:, None], 0.0)
-    numbers = optimizer.numbers(Optimizer(), 0)
+    numbers = optimizer.numbers(Optimizer(learningRate="0.001"), 0)
     before = jax.device_get(params)
     objective = resolve(RL).objective
     params, _, found = learner.update(params, state, layout, rows, advantages, judged, 1.0, objective, numbers, judged)

@@ -97,7 +97,8 @@ def _train(
     runtime = Runtime(environment, job, peers, watchdog, progress)
     if run is None:
         with _took("import of the run"):
-            from ratchet_trainer.run import run
+            from ratchet_trainer.run import run as whole_run
+        run = whole_run
     run(runtime)
     runtime.wait_for_commits()
     runtime.local.clear()

@@ -15,38 +15,40 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ratchet_api.expansion import prompts_per_round
+from ratchet_trainer.algorithm.group_outcomes import verified
 from ratchet_trainer.algorithm.slots import Context, SlotState
-from ratchet_trainer.algorithm.types import Batch, Group, Request, StepSamples, grouped
+from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples, grouped
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
-from ratchet_trainer.rollout.rollout_journal import context_of
-from ratchet_trainer.step import artifacts, best_weights, nonfinite, preflight, sft, stage_over
+from ratchet_trainer.step import artifacts, best_weights, nonfinite, sampling_context, sft, stage_over, stage_start
 from ratchet_trainer.step.commits import Commits
-from ratchet_trainer.step.dtype_probe import faster
-from ratchet_trainer.step.evaluations import Evaluations, due
+from ratchet_trainer.step.evaluations import Evaluations
 from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, learning
-from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs
+from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs, with_old_logprobs
 from ratchet_trainer.step.pending import Pending, taken_up, written
 from ratchet_trainer.step.samples import SampleBook
-from ratchet_trainer.step.stage import Programs, Stage, architecture_of, open_stage, programs_of
+from ratchet_trainer.step.stage import Programs, Stage
 from ratchet_trainer.step.stage_data import check_later_stages
-from ratchet_trainer.step.state import StageState, State, chain, metric_line, params_of
+from ratchet_trainer.step.state import StageState, State
 from ratchet_trainer.step.step_metrics import rl_metrics, update_timing
 from ratchet_trainer.step.updates import Pace, learn
 
 if TYPE_CHECKING:
+    from ratchet_trainer.process.durable_state import Saved
     from ratchet_trainer.process.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 Timing = dict[str, Any]
+R = TypeVar("R")
 
 
 def run(runtime: Runtime) -> None:
@@ -100,7 +102,7 @@ class Run:
             try:
                 state, metrics, timing = step(self.state)
                 self.runtime.spend("other")
-                self.state = self.advance(self.record(state, metrics), metrics)
+                self.state = self.advance(state.recorded(metrics), metrics)
             except (GuardTripped, StageFailed):  # the message sends people to the samples
                 if self.stage.spec.rl is not None and self.latest is not None:
                     last = self.state
@@ -108,7 +110,8 @@ class Run:
                 raise
             self.tell_of_learning()
             timing |= {"seconds": (took := time.monotonic() - began)}
-            timing["tokensPerSecond"] = timing.get("generatedTokens", timing["trainedTokens"]) / took
+            trained_tokens: int = timing["trainedTokens"]
+            timing["tokensPerSecond"] = timing.get("generatedTokens", trained_tokens) / took
             target = self.state.stage.start_step + self.stage.spec.advance.steps
             slow = self.runtime.broadcast(self.pace.outlasts(self.runtime.grace / 2))
             self.state = self.commits.step_made(self.state, target, metrics, timing, slow=slow)
@@ -129,11 +132,13 @@ class Run:
     def rl_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of reinforcement learning by the stage's method, or what is left of one that was begun."""
         method = self.stage.method
-        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, state.stage.start_step)
-        ctx = replace(ctx, decode=self.programs.tokenizer.decode)
+        steps, decode = self.stage.spec.advance.steps, self.programs.tokenizer.decode
+        first = state.stage.start_step
+        ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, first, steps, decode)
         begun = state.pending
-        self.runtime.rollouts.bind(self.here(state))  # evaluations of a step that was begun go on, too
+        sampling_context.bind(self.runtime, self.stage, state)  # evaluations of a step that was begun go on, too
         made = self.stage.engine.tokens
+        self.runtime.safe_point()  # whoever was told to go meanwhile need not wait for the first chunk
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
         # Update.
@@ -144,7 +149,7 @@ class Run:
         # Observe.
         selection = method.selection.observe(pending.selection, samples, ctx)
         metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
-        metrics |= method.selection.metrics(selection, ctx)
+        metrics |= method.selection.metrics(selection, ctx) | method.expansion.metrics(pending.expansion, ctx)
         state = replace(
             state,
             next_ordinal=state.next_ordinal + pending.drawn,
@@ -173,14 +178,18 @@ class Run:
     def batch(self, state: State, ctx: Context) -> Pending:
         """What the step is to learn from: verified and rewarded rollouts, and what each of their tokens earns."""
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
-        ask = lambda rounds: engine.answer(rounds, state.params, state.step)  # noqa: E731
-        reward = lambda group: method.rewards.score(group, ctx)  # noqa: E731
+
+        def ask(rounds: Rounds[R]) -> R:
+            return engine.answer(rounds, state.params, state.step)
+
+        def reward(group: Group) -> Group:
+            return method.rewards.score(group, ctx)
 
         # Select prompts.
-        need = self.stage.rl.prompts_per_step
+        need = prompts_per_round(self.stage.rl)
         selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
-        requests = method.expansion.first(state.expansion, requests, ctx)
         drawn = len(requests) + len(ready)
+        requests = method.expansion.first(state.expansion, requests, ctx)
 
         # Generate and verify.
         rollouts = engine.sample(requests, state.params, state.step) if requests else []
@@ -201,6 +210,8 @@ class Run:
 
         groups, failed = verified([group for group in groups if group.disposition is None])
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
+        if carried := [group for group in samples.dropped if group.disposition == "carried"]:
+            expansion = method.expansion.keep(expansion, with_old_logprobs(self.stage, state, carried))
         samples = replace(samples, dropped=(*samples.dropped, *failed, *unchosen))
 
         # Advantage: on the rewards, and on what the models say of the rollouts.
@@ -277,7 +288,7 @@ class Run:
             state, metrics = sft.taken_up(state)
             timing = {"trainedTokens": 0, "skippedUpdates": 0}
         if due := self.evaluations.due(state.step, state.stage, stage, metrics):
-            self.runtime.rollouts.bind(self.here(state))
+            sampling_context.bind(self.runtime, self.stage, state)
             try:
                 metrics |= self.evaluations.metrics(due, stage, state, state.step)
             except Drain:  # the update used up the weights before it
@@ -286,7 +297,8 @@ class Run:
         return state, metrics, timing
 
     def sft_update(self, state: State) -> tuple[State, Metrics, Timing]:
-        stage, settings = self.stage, self.stage.settings
+        stage, settings = self.stage, self.stage.spec.sft
+        assert settings is not None, "the step of a supervised stage"
         self.runtime.safe_point()
         position, rows = sft.batch(
             self.runtime,
@@ -295,7 +307,7 @@ class Run:
             stage.facts,
             stage.seed,
             state.selection.plain,
-            stage.spec.sft,
+            settings,
         )
         self.runtime.enter("update")
         began = time.monotonic()
@@ -309,10 +321,10 @@ class Run:
             None,
             1.0,
             sft.CrossEntropy(),
-            optimizer.numbers(settings.optimizer, state.updates - state.stage.updates_at_start),
+            optimizer.numbers(stage.optimizer, state.updates - state.stage.updates_at_start),
         )
         self.pace.took(time.monotonic() - began)
-        timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
+        timing: Timing = {"gradientNorm": found["gradient_norm"], "trainedTokens": tokens, "skippedUpdates": 0}
         if nonfinite.problem(found):
             nonfinite.skip_or_fail(self.stage, self.runtime, state.step + 1, "policy", found, rows, {})
             timing["skippedUpdates"] = 1
@@ -326,16 +338,7 @@ class Run:
         )
         return state, {"train/loss": found["loss"], "train/tokens": float(tokens)}, timing
 
-    def here(self, state: State) -> str:
-        """What decides all that is sampled in the step after `state`."""
-        return context_of([self.runtime.name_of_run, self.stage.hash, state.step, state.metrics_digest])
-
     # After a step
-
-    def record(self, state: State, metrics: Metrics) -> State:
-        """The state with the step's line in the metric stream."""
-        line = metric_line(state.step, state.stage.name, metrics)
-        return replace(state, lines=(*state.lines, line), metrics_digest=chain(state.metrics_digest, line))
 
     def tell_of_learning(self) -> None:
         """Says whether the stage learns; where it no longer does, what was sampled is kept to be looked at."""
@@ -373,22 +376,29 @@ class Run:
         """The newest committed state, or the one that follows from the seed alone."""
         runtime = self.runtime
         saved = runtime.restore(partial(of_parameter, runtime.mesh))
-        self.programs = self.built()
-        if saved is None:
-            artifacts.check(runtime)
-            check_later_stages(runtime, self.programs, runtime.job.spec)
-            self.open(0)
-            runtime.enter("compile")
-            params, moments = self.programs.start(runtime.job.spec.seed)
-            try:
-                return self.at_start_of(self.stage, State(0, 0, 0, _NOWHERE, params, moments))
-            except Drain:  # in the first evaluations: nothing is to be committed, what they sampled is kept
-                runtime.rollouts.write()
-                raise
-        stage = runtime.job.spec.stages[saved.control["stage"]["index"]]
-        state = State.restored(saved.arrays, saved.control, self.programs.arrays_of(stage))
+        self.programs = stage_start.programs_of_job(runtime)
+        if saved is not None:
+            return self.restored(saved)
+        artifacts.check(runtime)
+        check_later_stages(runtime, self.programs, runtime.job.spec)
+        self.open(0)
+        runtime.enter("compile")
+        params, moments = self.programs.start(runtime.job.spec.seed)
+        state = State(0, 0, 0, stage_start.NOWHERE, params, moments)
+        try:
+            return stage_start.begun(runtime, self.evaluations, self.stage, state)
+        except Drain:  # in the first evaluations: nothing is to be committed, what they sampled is kept
+            runtime.rollouts.write()
+            raise
+
+    def restored(self, saved: Saved) -> State:
+        """The state of a checkpoint, its stage ready to go on. Raises ConfigurationInvalid where the stage or what it
+        reads is not what it was."""
+        spec = self.runtime.job.spec
+        arrays = self.programs.arrays_of(spec.stages[saved.control["stage"]["index"]])
+        state = State.restored(saved.arrays, saved.control, arrays)
         self.pin_best(state.stage)  # the next commit may come before the next step is over
-        state = replace(state, params=self.programs.whole(state.params, runtime.job.spec.seed))
+        state = replace(state, params=self.programs.whole(state.params, spec.seed))
         if state.stage.done is None:
             self.open(state.stage.index, begins=False)
             if self.stage.hash != state.stage.spec_hash:
@@ -397,100 +407,19 @@ class Run:
                     f"middle of; a stage that has begun cannot change. Restore it, or create another job"
                 )
         now = self.stage.inputs if state.stage.done is None else self.programs.inputs  # data may change between stages
-        changed = sorted(k for k, v in state.stage.inputs.items() if k in now and now[k] != v)
-        if changed:
-            raise ConfigurationInvalid(
-                f"{' and '.join(changed)} of stage {state.stage.name} changed since step {state.stage.start_step}, "
-                f"where the stage began; restore what it was, or give a later stage new data under a new name"
-            )
+        stage_start.check_inputs(state.stage, now)
         return state
 
-    def built(self) -> Programs:
-        """The programs, in the number format that the checkpoint, the manifest or a measurement says."""
-        runtime, spec = self.runtime, self.runtime.job.spec
-        if runtime.dtype is None:
-            runtime.enter("compile")
-            dtype = faster(architecture_of(spec.model)[0], spec.stages[0]) if runtime.process == 0 else None
-            runtime.compute_in(runtime.broadcast(dtype))
-        return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
-
     def enter_stage(self, index: int) -> State:
-        """The state at the start of stage `index`: the weights as they are, the optimizer as the stage says."""
+        """The state at the start of stage `index`, made of the one at the end of the stage before."""
         self.open(index)
-        state, before, spec = self.state, self.state.stage, self.runtime.job.spec
-        moved = False
-        if spec.stages[index].start.weights != best_weights.PREVIOUS:
-            step = best_weights.start_step(spec, index, before, self.runtime.ended_stages())
-            if step is not None and step != state.step:
-                arrays = self.runtime.weights(step, partial(of_parameter, self.runtime.mesh))
-                params = params_of(arrays, trained(self.programs.template[0]))
-                state, moved = replace(state, params=self.programs.whole(params, spec.seed)), True
-                log.info("stage %s starts from the weights of step %d", self.stage.spec.name, step)
-        if self.stage.spec.start.optimizer == "reset":
-            state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
-        return self.at_start_of(self.stage, state, moved=moved)
-
-    def at_start_of(self, stage: Stage, state: State, *, moved: bool = False) -> State:
-        """`moved`: whether the weights are others than those that the stage before ended with."""
-        where = StageState(stage.index, stage.spec.name, stage.hash, state.step, state.updates, inputs=stage.inputs)
-        selection, expansion = SlotState({"epoch": 0, "position": 0}), SlotState()
-        if stage.spec.rl is not None:
-            ctx = Context(stage.seed, state.step, state.next_ordinal, stage.rl)
-            selection = stage.method.selection.init(stage.facts, ctx)
-            expansion = stage.method.expansion.init(ctx)
-        before = state.stage
-        state = replace(state, stage=where, selection=selection, expansion=expansion)
-        state = self.with_companions(stage, state)
-        return self.evaluated_at_start(stage, _NOWHERE if moved else before, state)
-
-    def evaluated_at_start(self, stage: Stage, before: StageState, state: State) -> State:
-        """The state with what the evaluations say of the weights that a stage starts from, unless the stage `before`
-        has just evaluated them. A line of the metric stream of its own, at the step that the stage starts from."""
-        evaluations = self.runtime.job.spec.evaluations
-        if before.index >= 0:
-            steps = self.runtime.job.spec.stages[before.index].advance.steps
-            known = {e.name for e in due(evaluations, state.step, before, steps)}
-            evaluations = [e for e in evaluations if e.name not in known]
-        if not evaluations:
-            return state
-        self.runtime.rollouts.bind(self.here(state))
-        metrics = self.evaluations.metrics(evaluations, stage, state, state.step)
-        return self.record(replace(state, stage=stage_over.observed(state.stage, stage.spec, metrics)), metrics)
-
-    def with_companions(self, stage: Stage, state: State) -> State:
-        """The state with the models beside the policy that the stage's method has: a reference, a critic."""
-        critic = reference = None
-        if stage.spec.rl is not None:
-            if stage.method.advantage.critic is not None:
-                keep = state.critic is not None and stage.spec.start.critic == "keep"
-                critic = state.critic if keep else self.programs.critic.init(state.params)
-            if (kept := stage.method.reference.init(trained(state.params))) is not None:
-                reference = self.programs.learner.copied(kept)
-        version = None if reference is None else state.step
-        return replace(state, critic=critic, reference=reference, reference_version=version, reference_window={})
+        state, moved = stage_start.with_weights(self.runtime, self.stage, self.state)
+        return stage_start.begun(self.runtime, self.evaluations, self.stage, state, moved=moved)
 
     def open(self, index: int, *, begins: bool = True) -> None:
-        """Makes stage `index` ready: reads its data, compiles its programs. `begins`: before its first step, when it
-        can still be mended, its expected answers are tried."""
+        """Makes stage `index` ready, in place of the one before. `begins`: before its first step."""
         self.runtime.enter("compile")
         if hasattr(self, "stage"):
             self.stage.close()
-        self.stage = open_stage(self.runtime, self.programs, self.runtime.job.spec, index)
-        trying = begins and self.stage.spec.rl is not None and self.runtime.process == 0
-        self.doubts = preflight.of_stage(self.stage) if trying else ""
-        if self.doubts:
-            self.runtime.tell(learning=learning({}, None, str, self.doubts).plain())
+        self.stage, self.doubts = stage_start.opened(self.runtime, self.programs, index, begins=begins)
         self.pace = Pace()
-        self.stage.prepare()
-        host_memory.trim()
-
-
-_NOWHERE = StageState(-1, "", "", 0, 0)
-
-
-def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
-    """The groups of which at least one response was verified, and the others: where no verifier answered at all, zeros
-    would teach that everything is wrong."""
-    lost = [all(r.outcome.status in ("timeout", "crash") for r in g.rollouts) for g in groups]
-    failed = [replace(g, disposition="failed") for g, gone in zip(groups, lost, strict=True) if gone]
-    return [g for g, gone in zip(groups, lost, strict=True) if not gone], failed

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ratchet_api import drift as drift_api
+from ratchet_api import expansion as expansion_api
 from ratchet_api import method as api
 from ratchet_api import sampled_values
 from ratchet_api import selection as selection_api
@@ -18,7 +19,10 @@ from ratchet_api.stages import Rl, full_metric
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.advantage.vine import Vine
+from ratchet_trainer.algorithm.expansion.dynamic_sampling import DynamicSampling
+from ratchet_trainer.algorithm.expansion.hints import Hints
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
+from ratchet_trainer.algorithm.expansion.templates import Templates
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.reference.frozen import Frozen
@@ -59,7 +63,12 @@ SELECTION: Mapping[str, Callable[[], Selection]] = {
     "historyResampling": HistoryResampling,
     "difficultyBand": DifficultyBand,
 }
-EXPANSION: Mapping[str, Callable[[], Expansion]] = {"none": NoExpansion}
+EXPANSION: Mapping[str, Callable[[], Expansion]] = {
+    "none": NoExpansion,
+    "dynamicSampling": DynamicSampling,
+    "hints": Hints,
+    "templates": Templates,
+}
 
 MEASURED = "k3"
 """Estimator of the drift that is measured though nothing depends on it."""
@@ -87,7 +96,7 @@ def resolve(rl: Rl) -> Method:
     advantage = _advantage(rl, kl if drift is not None and drift.in_ == "reward" else None)
     return Method(
         _selection(rl),
-        EXPANSION[rl.expansion.kind](),
+        EXPANSION[expansion_api.kind(rl)](),
         rewards_of(rl.rewards),
         advantage,
         objective,
@@ -120,7 +129,8 @@ def _advantage(rl: Rl, penalty: Kl | None) -> Advantage:
     if api.estimator(rl) == "vine":
         how = sampled_values.vine(rl)
         return Vine(how.steps, how.step_tokens, how.most_steps, how.continuations, rewards_of(rl.rewards), masks)
-    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks)
+    by_tag = expansion_api.per_template(rl)
+    return GroupAdvantage(api.estimator(rl), _number(own.delta) or DELTA, penalty, masks, by_tag)
 
 
 def _number(decimal: str | None) -> float | None:

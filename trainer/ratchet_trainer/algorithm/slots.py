@@ -39,13 +39,15 @@ class DataFacts:
 @dataclass(frozen=True)
 class Context:
     """Where the run stands when a slot is asked. `next_ordinal` is the first ordinal that no draw has; `start_step`,
-    the step whose weights the stage started from; `decode`, the text of tokens where a slot looks at text."""
+    the step whose weights the stage started from, and `steps`, how many it makes at most; `decode`, the text of tokens
+    where a slot looks at text."""
 
     seed: int
     step: int
     next_ordinal: int
     rl: Rl
     start_step: int = 0
+    steps: int = 0
     decode: Decode | None = None
 
 
@@ -122,20 +124,30 @@ class Selection(Protocol):
 
 
 class Expansion(Protocol):
-    """What else is sampled? `more(n)` gives requests for n further prompts, `reward` scores a group that was sampled
-    in a round. Groups come rewarded."""
+    """What else is sampled? `first` may change the requests of draws, and make several of one. `more(n)` gives requests
+    for n further prompts, `reward` scores a group that was sampled in a round. Groups come rewarded."""
+
+    def samples(self, rl: Rl) -> Sequence[int]:
+        """How many samples of a prompt its rounds ask for, besides groupSize: what they need is compiled before."""
 
     def init(self, ctx: Context) -> SlotState: ...
     def first(self, e: SlotState, requests: list[Request], ctx: Context) -> list[Request]: ...
     def run(
         self, e: SlotState, groups: list[Group], more: More, reward: Reward, ctx: Context
     ) -> Rounds[tuple[SlotState, StepSamples]]: ...
+    def keep(self, e: SlotState, carried: Sequence[Group]) -> SlotState:
+        """The state with the groups that `run` has just given the disposition `carried`, once their rollouts have
+        `old_logp`. Asked where there are some; the next step's `run` has them trained on or dropped."""
+
+    def metrics(self, e: SlotState, ctx: Context) -> dict[str, float]:
+        """What it says of itself in the metric stream, after `run`."""
 
 
 class RewardPart(Protocol):
     """One part of what a rollout is worth, in its group; the reward is the weighted sum of the parts."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def of(self, group: Group, ctx: Context) -> Sequence[float]:
         """One number a rollout."""

@@ -74,7 +74,9 @@ class Rollout:
     `prompt` is what it was sampled from, `trained_prompt` what it is trained on. `response` holds its tokens, with the
     end token or stop string that it ends with; the first `forced` of them are the request's prefix and are not trained
     on. Of the response's length, float32: `behaviour_logp` as sampled, truncation included, and `entropy` the policy's,
-    both 0 where forced. `version` is the step whose weights sampled it.
+    both 0 where forced. `version` is the step whose weights sampled it; `old_logp`, float32 likewise, what the
+    trainer's program said under these weights, of a rollout that was carried over from an earlier step (None: of this
+    one).
     """
 
     request: Request
@@ -88,18 +90,21 @@ class Rollout:
     finish: Finish
     outcome: Outcome
     forced: int = 0
+    old_logp: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Group:
     """All rollouts of one draw. `rewards` and `parts` (name of a part -> its value for each rollout) are filled by the
-    rewards slot; `disposition` says what became of the draw."""
+    rewards slot; `disposition` says what became of the draw; `replaced`: first rollouts that others stand for now,
+    which are not trained on."""
 
     draw: Draw
     rollouts: tuple[Rollout, ...]
     rewards: tuple[float, ...] = ()
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
+    replaced: tuple[Rollout, ...] = ()
 
     @property
     def informative(self) -> bool:
@@ -141,9 +146,14 @@ Rounds = Generator[Sequence[Request], Sequence[Rollout], R]
 
 
 def grouped(requests: Sequence[Request], rollouts: Sequence[Rollout]) -> list[Group]:
-    """Rollouts, which come in request order, as one group a request."""
-    groups, at = [], 0
+    """Rollouts, which come in request order, as one group a draw, whose requests are neighbours."""
+    groups: list[Group] = []
+    at = 0
     for request in requests:
-        groups.append(Group(request.draw, tuple(rollouts[at : at + request.n])))
+        made = tuple(rollouts[at : at + request.n])
+        if groups and groups[-1].draw == request.draw:
+            groups[-1] = Group(request.draw, (*groups[-1].rollouts, *made))
+        else:
+            groups.append(Group(request.draw, made))
         at += request.n
     return groups

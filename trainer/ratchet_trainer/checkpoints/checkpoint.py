@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ratchet_trainer.checkpoints import digests, trusted_step
 from ratchet_trainer.checkpoints.journal import Commit, Journal
@@ -27,6 +27,8 @@ from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import StorageUnavailable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STEP_FOLDER = re.compile(r"[0-9]+-a[0-9]+-")
 """How the names of folders begin that a trainer has made; no other is ever removed."""
@@ -43,7 +45,7 @@ BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between the tries of an operation on the storage; after the last one it is StorageUnavailable."""
 
 
-def with_retries(what: str, operation: Callable[[], Any]) -> Any:
+def with_retries(what: str, operation: Callable[[], T]) -> T:
     """Runs an operation on the storage, again after each of BACK_OFF_SECONDS. Raises StorageUnavailable."""
     for wait in (*BACK_OFF_SECONDS, None):
         try:

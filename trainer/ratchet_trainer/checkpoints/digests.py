@@ -48,7 +48,7 @@ def leaf_digest(path: str, leaf: np.ndarray) -> str:
     if leaf.dtype.byteorder == ">":
         leaf = leaf.astype(leaf.dtype.newbyteorder("<"))
     digest = hashlib.sha256(canonical([path, leaf.dtype.name, list(leaf.shape)]))
-    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -78,7 +78,7 @@ class LocalTier:
 
     def clear(self) -> None:
         """Removes everything: the job is done."""
-        if self.folder is not None:
+        if self.folder is not None and self._steps is not None:
             self.settle()
             for part in (self._steps, self.folder / "rollouts"):
                 shutil.rmtree(part, ignore_errors=True)

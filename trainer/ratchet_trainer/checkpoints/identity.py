@@ -20,6 +20,14 @@ from ratchet_trainer.errors import ConfigurationInvalid
 FLAGS = ("JAX_", "XLA_", "LIBTPU_")
 """Variables that begin so may change bits; where compiled programs are kept does not."""
 
+SETTINGS = {
+    "prng": "jax_default_prng_impl",
+    "partitionable": "jax_threefry_partitionable",
+    "x64": "jax_enable_x64",
+    "precision": "jax_default_matmul_precision",
+}
+"""Settings of JAX that bits follow from, by the name that a checkpoint gives them."""
+
 DEVICE_COUNT = "--xla_force_host_platform_device_count="
 VERSION = "0.3.0"
 """Version of the code that results depend on: raised with every change that changes bits."""
@@ -42,23 +50,20 @@ def config_hash(spec: Spec, stage: int) -> str:
 def present(mesh: Any) -> dict[str, Any]:
     """Versions, settings and topology of this process, as plain JSON."""
     import jax
-    import jaxlib
+    from jaxlib.version import __version__ as jaxlib_version
 
     device = mesh.devices.flat[0]
     return {
         "versions": {
             "ratchet": VERSION,
             "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
+            "jaxlib": jaxlib_version,
             "python": platform.python_version(),
         },
         "settings": {
             **{name: os.environ.get(name, "") for name in ("NPROC", "PYTHONHASHSEED")},
             **{k: v for k, v in sorted(os.environ.items()) if k.startswith(FLAGS) and "CACHE" not in k},
-            "prng": str(jax.config.jax_default_prng_impl),
-            "partitionable": str(jax.config.jax_threefry_partitionable),
-            "x64": str(jax.config.jax_enable_x64),
-            "precision": str(jax.config.jax_default_matmul_precision),
+            **{said: str(getattr(jax.config, name)) for said, name in SETTINGS.items()},
         },
         "topology": {
             "device": device.device_kind,

@@ -53,6 +53,11 @@ class Claim:
         return {"jobUID": self.job_uid, "attempt": self.attempt}
 
 
+def _job_of(claim: Claim) -> tuple[str, str, str]:
+    """What two claims have in common where one job was created twice."""
+    return claim.namespace, claim.name, claim.immutable_spec_hash
+
+
 class Journal:
     """The journal of one directory, as one writer sees it. Methods raise OSError when the storage fails."""
 
@@ -165,8 +170,7 @@ class Journal:
             raise CheckpointUnreadable(
                 f"the job's status knows step {last_step}, but {self.folder.parent} holds checkpoints of {whose} only"
             )
-        of_job = lambda c: (c.namespace, c.name, c.immutable_spec_hash)  # noqa: E731
-        same = of_job(newest) == of_job(claim)
+        same = _job_of(newest) == _job_of(claim)
         if existing == "Resume" or (existing is None and same):
             return
         raise ConfigurationInvalid(

@@ -81,7 +81,8 @@ def use(folder: Path) -> None:
 
     cache = ProgramCache(folder)
     # JAX has no setting for the kind of its cache; both 0.10 and 0.12 make it by this function.
-    compilation_cache.get_file_cache = lambda path: (cache, path)
+    # The cache is none of JAX's class: that one would have to be imported before JAX is set up.
+    compilation_cache.get_file_cache = lambda path: (cache, path)  # type: ignore[assignment, return-value]
     jax.config.update("jax_compilation_cache_dir", str(folder))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ratchet_api.datasets import Columns
+from ratchet_trainer.data.hints import HINTS, Tiers, WrongHints, tiers
 from ratchet_trainer.data.item import Item, Message
 
 ROLES = ("system", "user", "assistant")
@@ -47,7 +48,9 @@ def item_of(row: Mapping[str, Any], columns: Columns, answers: bool = True) -> I
     listed = columns.messages is not None or isinstance(prompt, list)
     said = _messages(prompt, asked) if listed else ()
     question = said[-1]["content"] if said else _text(prompt, asked)
-    fields = {key: value for key, value in row.items() if key not in (asked, columns.answer)}
+    fields = {key: value for key, value in row.items() if key not in (asked, columns.answer, columns.hints)}
+    if columns.hints is not None and (found := _hints(row, columns.hints)):
+        fields[HINTS] = found
     answer = _given_answer(row, columns, needed=answers and not (said and said[-1]["role"] == "assistant"))
     if said and said[-1]["role"] == "assistant":
         if answer is None:
@@ -63,6 +66,16 @@ def item_of(row: Mapping[str, Any], columns: Columns, answers: bool = True) -> I
         answer = ""
     alone = len(said) < 2
     return Item(question, answer, None if alone else said, fields)
+
+
+def _hints(row: Mapping[str, Any], key: str) -> Tiers:
+    """The hints of an object; none where there is no such key."""
+    try:
+        return tiers(_at(row, key), key)
+    except KeyError:
+        return []
+    except WrongHints as wrong:
+        raise Refused(str(wrong)) from None
 
 
 def _given_answer(row: Mapping[str, Any], columns: Columns, needed: bool) -> str | None:

@@ -41,11 +41,13 @@ def epoch_order(seed: int, digest: str, epoch: int, size: int) -> np.ndarray:
 def in_order(seed: int, digest: str, epoch: int, size: int, items: np.ndarray) -> np.ndarray:
     """Some of the items 0..size-1 (int64[N], each once), in the epoch's order."""
     if len(items) <= FEW:
-        return items[_sorted(_ranks(seed, digest, epoch, items))]
+        few: np.ndarray = items[_sorted(_ranks(seed, digest, epoch, items))]
+        return few
     wanted = np.zeros(size, bool)
     wanted[items] = True
     order = epoch_order(seed, digest, epoch, size)
-    return order[wanted[order]]
+    found: np.ndarray = order[wanted[order]]
+    return found
 
 
 def visits(seed: int, digest: str, size: int, epoch: int, position: int, count: int) -> tuple[list[int], int, int]:

@@ -191,4 +191,5 @@ def _identity(columns: Columns) -> bytes:
     """What of the manifest decides what rows mean. Without messages as in the first version, so that a checkpoint of
     its goes on."""
     found = f"{columns.question}\0{columns.answer}\0"
-    return (found if columns.messages is None else f"{found}{columns.messages}\0messages\0").encode()
+    found += "" if columns.messages is None else f"{columns.messages}\0messages\0"
+    return (found if columns.hints is None else f"{found}{columns.hints}\0hints\0").encode()

@@ -17,8 +17,9 @@ from jax.sharding import Mesh
 from ratchet_trainer.algorithm.objective.aggregation import token_weights
 from ratchet_trainer.learning import optimizer
 from ratchet_trainer.learning.learner import Layout, Row, Rows, on_host
-from ratchet_trainer.learning.row_passes import row_gradient, row_values
-from ratchet_trainer.model.policy import Params, Policy
+from ratchet_trainer.learning.row_passes import Sums, row_gradient, row_values
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, shapes
 
 State = dict[str, Any]
@@ -52,11 +53,13 @@ class Critic:
     def template(self) -> State:
         """Shapes of a critic's state, where it lies on the mesh."""
         found = jax.eval_shape(partial(_init, self.policy), self.policy.abstract)
-        return shapes(found, of_parameters(self.mesh, found))
+        template: State = shapes(found, of_parameters(self.mesh, found))
+        return template
 
     def init(self, params: Params) -> State:
         """A critic that starts from the policy's weights, in buffers of its own."""
-        return self._init(params)
+        state: State = self._init(params)
+        return state
 
     def prepare(self, layout: Layout, numbers: dict[str, float]) -> None:
         """Compiles `values` and `update` for this layout ahead of the first call."""
@@ -114,15 +117,28 @@ def _one_row() -> tuple[Any, Any]:
 
 
 def _expected(policy: Policy, params: Params, rows: Rows) -> jax.Array:
-    return policy.hidden(params["trunk"], rows.prompts, rows.responses) @ params["head"]
+    values: jax.Array = policy.hidden(params["trunk"], rows.prompts, rows.responses) @ params["head"]
+    return values
 
 
 def _values(policy: Policy, mesh: Mesh, params: Params, rows: Rows, passes: int) -> jax.Array:
     return row_values(mesh, partial(_expected, policy), params, rows, passes)
 
 
-def _update(policy, mesh, state, rows, weight, old, returns, settings, passes):
-    def loss(p, rows, weight, old, returns):
+def _update(
+    policy: Policy,
+    mesh: Mesh,
+    state: State,
+    rows: Rows,
+    weight: jax.Array,
+    old: jax.Array,
+    returns: jax.Array,
+    settings: Sums,
+    passes: int,
+) -> tuple[State, Sums]:
+    def loss(
+        p: Params, rows: Rows, weight: jax.Array, old: jax.Array, returns: jax.Array
+    ) -> tuple[jax.Array, tuple[Sums, Sums]]:
         return jnp.sum(weight * value_loss(_expected(policy, p, rows), old, returns, settings["clip"])), ({}, {})
 
     gradient, found = row_gradient(mesh, loss, state["params"], (rows, weight, old, returns), passes)

@@ -20,9 +20,10 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.slots import Micro, Objective
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.learning import optimizer
-from ratchet_trainer.learning.row_passes import row_gradient, row_values
+from ratchet_trainer.learning.row_passes import Sums, row_gradient, row_values
 from ratchet_trainer.model import lora
-from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, row_parts, shapes
 
 
@@ -106,6 +107,7 @@ class Layout:
         prompts = [row.prompt for row in rows[:: self.samples]]
         return Rows(
             lay_out_prompts(prompts, self.prompts, self.prompt_slots),
+            # On the host, until they are placed.
             tokens.reshape(self.prompts, self.samples, -1),  # type: ignore[arg-type]
             self.fill(np.array([len(row.response) for row in rows], np.int32)),  # type: ignore[arg-type]
         )
@@ -163,7 +165,8 @@ class Learner:
 
     def init(self, seed: np.ndarray) -> tuple[Params, Any]:
         """Fresh parameters and optimizer state from a raw key."""
-        return self._init(seed)
+        found: tuple[Params, Any] = self._init(seed)
+        return found
 
     def prepare(
         self,
@@ -181,7 +184,9 @@ class Learner:
         and `log_probs` is needed too."""
         floats = layout.per_token([])
         others = {"old": old, "reference": reference, "behaviour": sampled}
-        micro = Micro(floats, floats, None, **{name: floats if there else None for name, there in others.items()})  # type: ignore[arg-type]
+        shaped = {name: floats if there else None for name, there in others.items()}
+        # On the host; `real` is made within the program.
+        micro = Micro(floats, floats, None, **shaped)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
         batch = LaidOut(layout, layout.rows([]), micro, np.float32(1), objective.loss, settings)
         self.compile(params, state, batch, _float32(numbers), judges=old or reference)
@@ -200,7 +205,8 @@ class Learner:
 
     def adapters(self, seed: np.ndarray) -> Params:
         """Fresh adapters alone, from a raw key."""
-        return self._adapters(seed)
+        found: Params = self._adapters(seed)
+        return found
 
     def fresh_optimizer(self, params: Params) -> Any:
         shapes = jax.eval_shape(optimizer.init, lora.trained(self.policy.abstract))
@@ -209,12 +215,14 @@ class Learner:
 
     def copied(self, params: Params) -> Params:
         """The same weights in buffers of their own, which no update uses up."""
-        return self._copy(params)
+        copy: Params = self._copy(params)
+        return copy
 
     def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
         """Log-probabilities [P, G, T] of the rows under the given weights, left on the devices."""
         laid_out = place(layout.rows(rows), by_rows(self.mesh))
-        return self._judge(params, laid_out, np.float32(temperature), passes=layout.passes)
+        found: jax.Array = self._judge(params, laid_out, np.float32(temperature), passes=layout.passes)
+        return found
 
     def on_host(self, values: jax.Array, layout: Layout, rows: list[Row]) -> np.ndarray:
         """Values [P, G, T] of the rows as float64[R, T] on every process. *Collective.*"""
@@ -227,11 +235,11 @@ class Learner:
         layout: Layout,
         rows: list[Row],
         advantages: np.ndarray,
-        old: jax.Array | None,
+        old: jax.Array | np.ndarray | None,
         temperature: float,
         objective: Objective,
         numbers: dict[str, float],
-        reference: jax.Array | None = None,
+        reference: jax.Array | np.ndarray | None = None,
     ) -> tuple[Params, Any, dict[str, float]]:
         """One optimizer call on a mini-batch. advantages: float64[R, T]; old, reference: as `log_probs` gives them.
 
@@ -241,8 +249,12 @@ class Learner:
         and state are the old ones.
         """
         weight = layout.fill(token_weights(objective, rows, layout.response_slots).astype(np.float32))
-        behaviour = None if rows[0].behaviour is None else layout.per_token([row.behaviour for row in rows])
-        micro = Micro(layout.fill(advantages.astype(np.float32)), weight, None, old, reference, behaviour)  # type: ignore[arg-type]
+        sampled = [row.behaviour for row in rows if row.behaviour is not None]
+        assert len(sampled) in (0, len(rows)), "all rows of a mini-batch were sampled, or none"
+        behaviour = layout.per_token(sampled) if sampled else None
+        gain = layout.fill(advantages.astype(np.float32))
+        # On the host but for `old` and `reference`; `real` is made within the program.
+        micro = Micro(gain, weight, None, old, reference, behaviour)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
         batch = LaidOut(layout, layout.rows(rows), micro, np.float32(temperature), objective.loss, settings)
         return self.apply(params, state, batch, _float32(numbers))
@@ -285,7 +297,8 @@ def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:
 
 
 def _adapters(policy: Policy, seed: jax.Array) -> Params:
-    return lora.trained(policy.init(seed))
+    adapters: Params = lora.trained(policy.init(seed))
+    return adapters
 
 
 def log_probs_of(policy: Policy, params: Params, rows: Rows, temperature: jax.Array) -> jax.Array:
@@ -320,7 +333,19 @@ def of_rows(policy: Policy, loss: Any, temperature: jax.Array, settings: Any) ->
     return found
 
 
-def _update(policy, mesh, params, state, rows, micro, temperature, settings, numbers, loss, passes):
+def _update(
+    policy: Policy,
+    mesh: Mesh,
+    params: Params,
+    state: Any,
+    rows: Rows,
+    micro: Micro,
+    temperature: jax.Array,
+    settings: Sums,
+    numbers: Sums,
+    loss: Any,
+    passes: int,
+) -> tuple[Params, Any, Sums]:
     part, frozen = lora.split(params)
     loss_of = of_rows(policy, loss, temperature, settings)
     gradient, found = row_gradient(mesh, loss_of, part, (rows, micro), passes, frozen)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ratchet_api.stages import Optimizer
-from ratchet_trainer.model.policy import Params
+from ratchet_trainer.model.decoder import Params
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8
 FLOOR = 0.1
@@ -21,7 +21,9 @@ FLOOR = 0.1
 
 
 def learning_rate(settings: Optimizer, updates: int) -> float:
-    """The rate of the update that follows `updates` updates of this stage: linear warm-up, then linear decay if any."""
+    """The rate of the update that follows `updates` updates of this stage: linear warm-up, then linear decay if any.
+    An absent peak is filled in before (`ratchet_api.learning_rates`)."""
+    assert settings.learning_rate is not None, "see Stage.optimizer"
     rise = min(1.0, (updates + 1) / (settings.warmup_updates + 1))
     fallen = (
         min(1.0, max(0, updates - settings.warmup_updates) / settings.decay_updates) if settings.decay_updates else 0.0

@@ -30,12 +30,13 @@ def row_values(mesh: Mesh, function: Callable[..., jax.Array], params: Any, rows
     def of_my_rows(params: Any, rows: Any, parts: int = 1) -> jax.Array:
         if passes == 1:
             return function(params, rows)
-        found = jax.lax.map(lambda part: function(params, part), _in_passes(mesh, rows, passes, parts))
+        found: jax.Array = jax.lax.map(lambda part: function(params, part), _in_passes(mesh, rows, passes, parts))
         return found.reshape(passes, parts, -1, *found.shape[2:]).swapaxes(0, 1).reshape(-1, *found.shape[2:])
 
     if is_spread(mesh):
         return of_my_rows(params, rows, row_parts(mesh))
-    return _on_all(mesh, of_my_rows, PartitionSpec(ROWS), 1)(params, rows)
+    whole: jax.Array = _on_all(mesh, of_my_rows, PartitionSpec(ROWS), 1)(params, rows)
+    return whole
 
 
 def row_gradient(
@@ -79,10 +80,11 @@ def row_gradient(
     if is_spread(mesh):
         (gradient, sums), largest = of_my_rows(both, *rows, parts=row_parts(mesh))
         return gradient, sums | largest
-    return _on_all(mesh, of_all, PartitionSpec(), len(rows))(both, *rows)
+    found: tuple[Any, Sums] = _on_all(mesh, of_all, PartitionSpec(), len(rows))(both, *rows)
+    return found
 
 
-def _added(one_pass: Callable[..., Any], params: Any, parts: Any) -> Any:
+def _added(one_pass: Callable[..., Any], params: Any, parts: Any) -> tuple[tuple[Any, Sums], Sums]:
     """One pass after the other: sums added left to right, of the rest the largest."""
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(one_pass, params, first)[0])
@@ -102,7 +104,8 @@ def _in_passes(mesh: Mesh, rows: Any, passes: int, parts: int) -> Any:
         if parts == 1:
             return x.reshape(passes, x.shape[0] // passes, *x.shape[1:])
         x = x.reshape(parts, passes, -1, *x.shape[1:]).swapaxes(0, 1).reshape(passes, -1, *x.shape[1:])
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, ROWS)))
+        cut: jax.Array = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, ROWS)))
+        return cut
 
     return jax.tree.map(one, rows)
 

@@ -61,12 +61,16 @@ class Rope:
     def _ramp(self, s: RopeScaling, width: int) -> np.ndarray:
         """Share of each pair that is stretched: 0 for those that turn more than `high` times in the original length, 1
         for those that turn less than `low` times."""
-        pair = lambda turns: width * math.log(s.original / (turns * 2 * math.pi)) / (2 * math.log(self.base))  # noqa: E731
+
+        def pair(turns: float) -> float:
+            return width * math.log(s.original / (turns * 2 * math.pi)) / (2 * math.log(self.base))
+
         first, last = pair(s.high), pair(s.low)
         if s.whole:
             first, last = math.floor(first), math.ceil(last)
         first, last = max(first, 0), min(last, width - 1)
-        return np.clip((np.arange(width // 2) - first) / (max(last - first, 1e-3)), 0.0, 1.0)
+        share: np.ndarray = np.clip((np.arange(width // 2) - first) / (max(last - first, 1e-3)), 0.0, 1.0)
+        return share
 
 
 @dataclass(frozen=True)

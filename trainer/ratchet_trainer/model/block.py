@@ -29,7 +29,7 @@ class Stream:
     `length` [P] slots are real (None: the stream before them, or nothing); the own slots of their run of layers, of
     which `layer` is this one, from `at` on new; only the first `reach` of them are read (None: all)."""
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     by: Turn
     prompt: kv_cache.Pair | None = None
     length: jax.Array | None = None
@@ -51,11 +51,11 @@ def _apart(how: Computation, rows: jax.Array, streams: Streams) -> tuple[jax.Arr
     )
 
 
-def matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param:
+def matrix(key: jax.Array, rows: int, columns: int, gain: float = 1.0) -> nnx.Param[jax.Array]:
     return nnx.Param(gain * rows**-0.5 * jax.random.normal(key, (rows, columns), jnp.float32))
 
 
-def _bias(there: bool, width: int) -> nnx.Param | None:
+def _bias(there: bool, width: int) -> nnx.Param[jax.Array] | None:
     return nnx.Param(jnp.zeros((width,), jnp.float32)) if there else None
 
 
@@ -76,7 +76,8 @@ class Norm(nnx.Module):
         self.offset, self.epsilon, self.how = a.norm_offset, a.epsilon, how
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.how.operations.rms_norm(x, self.offset + self.scale[...], self.epsilon)
+        normal: jax.Array = self.how.operations.rms_norm(x, self.offset + self.scale[...], self.epsilon)
+        return normal
 
 
 class Attention(nnx.Module):
@@ -105,7 +106,7 @@ class Attention(nnx.Module):
             streams, zip(*(_apart(how, part, streams) for part in wide), strict=True), strict=True
         ):
             query, key, value = (how.heads(part.reshape(*stream.shape, -1, a.head_width)) for part in parts)
-            if self.query_norm is not None:
+            if self.query_norm is not None and self.key_norm is not None:
                 query, key = self.query_norm(query), self.key_norm(key)
             query = operations.rotate(query * a.query_scale, stream.by)
             key = operations.rotate(key, stream.by)

@@ -99,7 +99,9 @@ class Computation:
         x = x.astype(self.dtype)
         if self.mesh is None:
             return x
-        return jax.lax.with_sharding_constraint(x, sharding.of_parameter(self.mesh, path, x.shape, over=("tensor",)))
+        where = sharding.of_parameter(self.mesh, path, x.shape, over=("tensor",))
+        placed: jax.Array = jax.lax.with_sharding_constraint(x, where)
+        return placed
 
     def stack(self, over: tuple[str, ...], path: Any, *layers: jax.Array) -> jax.Array:
         """A parameter of several layers as one array, in the format of its use; spread `over` these axes of the mesh,
@@ -108,7 +110,8 @@ class Computation:
         if self.mesh is None:
             return whole
         where = sharding.of_parameter(self.mesh, sharding.path_of(path), layers[0].shape, over)
-        return jax.lax.with_sharding_constraint(whole, _below_an_axis(where))
+        placed: jax.Array = jax.lax.with_sharding_constraint(whole, _below_an_axis(where))
+        return placed
 
     def stacked_shape(self, path: Any, *layers: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         """The shape of what `stack` gives."""
@@ -134,7 +137,8 @@ class Computation:
     def _at(self, x: jax.Array, *axes: Any) -> jax.Array:
         if self.mesh is None:
             return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+        placed: jax.Array = jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+        return placed
 
 
 def _below_an_axis(where: NamedSharding) -> NamedSharding:

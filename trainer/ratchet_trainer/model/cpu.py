@@ -28,6 +28,9 @@ from ratchet_trainer.model.architecture import Rope
 from ratchet_trainer.model.plain import MASKED, Pair, Turn
 from ratchet_trainer.model.visibility import Sight
 
+Kept = tuple[jax.Array, ...]
+"""What a derivative needs of its function."""
+
 # Gates
 
 
@@ -79,13 +82,13 @@ def rms_norm(x: jax.Array, scale: jax.Array, epsilon: float) -> jax.Array:
     return _norm_forward(x, scale, epsilon)[0]
 
 
-def _norm_forward(x: jax.Array, scale: jax.Array, epsilon: float):
+def _norm_forward(x: jax.Array, scale: jax.Array, epsilon: float) -> tuple[jax.Array, Kept]:
     wide = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + epsilon)
     return (wide * inverse * scale).astype(x.dtype), (x, inverse, scale)
 
 
-def _norm_backward(epsilon: float, kept, d: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _norm_backward(epsilon: float, kept: Kept, d: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, inverse, scale = kept
     d = d.astype(jnp.float32)
     normal, by_scale = x.astype(jnp.float32) * inverse, d * scale
@@ -111,7 +114,8 @@ def turn(positions: jax.Array, rope: Rope, width: int, alive: jax.Array) -> Turn
     anew wherever something is turned, for every response and head, which took a seventh of a generation's time."""
     angle = positions[..., None, None, None].astype(jnp.float32) * rope.frequencies(width)
     made = lambda: (rope.attention * jnp.cos(angle), rope.attention * jnp.sin(angle))  # noqa: E731
-    return jax.lax.cond(alive, made, lambda: (angle, angle))
+    found: Turn = jax.lax.cond(alive, made, lambda: (angle, angle))
+    return found
 
 
 rotate = jax.custom_vjp(plain.rotate)
@@ -132,7 +136,7 @@ def attend(
         prompt, seen = (jnp.zeros((p, m, 0, k), query.dtype),) * 2, jnp.ones((1, 1, 0), bool)
     assert seen is not None
     seen = (seen if seen.shape[1] == 1 else jnp.tile(seen, (1, n // m, 1)))[:, None, None]
-    out = _attend(grouped, *own, *prompt, visible, seen, cap)
+    out: jax.Array = _attend(grouped, *own, *prompt, visible, seen, cap)
     return out.reshape(p, m, g, n // m, t, k).transpose(0, 2, 4, 1, 3, 5).reshape(p, g, t, n, k)
 
 
@@ -145,7 +149,17 @@ def _scores(query: jax.Array, keys: jax.Array, cap: float | None, letters: str) 
     return cap * bent, 1 - bent * bent
 
 
-def _forward(query, keys, values, past_keys, past_values, visible, seen, cap):
+def _forward(
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    past_keys: jax.Array,
+    past_values: jax.Array,
+    visible: jax.Array,
+    seen: jax.Array,
+    cap: float | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]]:
+    """What attention gives, and what its derivative needs: weights, and with a cap the slopes of the scores."""
     own, own_slope = _scores(query, keys, cap, "pmgxk,pmgsk->pmgxs")
     past, past_slope = _scores(query, past_keys, cap, "pmgxk,pmck->pmgxc")
     own, past = jnp.where(visible, own, MASKED), jnp.where(seen, past, MASKED)
@@ -158,16 +172,34 @@ def _forward(query, keys, values, past_keys, past_values, visible, seen, cap):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(7,))
-def _attend(query, keys, values, past_keys, past_values, visible, seen, cap):
+def _attend(
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    past_keys: jax.Array,
+    past_values: jax.Array,
+    visible: jax.Array,
+    seen: jax.Array,
+    cap: float | None,
+) -> jax.Array:
     return _forward(query, keys, values, past_keys, past_values, visible, seen, cap)[0]
 
 
-def _attend_forward(query, keys, values, past_keys, past_values, visible, seen, cap):
+def _attend_forward(
+    query: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    past_keys: jax.Array,
+    past_values: jax.Array,
+    visible: jax.Array,
+    seen: jax.Array,
+    cap: float | None,
+) -> tuple[jax.Array, tuple[Any, ...]]:
     out, kept = _forward(query, keys, values, past_keys, past_values, visible, seen, cap)
     return out, (query, keys, values, past_keys, past_values, out, *kept)
 
 
-def _attend_backward(cap, kept, d):
+def _attend_backward(cap: float | None, kept: tuple[Any, ...], d: jax.Array) -> tuple[jax.Array | None, ...]:
     query, keys, values, past_keys, past_values, out, own, past, own_slope, past_slope = kept
     product = partial(jnp.einsum, preferred_element_type=jnp.float32)
     shared = jnp.sum((d * out).astype(jnp.float32), -1, keepdims=True)

@@ -10,6 +10,7 @@ stacks them within the program, sampling once for a call (`Policy.weights`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
@@ -43,17 +44,15 @@ class Modules:
 
     def __init__(self, a: Architecture, how: Computation):
         self.architecture, self.how, self.runs = a, how, runs(a.layers, how.scans)
-        abstract = lambda make: nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))  # noqa: E731
-        self._ends = abstract(partial(Ends, a, how))
-        self._blocks = {layer: abstract(partial(Block, a, how, layer)) for layer in dict.fromkeys(a.layers)}
+        self._ends = _abstract(partial(Ends, a, how))
+        self._blocks = {layer: _abstract(partial(Block, a, how, layer)) for layer in dict.fromkeys(a.layers)}
 
     def init(self, key: jax.Array) -> Params:
         """Random parameters."""
         a, how = self.architecture, self.how
         first, *keys = jax.random.split(key, len(a.layers) + 1)
-        pure = lambda module: nnx.to_pure_dict(nnx.split(module)[1])  # noqa: E731
-        blocks = {i: pure(Block(a, how, layer, k)) for i, (layer, k) in enumerate(zip(a.layers, keys, strict=True))}
-        return {**pure(Ends(a, how, first)), "blocks": blocks}
+        blocks = {i: _pure(Block(a, how, layer, k)) for i, (layer, k) in enumerate(zip(a.layers, keys, strict=True))}
+        return {**_pure(Ends(a, how, first)), "blocks": blocks}
 
     def stacked(self, blocks: Any, over: tuple[str, ...] = ("fsdp", "tensor")) -> tuple[Any, ...]:
         """The weights of every run of layers, as `depth.stacked`, of parameters by layer, which are spread `over` these
@@ -65,10 +64,24 @@ class Modules:
         return tuple(stacked(run, lambda i: blocks[i], self.how.stacked_shape) for run in self.runs)
 
     def ends(self, params: Params) -> Ends:
-        return _merged(self._ends, {name: value for name, value in params.items() if name != "blocks"})
+        found: Ends = _merged(self._ends, {name: value for name, value in params.items() if name != "blocks"})
+        return found
 
     def block(self, layer: Layer, weights: Any) -> Block:
-        return _merged(self._blocks[layer], weights)
+        found: Block = _merged(self._blocks[layer], weights)
+        return found
+
+
+def _abstract(make: Callable[[jax.Array], nnx.Module]) -> tuple[Any, Any]:
+    """A module's structure and the shapes of its parameters."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(jax.random.key(0))))
+    return graph, state
+
+
+def _pure(module: nnx.Module) -> Params:
+    """A module's parameters."""
+    found: Params = nnx.to_pure_dict(nnx.split(module)[1])
+    return found
 
 
 def _merged(parts: tuple[Any, Any], weights: Any) -> Any:
@@ -116,9 +129,8 @@ class Decoder:
         """
         x, caches = self._embedded(tokens), []
         for r, run in enumerate(self.modules.runs):
-            step = partial(
-                self._step, run, tokens.shape, turns, prompt and prompt.runs[r], prompt and prompt.length, at, reach
-            )
+            past, length = (None, None) if prompt is None else (prompt.runs[r], prompt.length)
+            step = partial(self._step, run, tokens.shape, turns, past, length, at, reach)
             (x, cache), made = through(run, step, (x, own and own[r]), self._stacked[r])
             caches.append(kv_cache.joined(made) if cache is None else cache)
         return self.ends.norm(x).reshape(*tokens.shape, self.architecture.width), tuple(caches)
@@ -126,7 +138,7 @@ class Decoder:
     def _step(
         self,
         run: Run,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         turns: Turns,
         prompt: kv_cache.Pair | None,
         length: jax.Array | None,

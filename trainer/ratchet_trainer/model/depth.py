@@ -57,7 +57,7 @@ def _patterns(layers: Sequence[Any], first: int) -> list[Run]:
     return found
 
 
-def stacked(run: Run, weights: Callable[[int], Any], stack: Callable[..., jax.Array]) -> tuple[Any, ...]:
+def stacked(run: Run, weights: Callable[[int], Any], stack: Callable[..., Any]) -> tuple[Any, ...]:
     """The weights of a run's layers, one tree for each place in its pattern: with the repeats as the first axis, unless
     there is but one. `stack(path, *leaves)` makes one array of a parameter of several layers."""
     if run.times == 1:

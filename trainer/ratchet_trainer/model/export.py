@@ -124,4 +124,6 @@ def _made(parameter: Parameter, i: int, arrays: Mapping[str, np.ndarray], path: 
 def _numpy(kind: str) -> np.dtype:
     import ml_dtypes
 
-    return np.dtype({"F32": np.float32, "F16": np.float16, "F64": np.float64, "BF16": ml_dtypes.bfloat16}[kind])
+    kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "BF16": ml_dtypes.bfloat16}
+    found: np.dtype = np.dtype(kinds[kind])
+    return found

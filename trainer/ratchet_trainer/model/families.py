@@ -230,14 +230,17 @@ def _linear(said: Config, config: Config) -> RopeScaling:
 
 
 def _llama3(said: Config, config: Config) -> RopeScaling:
-    numbers = (float(said[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
-    return RopeScaling("llama3", *numbers, _original(said, config))
+    factor, low, high = (float(said[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    return RopeScaling("llama3", factor, low, high, _original(said, config))
 
 
 def _yarn(said: Config, config: Config) -> RopeScaling:
     original = _original(said, config)
     factor = float(said.get("factor") or config["max_position_embeddings"] / original)
-    grown = lambda by: 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0  # noqa: E731
+
+    def grown(by: float) -> float:
+        return 0.1 * by * math.log(factor) + 1.0 if factor > 1 else 1.0
+
     attention = said.get("attention_factor")
     if attention is None:
         over, under = said.get("mscale"), said.get("mscale_all_dim")

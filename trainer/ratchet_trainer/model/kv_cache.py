@@ -58,7 +58,10 @@ def _write(own: jax.Array, new: jax.Array, i: jax.Array | int, at: jax.Array | i
         new, before = new[:, None], (i, 0, 0)
     if jnp.ndim(at) == 0:
         return jax.lax.dynamic_update_slice(own, new, (0, *before, at, 0))
-    one = lambda own, new, at: jax.lax.dynamic_update_slice(own, new, (*before, at, 0))  # noqa: E731
+
+    def one(own: jax.Array, new: jax.Array, at: jax.Array | int) -> jax.Array:
+        return jax.lax.dynamic_update_slice(own, new, (*before, at, 0))
+
     return jax.vmap(one)(own, new, at)
 
 

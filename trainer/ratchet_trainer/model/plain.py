@@ -83,14 +83,19 @@ def attend(
     if query.shape[2] == 1 or cap is not None:
         return _attend_in_two_parts(query, own, prompt, visible, seen, cap)
     p, g, t, n, k = query.shape
-    rows = lambda x: x.transpose(0, 2, 3, 1, 4).reshape(p * g, -1, x.shape[1], k)  # noqa: E731
+
+    def rows(x: jax.Array) -> jax.Array:
+        return x.transpose(0, 2, 3, 1, 4).reshape(p * g, -1, x.shape[1], k)
+
     both, mask = [rows(x) for x in own], jnp.broadcast_to(visible, (p, t, visible.shape[-1]))
     if prompt is not None:
+        assert seen is not None, "there are prompt slots"
         repeated = [jnp.broadcast_to(x[:, :, None], (*x.shape[:2], g, *x.shape[2:])) for x in prompt]
         both = [jnp.concatenate([rows(a), b], 1) for a, b in zip(repeated, both, strict=True)]
-        mask = jnp.concatenate([jnp.broadcast_to(seen, (p, t, seen.shape[-1])), mask], -1)  # type: ignore[union-attr]
+        mask = jnp.concatenate([jnp.broadcast_to(seen, (p, t, seen.shape[-1])), mask], -1)
     mask = jnp.repeat(mask, g, 0)[:, None]
-    found = jax.nn.dot_product_attention(query.reshape(p * g, t, n, k), *both, mask=mask, scale=1.0)
+    keys, values = both
+    found = jax.nn.dot_product_attention(query.reshape(p * g, t, n, k), keys, values, mask=mask, scale=1.0)
     return found.reshape(query.shape)
 
 
@@ -108,7 +113,8 @@ def _attend_in_two_parts(
 
     parts = [scores("pgtmrk,pmgsk->pgtmrs", own[0], visible)]
     if prompt is not None:
-        parts.append(scores("pgtmrk,pmck->pgtmrc", prompt[0], seen))  # type: ignore[arg-type]
+        assert seen is not None, "there are prompt slots"
+        parts.append(scores("pgtmrk,pmck->pgtmrc", prompt[0], seen))
     weights = jax.nn.softmax(jnp.concatenate(parts, -1), -1).astype(query.dtype)
     out = jnp.einsum("pgtmrs,pmgsk->pgtmrk", weights[..., : visible.shape[-1]], own[1])
     if prompt is not None:
@@ -121,4 +127,5 @@ def recomputed(
 ) -> jax.Array:
     """function(weights, x, others), of which the gradient's pass computes the inside again. `alive` is for `cpu`
     alone."""
-    return jax.checkpoint(function)(weights, x, others)
+    found: jax.Array = jax.checkpoint(function)(weights, x, others)
+    return found

@@ -129,14 +129,16 @@ def log_prob_and_entropy(logits: jax.Array, tokens: jax.Array, temperature: jax.
     return _log_prob_forward(logits, tokens, temperature)[0]
 
 
-def _log_prob_forward(logits, tokens, temperature):
+def _log_prob_forward(
+    logits: jax.Array, tokens: jax.Array, temperature: jax.Array
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, ...]]:
     log_probs = jax.nn.log_softmax(logits / temperature, -1)
     chosen = jnp.take_along_axis(log_probs, tokens[..., None], -1)[..., 0]
     entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, -1)
     return (chosen, entropy), (log_probs, tokens, temperature, entropy)
 
 
-def _log_prob_backward(kept, d):
+def _log_prob_backward(kept: tuple[jax.Array, ...], d: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None, None]:
     log_probs, tokens, temperature, entropy = kept
     by_chosen, by_entropy = (x[..., None] / temperature for x in d)
     mine = jnp.arange(log_probs.shape[-1]) == tokens[..., None]
@@ -155,4 +157,4 @@ def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Pr
     for i, tokens in enumerate(prompts):
         body[i, : len(tokens) - 1] = tokens[:-1]
         length[i], last[i] = len(tokens) - 1, tokens[-1]
-    return Prompts(body, length, last)  # type: ignore[arg-type]
+    return Prompts(body, length, last)  # type: ignore[arg-type]  # on the host, until they are placed

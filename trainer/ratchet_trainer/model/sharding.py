@@ -37,12 +37,14 @@ def by_rows(mesh: Mesh) -> NamedSharding:
 
 def row_parts(mesh: Mesh) -> int:
     """Into how many parts rows are cut."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+    parts: int = mesh.shape["data"] * mesh.shape["fsdp"]
+    return parts
 
 
 def is_spread(mesh: Mesh) -> bool:
     """Whether a parameter may lie on several devices."""
-    return mesh.shape["fsdp"] * mesh.shape["tensor"] > 1
+    devices: int = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    return devices > 1
 
 
 def of_parameter(

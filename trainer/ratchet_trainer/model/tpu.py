@@ -11,6 +11,7 @@ Letters as in `plain`.
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,7 @@ def attend(
     if not _suits(query, sight, mesh):
         return plain.attend(query, own, prompt, sight, cap, mesh)
     length = jnp.zeros(len(query), jnp.int32) if prompt is None else sight.length
+    assert length is not None, "a prompt has one"
     local = partial(_splash, cap, interpret)
     if mesh is None:
         return local(query, own, prompt, length)
@@ -91,7 +93,8 @@ def _splash(
     segments = SegmentIds(q=jnp.ones((p * g, queries.shape[2]), jnp.int32), kv=real)
     kernel = _kernel(n, queries.shape[2], keys.shape[2], before, cap, interpret)
     found = jax.vmap(kernel)(queries, keys, values, segments)[:, :, :t]
-    return found.reshape(p, g, n, t, k).transpose(0, 1, 3, 2, 4).astype(query.dtype)
+    rows: jax.Array = found.reshape(p, g, n, t, k).transpose(0, 1, 3, 2, 4).astype(query.dtype)
+    return rows
 
 
 def _filled(x: jax.Array, axis: int) -> jax.Array:
@@ -101,7 +104,7 @@ def _filled(x: jax.Array, axis: int) -> jax.Array:
 
 
 @lru_cache(16)
-def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None, interpret: bool):  # type: ignore[no-untyped-def]
+def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None, interpret: bool) -> Any:
     """The kernel of a shape: token t sees slots 0 .. before + t."""
     mask = MultiHeadMask([CausalMask((tokens, slots), offset=before)] * heads)
     with jax.ensure_compile_time_eval():

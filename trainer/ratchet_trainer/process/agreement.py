@@ -39,7 +39,8 @@ class Line:
         """Every process's value in process order, on all of them. Raises PeerLost."""
         if self.process != 0:
             self.send(0, value)
-            return self.receive(0)
+            found: list[Any] = self.receive(0)
+            return found
         values = [value] + [self.receive(p) for p in sorted(self.sockets)]
         for p in sorted(self.sockets):
             self.send(p, values)

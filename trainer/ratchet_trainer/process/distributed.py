@@ -11,12 +11,16 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ratchet_api.job import Parallelism
 from ratchet_trainer.checkpoints import program_cache
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
 from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
 from ratchet_trainer.process.environment import Environment
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
@@ -71,7 +75,7 @@ def start(environment: Environment, cache: Path) -> None:
 ONE = Parallelism()
 
 
-def mesh(parallelism: Parallelism = ONE):
+def mesh(parallelism: Parallelism = ONE) -> Mesh:
     """The mesh of all devices. Raises ConfigurationInvalid when they are not data x fsdp x tensor."""
     import jax
 
@@ -87,7 +91,7 @@ def mesh(parallelism: Parallelism = ONE):
     return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
 
 
-def one_device():
+def one_device() -> Mesh:
     """A mesh of this process's first device, for what needs no other."""
     import jax
 
@@ -98,7 +102,7 @@ def one_device():
 def _bind_gloo(address: str) -> None:
     # By default gloo takes the address of the machine's host name. A pod's own address is right everywhere; JAX has no
     # setting for it, hence this reach into its library.
-    from jax._src.lib import _jax
+    from jax._src.lib import _jax  # type: ignore[attr-defined]  # JAX's own
 
     if (make := getattr(_jax, "make_gloo_tcp_collectives", None)) is not None and not isinstance(
         make, functools.partial

@@ -216,6 +216,8 @@ class DurableState:
 
     def _restore_commit(self, row: dict[str, Any], shardings: Callable[..., Any]) -> Saved | None:
         commit = Commit(**row)
+        proof: dict[str, Any] | None
+        content: Content | None
         if (found := self.local.find(commit)) is not None:
             proof, content = found
         else:
@@ -271,7 +273,8 @@ class DurableState:
     def _commit(self, content: Content, boundary: dict[str, Any] | None) -> None:
         """On the commit thread. Process 0 writes; the others hear how it went."""
         error: TrainerError | None = None
-        path, hashes, proof = "", {}, b""
+        path, proof = "", b""
+        hashes: dict[str, str] = {}
         if self._process == 0:
             try:
                 commit, hashes, proof = self._checkpoints.write(content, boundary)

@@ -76,6 +76,7 @@ class Runtime:
         self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the gate are of these
         self._honoured = 0  # the last checkpointRequest of the gate that was answered
         self._gate_read = 0.0
+        self._far_enough = False  # the step is made after which this attempt ends
         watchdog.on_request = lambda: progress.update(draining=True)
         watchdog.silence = progress.silence
         self.enter("start")
@@ -125,8 +126,9 @@ class Runtime:
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
         self.progress.alive()
-        flags = [self._watchdog.requested, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
-        flags = self.gather(flags) if self.processes > 1 else [flags]
+        told = self._watchdog.requested or self._far_enough
+        mine = [told, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
+        flags: list[list[Any]] = self.gather(mine) if self.processes > 1 else [mine]
         if flags[0][1] > self._honoured:
             self._honoured, self.commit_requested = flags[0][1], True
         self.rollouts.asked = flags[0][2]  # by one clock: what is kept of a call must be as much on every process
@@ -207,8 +209,9 @@ class Runtime:
             "boundary": None,
         }
         self.progress.update(**changes | ({"parts": parts} if parts else {}))
-        if step == self.environment.until_step:
-            self._watchdog.request()  # the next safe point is in the step after; what stands there is this step
+        # The next safe point is in the step after: what stands there is this step. Nobody ends the process by force, so
+        # it takes the time that its last save needs.
+        self._far_enough = step == self.environment.until_step
 
     def boundary(self, stage_index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.
@@ -217,6 +220,8 @@ class Runtime:
         *Collective.* Raises Drain when the gate stays shut for a minute; the termination message has the boundary then.
         """
         self.wait_for_commits()
+        if self._far_enough:
+            self._watchdog.request()
         shown = {"stage": stage_index, "step": step, "rule": rule}
         shown |= {"needsApproval": True} if needs_approval else {}
         self._watchdog.standing.boundary = shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from types import FrameType
 
 
 def newest_frames(limit: int) -> str:
@@ -22,9 +23,9 @@ def newest_frames(limit: int) -> str:
     return "".join(shown)
 
 
-def _of_thread(name: str, frame: object, limit: int) -> str:
+def _of_thread(name: str, frame: FrameType, limit: int) -> str:
     text = f"{name}:"
-    for entry in reversed(traceback.extract_stack(frame)):  # type: ignore[arg-type]
+    for entry in reversed(traceback.extract_stack(frame)):
         line = f" {entry.name} ({entry.filename.rsplit('/', 1)[-1]}:{entry.lineno})"
         if len((text + line).encode()) + 1 > limit:
             break

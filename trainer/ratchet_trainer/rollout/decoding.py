@@ -16,13 +16,18 @@ import numpy as np
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.policy import Params, Policy, Prompts, log_prob_and_entropy
+from ratchet_trainer.model.decoder import Params, Turns
+from ratchet_trainer.model.policy import Policy, Prompts, log_prob_and_entropy
 from ratchet_trainer.rollout.drawing import drawn, noise_size
 from ratchet_trainer.rollout.truncation import Truncation, staying
 
 NOISE_AHEAD = 16 << 20
 """Noise of a whole chunk is drawn at once if it is not more numbers than this: one large computation instead of many
 small ones, with the same bits."""
+
+
+Carried = tuple[tuple[kv_cache.Pair, ...], jax.Array, jax.Array]
+"""From token to token: caches, the newest token and whether it ended."""
 
 
 @jax.tree_util.register_dataclass
@@ -71,13 +76,16 @@ def decode(
     model = policy.decoder(params)
     size = noise_size(policy.architecture.vocabulary)
     tokens = jnp.moveaxis(at[..., None] + jnp.arange(count), -1, 0)
-    noise = lambda t: keys.gumbel(state.keys, t, size)  # noqa: E731
+
+    def noise(t: jax.Array) -> jax.Array:
+        return keys.gumbel(state.keys, t, size)
+
     at_once = count * state.token.size * size <= NOISE_AHEAD
     noises = jax.vmap(noise)(tokens) if at_once else None
     positions = state.prompt.length + (tokens if tokens.ndim > 1 else tokens[:, None])
     turns = model.turns(positions[..., None, None])
 
-    def one(carry, now):
+    def one(carry: Carried, now: tuple[jax.Array, Turns, jax.Array | None]) -> tuple[Carried, tuple[jax.Array, ...]]:
         own, token, done = carry
         t, by, ahead = now
         hidden, own = model(token[..., None], by, state.prompt, own, t, reach)
@@ -103,7 +111,8 @@ def empty(
     """What `start` gives of the same, but zeros: slots that nobody has."""
     shapes = jax.eval_shape(partial(start, policy, slots=slots), params, seed, prompts, rows, samples)
     zero = rows[0, 0] * 0  # of an argument, so that the state lies where the arguments do
-    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, zero.astype(leaf.dtype)), shapes)
+    zeros: Decoding = jax.tree.map(lambda leaf: jnp.full(leaf.shape, zero.astype(leaf.dtype)), shapes)
+    return zeros
 
 
 def refill(
@@ -120,4 +129,5 @@ def refill(
     not: a prompt's bits depend on the shape in which it is read."""
     new = start(policy, params, seed, prompts, rows, samples, state.own[0][0].shape[-2])
     chosen = lambda a, b: jnp.where(fresh.reshape(-1, *(1,) * (a.ndim - 1)), a, b)  # noqa: E731
-    return jax.tree.map(chosen, new, state)
+    refilled: Decoding = jax.tree.map(chosen, new, state)
+    return refilled

@@ -23,7 +23,8 @@ from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import Drain
-from ratchet_trainer.model.policy import Params, lay_out_prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import lay_out_prompts
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.prompts import PromptReader, Prompts
@@ -40,11 +41,19 @@ log = logging.getLogger(__name__)
 class ProcessGroup(Protocol):
     """The processes that sample together; `Runtime` is one, `evaluate.Alone` another."""
 
-    process: int
-    processes: int
-    rollouts: RolloutJournal | None
-    directory: Path | None  # checkpoints, for what is kept beside them; None keeps nothing
-    data_cache: Path | None  # for what need not be found out again of data
+    @property
+    def process(self) -> int: ...
+    @property
+    def processes(self) -> int: ...
+    @property
+    def rollouts(self) -> RolloutJournal | None: ...
+    @property
+    def directory(self) -> Path | None:
+        """Checkpoints, for what is kept beside them; None keeps nothing."""
+
+    @property
+    def data_cache(self) -> Path | None:
+        """For what need not be found out again of data."""
 
     def alive(self) -> None: ...
     def broadcast(self, value: Any) -> Any: ...
@@ -155,7 +164,8 @@ class Engine:
             while True:
                 requests = rounds.send(self.sample(requests, params, version))
         except StopIteration as stop:
-            return stop.value
+            found: R = stop.value
+            return found
 
     def sample(
         self, requests: Sequence[Request], params: Params, version: int, phase: str | None = None
@@ -226,7 +236,7 @@ class Engine:
                     tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
                     sampled.log_probs[row, s, :n],
                     sampled.entropy[row, s, :n],
-                    str(sampled.finish[row, s]),  # type: ignore[arg-type]
+                    str(sampled.finish[row, s]),  # type: ignore[arg-type]  # `Endings` writes no other
                 )
                 for s in range(first.n)
             ]

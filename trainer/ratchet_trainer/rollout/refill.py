@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ratchet_trainer.model.policy import Params, Prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Prompts
 from ratchet_trainer.rollout.batch_slots import FREE, BatchSlots
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.rollout_journal import Kept
@@ -55,8 +56,9 @@ class Refilling(Call):
         self._made: list[np.ndarray] = []  # [3, slots, G, count], in time
         self._own: list[list[np.ndarray]] = [[] for _ in endings]  # [3, 1, G, count], of each prompt
         shapes = params, seed, *self._seated(), self._samples, whole_chunks(slots)
-        for at in range(0, 0 if kept is None else kept.made.shape[-1], self._count):
-            self._see(kept.made[..., at : at + self._count])
+        if kept is not None:
+            for at in range(0, kept.made.shape[-1], self._count):
+                self._see(kept.made[..., at : at + self._count])
         self._state: Any = None
         if not self.over:
             kept_state = None if kept is None else kept.state

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer.algorithm import keys
-from ratchet_trainer.model.policy import Params, lay_out_prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import lay_out_prompts
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.refill import Refilling
@@ -73,9 +74,11 @@ def _pattern(shapes: Params) -> Params:
         n = jax.lax.iota(jnp.uint32, leaf.size).reshape(leaf.shape) * jnp.uint32(2654435761)
         n = (n ^ (n >> 15)) * jnp.uint32(2246822519)
         noise = ((n ^ (n >> 13)) >> 8).astype(jnp.float32) / (1 << 23) - 1
-        return (noise * leaf.shape[-1] ** -0.5 if len(leaf.shape) > 1 else 1 + noise / 4).astype(leaf.dtype)
+        weight: jax.Array = noise * leaf.shape[-1] ** -0.5 if len(leaf.shape) > 1 else 1 + noise / 4
+        return weight.astype(leaf.dtype)
 
-    return jax.tree.map(one, shapes)
+    weights: Params = jax.tree.map(one, shapes)
+    return weights
 
 
 def _of_pieces(leaf: jax.Array) -> jax.Array:

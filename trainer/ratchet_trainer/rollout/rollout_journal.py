@@ -191,9 +191,10 @@ def _write(path: Path, context: str, calls: dict[str, Kept]) -> int:
     """Bytes written. Nothing is copied: there may be no memory for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header, arrays = _described(context, calls)
+    parts: list[bytes | memoryview] = [len(header).to_bytes(8, "big"), header, *(array.data for array in arrays)]
     digest, size = hashlib.sha256(), 0
     with open(_beside(path), "wb") as file:
-        for part in (len(header).to_bytes(8, "big"), header, *arrays):
+        for part in parts:
             digest.update(part)
             size += file.write(part)
         file.write(digest.digest())

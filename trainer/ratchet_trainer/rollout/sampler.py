@@ -18,7 +18,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
-from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
@@ -99,7 +100,8 @@ class Sampler:
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
             start.compile()
-            state, position = placed(start.out_info), np.int32(0)
+            state = placed(start.out_info)
+            position: np.ndarray | np.int32 = np.int32(0)
             if refills:
                 position = np.zeros(len(words), np.int32)
                 self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool)).compile()
@@ -179,7 +181,7 @@ class Sampler:
         *others, slots = arguments
         leaves, structure = jax.tree.flatten(jax.eval_shape(partial(self._start, slots=slots), *others))
         pairs = zip(leaves, kept, strict=True)
-        return structure.unflatten([_put_back(leaf.shape, parts, by_rows(self.mesh)) for leaf, parts in pairs])
+        return jax.tree.unflatten(structure, [_put_back(leaf.shape, of, by_rows(self.mesh)) for leaf, of in pairs])
 
     def decode(
         self,
@@ -292,7 +294,7 @@ def _place(index: tuple[slice, ...], device: jax.Device) -> tuple[int, ...]:
 
 def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: NamedSharding) -> jax.Array:
     """The array that `own_parts` took apart."""
-    indices = sharding.addressable_devices_indices_map(shape)
+    indices = {d: index for d, index in sharding.addressable_devices_indices_map(shape).items() if index is not None}
     devices = sorted(indices, key=lambda d: _place(indices[d], d))
     pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
     return jax.make_array_from_single_device_arrays(shape, sharding, pieces)

@@ -26,8 +26,8 @@ class Truncation:
     """`top_k` int32: so many of the likeliest tokens stay. `top_p` float32: of these, the fewest whose probability,
     theirs together being 1, reaches it (arXiv 1904.09751, section 3.1); 1 keeps all."""
 
-    top_k: np.ndarray
-    top_p: np.ndarray
+    top_k: np.ndarray | np.int32
+    top_p: np.ndarray | np.float32
 
     @classmethod
     def of(cls, sampling: Sampling) -> Truncation | None:
@@ -35,10 +35,10 @@ class Truncation:
         top_p = np.float32(sampling.top_p or "1")
         if sampling.top_k is None and top_p >= 1:
             return None
-        return cls(np.int32(sampling.top_k or np.iinfo(np.int32).max), top_p)  # type: ignore[arg-type]
+        return cls(np.int32(sampling.top_k or np.iinfo(np.int32).max), top_p)
 
 
-GREEDY = Truncation(np.int32(1), np.float32(1))  # type: ignore[arg-type]
+GREEDY = Truncation(np.int32(1), np.float32(1))
 """The likeliest token each time; of equally likely ones, any."""
 
 
@@ -69,4 +69,5 @@ def _threshold(rank: jax.Array, enough: Callable[[jax.Array], jax.Array]) -> jax
         higher = found | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
         return jnp.where(enough(rank >= higher)[..., None], higher, found)
 
-    return jax.lax.fori_loop(0, 32, try_bit, jnp.zeros((*rank.shape[:-1], 1), jnp.uint32))
+    least: jax.Array = jax.lax.fori_loop(0, 32, try_bit, jnp.zeros((*rank.shape[:-1], 1), jnp.uint32))
+    return least

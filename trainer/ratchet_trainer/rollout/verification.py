@@ -35,11 +35,13 @@ EXACT = VerifierSpec("exact", "2")
 @dataclass(frozen=True)
 class Judges:
     """What a stage asks of every response: the verifier of its item's data set (by the data set's place in a mixture,
-    0 without one), functions of the text, and the user's own reward functions, both by the name of their part."""
+    0 without one), functions of the text, and the user's own reward functions and endpoints, both by the name of their
+    part. Those of `of_wrong` are asked only about responses that the verifier found wrong."""
 
     verifiers: Sequence[VerifierSpec] = (EXACT,)
     texts: Mapping[str, TextPart] = field(default_factory=dict)
     own: Mapping[str, VerifierSpec] = field(default_factory=dict)
+    of_wrong: frozenset[str] = frozenset()
 
 
 class Verification:
@@ -69,13 +71,18 @@ class Verification:
         VerifierUnavailable where an endpoint, asked about FEWEST cases or more, answered none.
         """
         mine = [i for i, ordinal in enumerate(ordinals) if ordinal % group.processes == group.process]
-        asked = {key: [i for i in mine if key[0] or places[i] == key[1]] for key in self._pools}
+        later = self._judges.of_wrong
+        asked = {key: [i for i in mine if key[0] or places[i] == key[1]] for key in self._pools if key[0] not in later}
         answered = self._ask(cases, asked, group)
+        outcomes_of = {i: o for key, found in answered.items() if not key[0] for i, o in found.items()}
+        if later:
+            wrong = [i for i in mine if outcomes_of[i].accuracy != 1.0]
+            answered |= self._ask(cases, {key: wrong for key in self._pools if key[0] in later}, group)
         share = []
         for i in mine:
-            outcome = next(answered[key][i] for key in asked if not key[0] and i in answered[key])
+            outcome = outcomes_of[i]
             extra = {name: self._number(part(cases[i])) for name, part in self._judges.texts.items()}
-            own = {key[0]: answered[key][i] for key in asked if key[0]}
+            own = {key[0]: found[i] for key, found in answered.items() if key[0] and i in found}
             extra |= {name: self._number(o.score) for name, o in own.items()}
             failed = next((o.status for o in own.values() if o.status in UNANSWERED), None)
             outcome = replace(outcome, parts={**outcome.parts, **extra}, status=failed or outcome.status)
@@ -114,9 +121,9 @@ class Verification:
         found: dict[Any, dict[int, Outcome]] = {key: {} for key in asked}
         handles = {}
         for key, indices in asked.items():
-            absent = []
+            absent, journal = [], self._journal_of(key)
             for i in indices:
-                known = self.journal.get(self._specs[key], cases[i]) if self._journalled(key) else None
+                known = journal.get(self._specs[key], cases[i]) if journal is not None else None
                 if known is None:
                     absent.append(i)
                 else:
@@ -171,11 +178,12 @@ class Verification:
 
     def _keep(self, key: Any, pairs: Sequence[tuple[Case, Outcome]]) -> None:
         """Writes outcomes to the journal, where their verifier has them there."""
-        if self._journalled(key):
-            self.journal.keep(self._specs[key], [case for case, _ in pairs], [outcome for _, outcome in pairs])
+        if (journal := self._journal_of(key)) is not None:
+            journal.keep(self._specs[key], [case for case, _ in pairs], [outcome for _, outcome in pairs])
 
-    def _journalled(self, key: Any) -> bool:
-        return self.journal is not None and _may_differ(self._specs[key])
+    def _journal_of(self, key: Any) -> OutcomeJournal | None:
+        """Where a verifier's outcomes are kept; None where it says the same again."""
+        return self.journal if _may_differ(self._specs[key]) else None
 
     @staticmethod
     def _number(value: float) -> float:

@@ -93,6 +93,7 @@ def _write(
     weights: Any = {k.removeprefix("params/"): v for k, v in arrays.items()}
     try:
         if model.lora is not None:
+            assert programs.folder is not None, "a model with a path is a folder"
             weights = Merged(programs.folder, weights, float(model.lora.alpha) / model.lora.rank)
         target.parent.mkdir(parents=True, exist_ok=True)
         # Whole with its note before it has its name: a folder without one is somebody else's.

@@ -29,7 +29,7 @@ from ratchet_trainer.model.policy import Policy, lay_out_prompts
 from ratchet_trainer.model.sharding import of_parameters, place
 from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.engine import slots
-from ratchet_trainer.rollout.sampler import Sampler
+from ratchet_trainer.rollout.sampler import Sampler, reach_of
 from ratchet_trainer.step import sft
 
 log = logging.getLogger(__name__)
@@ -101,9 +101,8 @@ class _Trial:
         self.sampled = max(1, min(at_a_time, SAMPLED_ROWS // group)), min(group, SAMPLED_ROWS)
         self.learned = max(1, min(prompts, LEARNED_ROWS // group)), min(group, LEARNED_ROWS)
         self.objective = resolve(stage.rl).objective if stage.rl else sft.CrossEntropy()
-        self.numbers = optimizer.numbers(settings.optimizer, 0)
-        tokens = lambda prompts, group, prompt, response: prompts * (prompt + group * response)  # noqa: E731
-        whole, here = tokens(prompts, group, prompt, response), tokens(*self.learned, self.prompt, self.response)
+        self.numbers = optimizer.numbers(settings.optimizer.model_copy(update={"learning_rate": "0.001"}), 0)
+        whole, here = _tokens(prompts, group, prompt, response), _tokens(*self.learned, self.prompt, self.response)
         self.words = min(architecture.vocabulary, VOCABULARY)
         self.calls = {"update": whole / here}
         if stage.rl:
@@ -116,7 +115,10 @@ class _Trial:
         (prompts, group), draw = self.learned, np.random.default_rng(1)
         self.layout = Layout.of(prompts * group, group, 1, self.prompt, self.response)
         told = np.zeros(self.response, np.float32) if "decode" in self.calls else None
-        text = lambda size: tuple(int(token) for token in draw.integers(0, self.words, size))  # noqa: E731
+
+        def text(size: int) -> tuple[int, ...]:
+            return tuple(int(token) for token in draw.integers(0, self.words, size))
+
         asked = [text(self.prompt) for _ in range(prompts)]
         self.rows = [Row(question, text(self.response), told) for question in asked for _ in range(group)]
         self.advantages = np.ones((len(self.rows), self.response))
@@ -136,7 +138,8 @@ class _Trial:
             samples = np.arange(group, dtype=np.uint32)
             self.state = self.sampler.empty(own, keys.seed_words(0), laid_out, words, samples, self.response)
         count = min(DECODED, self.response)
-        self.state, made = self.sampler.decode(own, self.state, 0, 1.0, None, count)
+        reach = reach_of(count, self.response)
+        self.state, made = self.sampler.decode(own, self.state, 0, 1.0, None, count, reach)
         jax.block_until_ready(made)
 
     def update(self) -> None:
@@ -144,3 +147,8 @@ class _Trial:
             self.params, self.moments, self.layout, self.rows, self.advantages, None, 1.0, self.objective, self.numbers
         )
         jax.block_until_ready(self.params)
+
+
+def _tokens(prompts: int, group: int, prompt: int, response: int) -> int:
+    """Of so many groups, each with one prompt."""
+    return prompts * (prompt + group * response)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ratchet_api import stages as api
 from ratchet_api.job import Spec
-from ratchet_trainer.algorithm.rewards.registry import reward_verifier, text_parts
+from ratchet_trainer.algorithm.rewards.registry import asked_of, of_wrong_responses, text_parts
 from ratchet_trainer.algorithm.verifiers.registry import resolve
 from ratchet_trainer.rollout.verification import Judges
 
@@ -12,6 +12,7 @@ from ratchet_trainer.rollout.verification import Judges
 def judges_of(spec: Spec, stage: api.Stage) -> Judges:
     """Of an rl stage. Raises ConfigurationInvalid for a task or a pattern that cannot be used."""
     assert stage.rl is not None, "asked of rl stages"
-    own = {r.name: reward_verifier(r) for r in stage.rl.rewards if r.python is not None}
+    index = next(i for i, one in enumerate(spec.stages) if one.name == stage.name)
     verifiers = [resolve(spec.dataset(name)) for name in stage.dataset_names]
-    return Judges(verifiers, text_parts(stage.rl.rewards), own)
+    rewards = stage.rl.rewards
+    return Judges(verifiers, text_parts(rewards), asked_of(index, rewards), of_wrong_responses(rewards))

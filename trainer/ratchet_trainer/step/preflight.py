@@ -165,7 +165,7 @@ def _trials(source: Source, spec: VerifierSpec, tokenizer: Tokenizer, ending: En
         endings = Endings(tokenizer.ends, np.array([[ending.limit]]), stops)
         endings.see(np.array([[tokens]], np.int32))
         used = int(endings.lengths[0, 0])
-        finish: Finish = str(endings.finish[0, 0])  # type: ignore[assignment]
+        finish: Finish = str(endings.finish[0, 0])  # type: ignore[assignment]  # `Endings` writes no other
         prompt = Prompt((), item.answer, item.question, item.fields)
         case = Case(prompt.item(index), item.question, tokenizer.decode(tokens[:used]), finish)
         found.append(Trial(index, case, len(tokens), used, text))

@@ -6,7 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.sharding import Mesh
 
+from ratchet_api import expansion as expansions
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
+from ratchet_api.learning_rates import learning_rate
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
-from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.algorithm.slots import DataFacts, Objective
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.mixture import Mixture, Part
-from ratchet_trainer.data.tokenizer import BYTES
+from ratchet_trainer.data.tokenizer import BYTES, Tokenizer
 from ratchet_trainer.learning import exact, host_memory, optimizer
 from ratchet_trainer.learning.critic import Critic
 from ratchet_trainer.learning.learner import Layout, Learner, Row
@@ -62,7 +64,8 @@ class Programs:
         """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in.
 
         Raises ConfigurationInvalid for a folder that cannot be used."""
-        self.mesh, self.tokenizer = mesh, BYTES
+        self.mesh = mesh
+        self.tokenizer: Tokenizer = BYTES
         architecture, self.folder = architecture_of(model)
         if self.folder is not None:
             # Imported here: a preset needs none of it.
@@ -106,6 +109,7 @@ class Programs:
         """The folder's parameters."""
         from ratchet_trainer.model.huggingface import nested
 
+        assert self.folder is not None, "asked where there is one"
         return nested(self.folder.load(partial(of_parameter, self.mesh)))
 
     @cached_property
@@ -299,8 +303,8 @@ class Stage:
     @property
     def sample_counts(self) -> list[int]:
         """How many responses of a prompt are sampled at a time: each number has programs of its own."""
-        asked = [slot.samples(self.rl) for slot in (self.method.selection, self.method.advantage)]
-        return sorted({self.rl.group_size, *(samples for each in asked for samples in each)})
+        slots = self.method.selection, self.method.expansion, self.method.advantage
+        return sorted({self.rl.group_size, *(n for slot in slots for n in slot.samples(self.rl))})
 
     @property
     def rows_at_a_time(self) -> int:
@@ -318,11 +322,18 @@ class Stage:
     @cached_property
     def layout(self) -> Layout:
         """How the rows of one update lie on the devices."""
-        rows, group = self.rows_per_update, self.spec.rl.group_size if self.spec.rl is not None else 1
+        rl = self.spec.rl
+        rows, group = self.rows_per_update, expansions.responses_of_a_prompt(rl) if rl is not None else 1
         s = self.settings
         parts = self.programs.learner.parts
         at_a_time = self.rows_per_shard or s.rows_per_pass
         return Layout.of(rows, group, parts, slots(s.max_prompt_tokens), s.max_response_tokens, at_a_time)
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Those that `layout_of` may give."""
+        mixed = self.spec.rl is not None and expansions.kind(self.spec.rl) == "hints"
+        return [self.layout, self.layout.one_by_one] if mixed and self.layout.samples > 1 else [self.layout]
 
     def layout_of(self, rows: list[Row]) -> Layout:
         """How a mini-batch lies on the devices: as `layout` has it, or, where an expansion made groups of several
@@ -332,14 +343,21 @@ class Stage:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
-        itself, unless its drift is taken off the rewards."""
-        return self.rl.updates_per_step > 1 or self.method.advantage.penalty is not None
+        itself, unless its drift is taken off the rewards or rollouts of the step before are trained on."""
+        penalized = self.method.advantage.penalty is not None
+        return self.rl.updates_per_step > 1 or penalized or expansions.carries(self.rl)
+
+    @cached_property
+    def optimizer(self) -> api.Optimizer:
+        """The settings of the optimizer, with the learning rate that an absent one stands for."""
+        rate = learning_rate(self.spec, self.job.model)
+        return self.settings.optimizer.model_copy(update={"learning_rate": rate})
 
     def critic_numbers(self, updates: int) -> dict[str, float]:
         """What the critic's optimizer needs at the update that follows `updates` of this stage."""
         critic = self.method.advantage.critic
         assert critic is not None, "asked where there is one"
-        settings = self.rl.optimizer
+        settings = self.optimizer
         if critic.learning_rate is not None:
             settings = settings.model_copy(update={"learning_rate": critic.learning_rate})
         return optimizer.numbers(settings, updates)
@@ -347,16 +365,26 @@ class Stage:
     def prepare(self) -> None:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         params, state = self.programs.template
-        numbers = optimizer.numbers(self.settings.optimizer, 0)
+        numbers = optimizer.numbers(self.optimizer, 0)
         with ThreadPoolExecutor(2, "compile") as threads:
-            prepare = partial(threads.submit, self.programs.learner.prepare, params, state, self.layout)
+
+            def learning(
+                layout: Layout, objective: Objective, *, sampled: bool, old: bool, reference: bool
+            ) -> Future[None]:
+                of_rows = objective, numbers, sampled, old, reference
+                return threads.submit(self.programs.learner.prepare, params, state, layout, *of_rows)
+
             if self.spec.rl is None:
-                jobs = [prepare(sft.CrossEntropy(), numbers, sampled=False, old=False, reference=False)]
+                jobs = [learning(self.layout, sft.CrossEntropy(), sampled=False, old=False, reference=False)]
             else:
                 old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
-                jobs = [prepare(self.method.objective, numbers, sampled=True, old=old, reference=reference)]
+                jobs = [
+                    learning(layout, self.method.objective, sampled=True, old=old, reference=reference)
+                    for layout in self.layouts
+                ]
                 if self.method.advantage.critic is not None:
-                    jobs.append(threads.submit(self.programs.critic.prepare, self.layout, self.critic_numbers(0)))
+                    prepare, first = self.programs.critic.prepare, self.critic_numbers(0)
+                    jobs += [threads.submit(prepare, layout, first) for layout in self.layouts]
                 for samples in self.sample_counts:
                     jobs.append(threads.submit(self.engine.prepare, params, samples))
             for evaluation in self.job.evaluations:

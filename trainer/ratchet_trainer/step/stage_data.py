@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from ratchet_api import stages as api
 from ratchet_api.job import Spec
+from ratchet_trainer.algorithm.expansion.edits import edits_of
+from ratchet_trainer.data.edited_lengths import check_edited
 from ratchet_trainer.data.items import Source, needs_answer, open_source
 from ratchet_trainer.data.lengths import Limits, check_lengths
 from ratchet_trainer.data.mixture import Mixture
@@ -63,7 +65,11 @@ def _checked(group: ProcessGroup, programs: Programs, spec: Spec, stage: api.Sta
     dataset, (prompt, answer, _) = spec.dataset(name), _limits(stage)
     source = open_source(dataset, group.data_cache, answers=stage.sft is not None or needs_answer(dataset))
     limits = Limits(room(programs, stage), answer, prompt)
-    return check_lengths(source, programs.tokenizer, limits, group.data_cache, dataset.overlong, group.alive)
+    source = check_lengths(source, programs.tokenizer, limits, group.data_cache, dataset.overlong, group.alive)
+    if stage.rl is not None and (edits := edits_of(stage.rl)) is not None:
+        said = stage.rl.expansion.model_dump_json() if stage.rl.expansion is not None else ""
+        check_edited(source, programs.tokenizer, limits.prompt, edits, said, group.data_cache, group.alive)
+    return source
 
 
 def _limits(stage: api.Stage) -> tuple[int, int | None, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import jax
@@ -108,6 +108,11 @@ class State:
         for name, slot in zip(SLOTS, (self.selection, self.expansion), strict=True):
             host |= {f"{name}{k}": v for k, v in slot.arrays.items()}
         return dict(sorted((flat_paths(tree) | host).items()))
+
+    def recorded(self, metrics: Mapping[str, float]) -> State:
+        """The state with a line of these metrics in the metric stream."""
+        line = metric_line(self.step, self.stage.name, metrics)
+        return replace(self, lines=(*self.lines, line), metrics_digest=chain(self.metrics_digest, line))
 
     @property
     def whole_reference(self) -> Any:

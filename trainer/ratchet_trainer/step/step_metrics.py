@@ -26,7 +26,8 @@ def rl_metrics(
     that for 0.
     """
     groups = [g for g in samples.groups if g.disposition != "carried"]
-    firsts = [[r for r in g.rollouts if r.request.purpose == Purpose.TRAIN] or list(g.rollouts) for g in groups]
+    every = [(*g.rollouts, *g.replaced) for g in groups]
+    firsts = [[r for r in all_of if r.request.purpose == Purpose.TRAIN] or list(all_of) for all_of in every]
     rollouts = [r for g in firsts for r in g]
     right = [[r.outcome.accuracy for r in g] for g in firsts]
     statuses = [r.outcome.status for r in rollouts]

@@ -73,7 +73,7 @@ def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
         part.old,
         float(rl.temperature),
         stage.method.objective,
-        optimizer.numbers(rl.optimizer, state.updates - state.stage.updates_at_start),
+        optimizer.numbers(stage.optimizer, state.updates - state.stage.updates_at_start),
         part.reference,
     )
     state = replace(state, params=params, optimizer=moments)
@@ -81,7 +81,8 @@ def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
         nonfinite.skip_or_fail(stage, runtime, state.step + 1, "policy", found, part.rows, {"advantages": advantages})
         return state, pending
     limit = stage.programs.policy.how.old_gap_limit
-    if not pending.updates and found.get("old_gap", 0.0) > limit:
+    apart = not pending.updates and found.get("old_gap", 0.0) > limit
+    if apart and all(r.version == state.step for r in pending.samples.rollouts[part.place]):
         raise OldPolicyMismatch(
             f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
             f"{found['old_gap']:.1e}, more than {limit:.0e}"

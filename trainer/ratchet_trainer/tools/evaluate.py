@@ -64,7 +64,13 @@ def evaluate_checkpoint(spec: Spec, saved: Any, dataset: str, items: int) -> flo
     the arrays are another model's.
     """
     source = held_out(spec, dataset, items)
-    users = [stage.rl or stage.sft for stage in spec.stages if dataset in stage.dataset_names]
+    users = [
+        settings
+        for stage in spec.stages
+        if dataset in stage.dataset_names
+        for settings in (stage.rl, stage.sft)
+        if settings is not None
+    ]
     if not users:
         raise ConfigurationInvalid(f"no stage uses data set {dataset}, so its lengths are unknown")
     one = programs_of(spec.model, distributed.one_device())

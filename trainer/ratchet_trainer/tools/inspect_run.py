@@ -64,15 +64,14 @@ def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
     from ratchet_trainer.tools.evaluate import evaluate_checkpoint
 
     first = next(i for i, stage in enumerate(spec.stages) if stage.rl is not None)
-    last = spec.stages[-1].rl or spec.stages[-1].sft
-    assert last is not None, "a stage has one of them"
     before = newest(
         folder,
         f"the stage before {spec.stages[first].name}",
         lambda commit: commit.boundary is not None and commit.boundary["stage"] == first - 1,
     )
     states = {"start": before[2], "end": newest(folder)[2]}
-    return {when: evaluate_checkpoint(spec, content, last.mixture[0].name, ITEMS) for when, content in states.items()}
+    dataset = spec.stages[-1].dataset_names[0]
+    return {when: evaluate_checkpoint(spec, content, dataset, ITEMS) for when, content in states.items()}
 
 
 def main(arguments: list[str]) -> None:

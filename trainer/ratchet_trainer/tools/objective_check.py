@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer.algorithm.advantage.gae import gae
@@ -125,19 +126,21 @@ def _policy_loss(z: Arrays, kind: str, aggregation: str, low: float, high: float
     """Loss, its gradient by the log-probabilities [R, T], and the share of tokens clipped."""
     slots = z["mask"].shape[1]
     objective = PolicyGradient(kind, aggregation, slots, low, high, Kl.of("k3", 0.0, None))
-    arrays = (z["adv_grpo"], objective.weights(_lengths(z), slots), z["mask"] > 0, z["old_log_probs"])
-    micro = Micro(*(x if x.dtype == bool else x.astype(np.float32) for x in arrays), None, None)
-    settings = {name: np.float32(value) for name, value in objective.settings().items()}
+    weights = objective.weights(_lengths(z), slots)
+    advantages, weight, old = (jnp.asarray(x, jnp.float32) for x in (z["adv_grpo"], weights, z["old_log_probs"]))
+    micro = Micro(advantages, weight, jnp.asarray(z["mask"] > 0), old, None, None)
+    settings = {name: jnp.float32(value) for name, value in objective.settings().items()}
 
     def loss(log_probs: jax.Array) -> Any:
-        return objective.loss(log_probs, np.zeros_like(z["log_probs"]), micro, settings)
+        return objective.loss(log_probs, jnp.zeros_like(z["log_probs"]), micro, settings)
 
     (value, sums), gradient = jax.value_and_grad(loss, has_aux=True)(z["log_probs"])
     return value, gradient, (sums["clipped_low"] + sums["clipped_high"]) / _lengths(z).sum()
 
 
 def _lengths(z: Arrays) -> np.ndarray:
-    return (z["mask"] > 0).sum(1)
+    lengths: np.ndarray = (z["mask"] > 0).sum(1)
+    return lengths
 
 
 def main(arguments: list[str]) -> None:

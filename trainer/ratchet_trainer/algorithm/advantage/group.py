@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -83,12 +85,14 @@ def without_cut(advantages: np.ndarray, rollouts: Sequence[Rollout]) -> np.ndarr
 @dataclass(frozen=True)
 class GroupAdvantage:
     """Advantage of `estimator` (a row of ESTIMATORS). With `penalty`, a response's drift, summed over its tokens, comes
-    off its reward before the comparison. `masks_cut`: as `without_cut`."""
+    off its reward before the comparison. `masks_cut`: as `without_cut`. `by_tag`: a response is compared with those of
+    the same tag in its group, so with those to the same template."""
 
     estimator: str
     delta: float = DELTA
     penalty: Kl | None = None
     masks_cut: bool = False
+    by_tag: bool = False
 
     @property
     def critic(self) -> CriticSettings | None:
@@ -101,7 +105,7 @@ class GroupAdvantage:
         rollouts = tuple(r for g in groups for r in g.rollouts)
         lengths = np.array([len(r.response) for r in rollouts])
         slots, forced = ctx.rl.max_response_tokens, np.array([r.forced for r in rollouts])
-        rewards = [list(g.rewards) for g in groups]
+        rewards = [compared for g in groups for compared in self._compared(g)]
         if self.penalty is not None:
             real = real_tokens(lengths, slots, forced)
             off = iter(np.add.accumulate(penalties(self.penalty, outputs, real), 1)[:, -1])
@@ -110,10 +114,18 @@ class GroupAdvantage:
         return Batch(rollouts, without_cut(advantages, rollouts) if self.masks_cut else advantages)
         yield  # a generator that needs no round
 
+    def _compared(self, group: Group) -> list[list[float]]:
+        """The rewards of a group, in order, by those that are compared with one another."""
+        if not self.by_tag:
+            return [list(group.rewards)]
+        pairs = zip((r.request.tag for r in group.rollouts), group.rewards, strict=True)
+        return [[reward for _, reward in same] for _, same in groupby(pairs, key=itemgetter(0))]
+
     def disposition(self, group: Group) -> Group:
         """Constant groups teach nothing (their advantages are 0) but count in denominators; where drift or the batch
         have a say in advantages, every group teaches."""
-        if max(group.rewards) > min(group.rewards) or self.penalty is not None or self.estimator == "batch-whitened":
+        differs = any(max(rewards) > min(rewards) for rewards in self._compared(group))
+        if differs or self.penalty is not None or self.estimator == "batch-whitened":
             return replace(group, disposition="trained")
         right = all(r.outcome.accuracy == 1.0 for r in group.rollouts)
         return replace(group, disposition="all_right" if right else "all_wrong")

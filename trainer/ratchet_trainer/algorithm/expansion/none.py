@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.slots import Context, More, Reward, SlotState
 from ratchet_trainer.algorithm.types import Group, Request, Rounds, StepSamples
 
 
 class NoExpansion:
+    """Keeps nothing and says nothing; other expansions replace what they answer otherwise."""
+
+    def samples(self, rl: Rl) -> tuple[int, ...]:
+        return ()
+
     def init(self, ctx: Context) -> SlotState:
         return SlotState()
 
@@ -18,3 +26,9 @@ class NoExpansion:
     ) -> Rounds[tuple[SlotState, StepSamples]]:
         return e, StepSamples(tuple(groups))
         yield  # a generator that needs no round
+
+    def keep(self, e: SlotState, carried: Sequence[Group]) -> SlotState:
+        raise ValueError("nothing is carried over without an expansion")
+
+    def metrics(self, e: SlotState, ctx: Context) -> dict[str, float]:
+        return {}

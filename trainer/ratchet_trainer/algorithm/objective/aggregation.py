@@ -31,7 +31,8 @@ def token_weights(aggregation: str, lengths: np.ndarray, slots: int, longest: in
     """
     lengths = np.asarray(lengths, np.int64)
     real = np.arange(slots) < lengths[:, None]
-    return real * AGGREGATIONS[aggregation](lengths, longest)[:, None]
+    weights: np.ndarray = real * AGGREGATIONS[aggregation](lengths, longest)[:, None]
+    return weights
 
 
 def _responses(lengths: np.ndarray) -> float:

@@ -52,6 +52,7 @@ class Loss:
         if "entropy" in settings:
             gain = gain + settings["entropy"] * entropy
         if "importance_cap" in settings:
+            assert micro.behaviour is not None, "the rows were sampled"
             weight = weight * importance(old, micro.behaviour, settings["importance_cap"])
         # Padding is left out by choice, not by weight 0: what is not a number there would survive a product.
         sums = {name: jnp.sum(jnp.where(micro.real, values, 0.0)) for name, values in each.items()}

@@ -29,12 +29,26 @@ def clipped(log_ratio: jax.Array, advantages: jax.Array, low: jax.Array, high: j
     return jnp.minimum(free, bound), jnp.where(bound < free, jnp.sign(advantages), 0.0)
 
 
-def ppo(log_probs: jax.Array, log_ratio: jax.Array, real: jax.Array, advantages: jax.Array, low, high) -> Gain:
+def ppo(
+    log_probs: jax.Array,
+    log_ratio: jax.Array,
+    real: jax.Array,
+    advantages: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+) -> Gain:
     """The clipped ratio of each token."""
     return clipped(log_ratio, advantages, low, high)
 
 
-def gspo(log_probs: jax.Array, log_ratio: jax.Array, real: jax.Array, advantages: jax.Array, low, high) -> Gain:
+def gspo(
+    log_probs: jax.Array,
+    log_ratio: jax.Array,
+    real: jax.Array,
+    advantages: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+) -> Gain:
     """The clipped ratio of the whole response, s = exp(mean log rho) (GSPO, arXiv 2507.18071), in its token form:
     log s_t = sg(log s) + log pi - sg(log pi). Averaged over each response it has the value and gradient of the
     response's own form, so only the aggregation seq-mean-token-mean is right with it."""
@@ -43,7 +57,14 @@ def gspo(log_probs: jax.Array, log_ratio: jax.Array, real: jax.Array, advantages
     return clipped(stop_gradient(log_s) + log_probs - stop_gradient(log_probs), advantages, low, high)
 
 
-def cispo(log_probs: jax.Array, log_ratio: jax.Array, real: jax.Array, advantages: jax.Array, low, high) -> Gain:
+def cispo(
+    log_probs: jax.Array,
+    log_ratio: jax.Array,
+    real: jax.Array,
+    advantages: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+) -> Gain:
     """sg(clip(rho, 1 - low, 1 + high)) A log pi: no token loses its gradient (MiniMax-M1, arXiv 2506.13585).
 
     Both widths are distances from 1. Elsewhere (TRL) the upper one is the bound itself: an `epsilon_high` of 5.0 there

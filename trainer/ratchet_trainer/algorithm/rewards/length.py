@@ -6,6 +6,8 @@
 `cosine` (arXiv 2502.03373, equation 1): r0 + (r1 - r0) (1 + cos(pi tokens / L)) / 2 with (r1, r0) = (1, 0.5) for a
 right answer and (-1, -0.5) for a wrong one, where r1 is for no tokens and r0 for L; -1 where the limit
 cut the response.
+
+`unfinished` (ProRL, arXiv 2505.24864, runs 4 and 5): a constant where the limit cut the response, else 0.
 """
 
 from __future__ import annotations
@@ -48,3 +50,12 @@ class Cosine:
     def of(self, group: Group, ctx: Context) -> Sequence[float]:
         limit = ctx.rl.max_response_tokens
         return [cosine(len(r.response), limit, r.outcome.accuracy == 1.0, r.finish == "length") for r in group.rollouts]
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    name: str
+    value: float
+
+    def of(self, group: Group, ctx: Context) -> Sequence[float]:
+        return [self.value if r.finish == "length" else 0.0 for r in group.rollouts]

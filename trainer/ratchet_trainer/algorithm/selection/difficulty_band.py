@@ -106,4 +106,4 @@ def sides(
 
 def within(rate: np.ndarray | float, low: float, high: float) -> np.ndarray:
     """Whether rates are in the band; one that is not known is not."""
-    return (rate >= low) & (rate <= high)
+    return np.logical_and(rate >= low, rate <= high)

@@ -26,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 def active(right: np.ndarray, answered: np.ndarray, unsolved: np.ndarray, most: int | None = None) -> np.ndarray:
     """bool[N]: who is drawn in the next epoch, from the counts of the latest one (none: not drawn yet) and the epochs
     in a row without a right answer, of which `most` is too many."""
-    found = (answered == 0) | (right < answered)
+    found: np.ndarray = (answered == 0) | (right < answered)
     return found if most is None else found & (unsolved < most)
 
 
@@ -85,7 +85,7 @@ def refilled(own: Arrays, epoch: int, count: int, most: int | None) -> bool:
 
     def wait() -> int:
         who = active(own["right"], own["answered"], own["unsolved"], most)
-        return np.count_nonzero(who & (own["turn"] >= 0))
+        return int(np.count_nonzero(who & (own["turn"] >= 0)))
 
     if wait() >= count:
         return False

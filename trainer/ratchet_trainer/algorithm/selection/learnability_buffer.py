@@ -51,7 +51,8 @@ class LearnabilityBuffer:
         own, others = split(need, share)
         buffer = s.arrays["buffer"]
         name = f"{source.digest}/buffer/{ctx.step}"
-        places, *taken = visits(ctx.seed, name, len(buffer), *s.plain["taken"], own)
+        epoch, position = s.plain["taken"]
+        places, *taken = visits(ctx.seed, name, len(buffer), epoch, position, own)
         uniform, at = next_items(ctx.seed, source, s.plain, others)
         items = interleaved([int(buffer[place]) for place in places], uniform)
         return s.with_plain(taken=taken, **at), requests_for(items, ctx, len(dropped)), dropped

@@ -40,4 +40,5 @@ def requests_for(items: list[int], ctx: Context, made: int = 0) -> list[Request]
 def accounted(s: SlotState, samples: StepSamples) -> int:
     """Draws of the stage that have a disposition, this step's included. One that is carried over is counted once it is
     trained on or dropped."""
-    return s.plain["accounted"] + sum(g.disposition not in (None, "carried") for g in samples.groups)
+    before: int = s.plain["accounted"]
+    return before + sum(g.disposition not in (None, "carried") for g in samples.groups)

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ratchet_trainer.algorithm.outcome import Case, NoOutcome, Outcome
+from ratchet_trainer.algorithm.verifiers import steps
+from ratchet_trainer.algorithm.verifiers.answers import BadAnswer
 from ratchet_trainer.algorithm.verifiers.extract import extract
-from ratchet_trainer.algorithm.verifiers.python import BadAnswer, outcome_of
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 from ratchet_trainer.errors import ConfigurationInvalid
 
@@ -61,10 +62,12 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
 
     def verify(case: Case) -> Outcome:
         found = extract(spec.extraction, case.response)
-        body = json.dumps(question_of(case, found)).encode()
+        parts = steps.of_response(spec, case.response)
+        question = question_of(case, found) | ({} if parts is None else {"steps": parts})
+        body = json.dumps(question).encode()
         for attempt in range(retries + 1):
             try:
-                return outcome_of(ask(opener, url, headers, body, timeout), found, pure=False)
+                return steps.meant(ask(opener, url, headers, body, timeout), found, parts, pure=False)
             except NoAnswer as error:
                 if attempt == retries or not error.later:
                     raise

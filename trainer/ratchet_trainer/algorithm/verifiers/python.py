@@ -27,14 +27,14 @@ anything else, is a crash of the verifier and named.
 from __future__ import annotations
 
 import importlib
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ratchet_api.verifiers import config_map_folder
-from ratchet_trainer.algorithm.outcome import Case, Finish, NoOutcome, Outcome
+from ratchet_trainer.algorithm.outcome import Case, Finish, Outcome
+from ratchet_trainer.algorithm.verifiers import steps
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 from ratchet_trainer.errors import ConfigurationInvalid
@@ -42,19 +42,16 @@ from ratchet_trainer.errors import ConfigurationInvalid
 VERSION = "1"
 
 
-class BadAnswer(NoOutcome):
-    """A verifier said something that is no score; the message says what."""
-
-
 @dataclass(frozen=True)
 class UserCase:
-    """What the user's function gets: a case, and what was extracted from its response."""
+    """What the user's function gets: a case, what was extracted from the response, its steps where it checks these."""
 
     item: Mapping[str, Any]
     prompt: str
     response: str
     finish: Finish
     extracted: str | None
+    steps: Sequence[str] | None = None
 
 
 def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
@@ -77,47 +74,8 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
 
     def verify(case: Case) -> Outcome:
         found = extract(spec.extraction, case.response)
-        said = function(UserCase(case.item, case.prompt, case.response, case.finish, found))
-        return outcome_of(said, found, spec.pure)
+        parts = steps.of_response(spec, case.response)
+        said = function(UserCase(case.item, case.prompt, case.response, case.finish, found, parts))
+        return steps.meant(said, found, parts, spec.pure)
 
     return verify
-
-
-def outcome_of(said: Any, extracted: str | None, pure: bool) -> Outcome:
-    """The outcome that a number or a mapping {score, accuracy?, parts?, extracted?} means. Raises BadAnswer."""
-    if isinstance(said, Outcome):
-        said = {"score": said.score, "accuracy": said.accuracy, "parts": said.parts, "extracted": said.extracted}
-    if not isinstance(said, Mapping):
-        said = {"score": said}
-    if unknown := said.keys() - {"score", "accuracy", "parts", "extracted"}:
-        raise BadAnswer(f"it said {sorted(map(str, unknown))}; known are score, accuracy, parts and extracted")
-    if "score" not in said:
-        raise BadAnswer("it said no score")
-    score = finite("score", said["score"])
-    accuracy = finite("accuracy", said.get("accuracy", float(score >= 1.0)))
-    if accuracy not in (0.0, 1.0):
-        raise BadAnswer(f"accuracy is {accuracy}, which is neither 0 nor 1; say it as score")
-    parts = said.get("parts", {})
-    if not isinstance(parts, Mapping):
-        raise BadAnswer("parts is no mapping from names to numbers")
-    text = said.get("extracted", extracted)
-    return Outcome(
-        accuracy=accuracy,
-        score=score,
-        extracted=None if text is None else str(text),
-        parts={str(name): finite(f"part {name}", value) for name, value in parts.items()},
-        pure=pure,
-    )
-
-
-def finite(name: str, value: Any) -> float:
-    """A number as a float. Raises BadAnswer for what is none, NaN or infinite. Booleans are 0 and 1."""
-    try:
-        number = float(value) if not isinstance(value, str | bytes) else None
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None:
-        raise BadAnswer(f"{name} is {value!r:.100}, which is no number")
-    if not math.isfinite(number):
-        raise BadAnswer(f"{name} is {number}; say 0 for an answer that is worth nothing")
-    return number

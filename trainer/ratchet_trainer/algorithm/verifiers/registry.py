@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet_api.verifiers import Answer, CodeVerifier, config_map_folder, secret_variable
+from ratchet_api.verifiers import Answer, CodeVerifier, HttpVerifier, config_map_folder, secret_variable
 from ratchet_trainer.algorithm.outcome import Case, Outcome
 from ratchet_trainer.algorithm.verifiers import choice, exact, number, reasoning_gym
 from ratchet_trainer.algorithm.verifiers.extract import wrapped
@@ -70,14 +70,7 @@ def resolve(dataset: Any) -> VerifierSpec:
             told.entrypoint, told.config_map, told.pure, told.timeout_seconds, told.memory_mi_b, extraction
         )
     elif name == "http":
-        told = dataset.http
-        settings = {
-            "url": told.url,
-            "secretVariable": secret_variable(dataset.name) if told.secret is not None else None,
-            "timeoutSeconds": told.timeout_seconds,
-            "retries": told.retries,
-        }
-        pure = False
+        return http_spec(dataset.http, secret_variable(dataset.name), extraction_of(dataset.answer, name))
     elif name == "code":
         told = dataset.code or CodeVerifier()
         settings = {
@@ -109,6 +102,17 @@ def python_spec(
     }
     kind = extraction or Extraction("whole")
     return VerifierSpec("python", f"{_module('python').VERSION} {version}".strip(), pure, kind, settings)
+
+
+def http_spec(told: HttpVerifier, variable: str, extraction: Extraction | None = None) -> VerifierSpec:
+    """The verifier that asks an endpoint. `variable`: of the environment, for its secret if it has one."""
+    settings = {
+        "url": told.url,
+        "secretVariable": variable if told.secret is not None else None,
+        "timeoutSeconds": told.timeout_seconds,
+        "retries": told.retries,
+    }
+    return VerifierSpec("http", _module("http").VERSION, False, extraction or Extraction("whole"), settings)
 
 
 def extraction_of(answer: Answer | None, verifier: str) -> Extraction:

@@ -12,8 +12,10 @@ import numpy as np
 from ratchet_trainer.learning import critic, optimizer
 from ratchet_trainer.learning.critic import Critic, State, value_loss
 from ratchet_trainer.learning.exact.virtual_shards import Shard, VirtualShards
-from ratchet_trainer.learning.learner import Layout, Row, on_host
-from ratchet_trainer.model.policy import Params, Policy
+from ratchet_trainer.learning.learner import Layout, Row, Rows, on_host
+from ratchet_trainer.learning.row_passes import Sums
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Policy
 
 
 class ExactCritic(Critic):
@@ -62,10 +64,18 @@ class ExactCritic(Critic):
         return shards.equal([one[0] for one in stepped]), on_host(stepped[0][1])
 
 
-def _gradient(policy, params, rows, weight, old, returns, settings):
+def _gradient(
+    policy: Policy,
+    params: Params,
+    rows: Rows,
+    weight: jax.Array,
+    old: jax.Array,
+    returns: jax.Array,
+    settings: Sums,
+) -> tuple[Params, Sums]:
     """Of one part: (gradient, sums)."""
 
-    def loss(p):
+    def loss(p: Params) -> jax.Array:
         expected = critic._expected(policy, p, rows)
         return jnp.sum(weight * value_loss(expected, old, returns, settings["clip"]))
 
@@ -73,7 +83,7 @@ def _gradient(policy, params, rows, weight, old, returns, settings):
     return gradient, {"loss": value}
 
 
-def _step(state, found, settings):
+def _step(state: State, found: tuple[Params, Sums], settings: Sums) -> tuple[State, Sums]:
     gradient, sums = found
     params, moments, norm = optimizer.step(gradient, sums["loss"], state["optimizer"], state["params"], settings)
     return {"params": params, "optimizer": moments}, sums | {"gradient_norm": norm}

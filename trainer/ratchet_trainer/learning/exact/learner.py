@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ratchet_trainer.algorithm.slots import Micro
 from ratchet_trainer.learning import learner, optimizer
 from ratchet_trainer.learning.exact.virtual_shards import Shard, VirtualShards
-from ratchet_trainer.learning.learner import LaidOut, Layout, Learner, Row, on_host
+from ratchet_trainer.learning.learner import LaidOut, Layout, Learner, Row, Rows, on_host
+from ratchet_trainer.learning.row_passes import Sums
 from ratchet_trainer.model import lora
-from ratchet_trainer.model.policy import Params, Policy
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.sharding import replicated
 
 
@@ -84,16 +87,22 @@ class ExactLearner(Learner):
         return params, state, on_host(stepped[0][2]) | peaks
 
 
-def _gradient(policy, params, rows, micro, temperature, settings, loss):
+def _gradient(
+    policy: Policy, params: Params, rows: Rows, micro: Micro, temperature: jax.Array, settings: Sums, loss: Any
+) -> tuple[tuple[Params, Sums], Sums]:
     """Of one part: ((gradient, sums), largest)."""
     part, frozen = lora.split(params)
     share = learner.of_rows(policy, loss, temperature, settings)
-    whole = lambda p: share(lora.joined(p, frozen), rows, micro)  # noqa: E731
+
+    def whole(p: Params) -> tuple[jax.Array, tuple[Sums, Sums]]:
+        found: tuple[jax.Array, tuple[Sums, Sums]] = share(lora.joined(p, frozen), rows, micro)
+        return found
+
     (value, (sums, largest)), gradient = jax.value_and_grad(whole, has_aux=True)(part)
     return (gradient, sums | {"loss": value}), largest
 
 
-def _step(params, state, found, numbers):
+def _step(params: Params, state: Any, found: tuple[Params, Sums], numbers: Sums) -> tuple[Params, Any, Sums]:
     gradient, sums = found
     part, frozen = lora.split(params)
     part, state, norm = optimizer.step(gradient, sums["loss"], state, part, numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer.learning.exact.virtual_shards import VirtualShards
-from ratchet_trainer.model.policy import Params, Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import Truncation
@@ -44,7 +45,16 @@ class ExactSampler(Sampler):
     ) -> list[Any]:
         return self._each(self._empty, params, seed, prompts, words, samples, slots)
 
-    def _each(self, program, params, seed, prompts, words, samples, slots) -> list[Any]:
+    def _each(
+        self,
+        program: Callable[..., Any],
+        params: Params,
+        seed: np.ndarray,
+        prompts: Prompts,
+        words: np.ndarray,
+        samples: np.ndarray,
+        slots: int,
+    ) -> list[Any]:
         own = self._shards.on_each(params)
         parts = self._shards.parts(len(words), passes=1)
         rows = (prompts, words)
@@ -79,7 +89,8 @@ class ExactSampler(Sampler):
         each = len(leaves) // len(parts)
         devices = [self._shards.devices[parts[i // each].device][1] for i in range(len(leaves))]
         pairs = zip(kept, devices, strict=True)
-        return structure.unflatten([jax.device_put(leaf, device) for (leaf,), device in pairs])
+        states: list[Any] = jax.tree.unflatten(structure, [jax.device_put(leaf, device) for (leaf,), device in pairs])
+        return states
 
     def decode(
         self,
@@ -92,7 +103,8 @@ class ExactSampler(Sampler):
         reach: int,
     ) -> Any:
         own, at = self._shards.on_each(params), np.asarray(at, np.int32)
-        found, made = [], [[] for _ in own]
+        found: list[Any] = []
+        made: list[list[jax.Array]] = [[] for _ in own]
         rows = len(state[0].token) * self._shards.count
         for one, p in zip(state, self._shards.parts(rows, passes=1), strict=True):
             here = at[p.rows] if at.ndim else at
@@ -103,7 +115,17 @@ class ExactSampler(Sampler):
         return found, np.moveaxis(np.asarray(whole), 1, 0)
 
 
-def _decode(policy, ends, params, state, at, temperature, cut, count, reach):
+def _decode(
+    policy: Policy,
+    ends: tuple[int, ...],
+    params: Params,
+    state: decoding.Decoding,
+    at: jax.Array,
+    temperature: jax.Array,
+    cut: Truncation | None,
+    count: int,
+    reach: int,
+) -> tuple[decoding.Decoding, jax.Array]:
     """As the other's, with rows first in what is made."""
     state, made = decoding.decode(policy, ends, params, state, at, temperature, cut, count, reach)
     return state, jnp.moveaxis(made, 0, 1)

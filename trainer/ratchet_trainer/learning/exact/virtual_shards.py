@@ -78,8 +78,10 @@ class VirtualShards:
 
         def one(x: Any) -> jax.Array:
             if isinstance(x, jax.Array):
-                return self.local(x)[shard.device][shard.own_rows]
-            return jax.device_put(x[shard.rows], device)
+                own: jax.Array = self.local(x)[shard.device][shard.own_rows]
+                return own
+            placed: jax.Array = jax.device_put(x[shard.rows], device)
+            return placed
 
         return jax.tree.map(one, tree)
 
@@ -91,7 +93,7 @@ class VirtualShards:
     def on_each(self, tree: Any) -> list[Any]:
         """A tree of global arrays as one tree a device."""
         leaves, structure = jax.tree.flatten(tree)
-        return [structure.unflatten(own) for own in zip(*map(self.local, leaves), strict=True)]
+        return [jax.tree.unflatten(structure, own) for own in zip(*map(self.local, leaves), strict=True)]
 
     def shapes(self, tree: Any, device: int, rows: int | None = None) -> Any:
         """Shapes on one device, for compiling ahead; `rows` instead of the length of the first axis."""
@@ -124,7 +126,8 @@ class VirtualShards:
 
     def everywhere(self, x: jax.Array) -> jax.Array:
         """A global array with rows, moved whole to every device. *Collective.*"""
-        return self._everywhere(x)
+        whole: jax.Array = self._everywhere(x)
+        return whole
 
     def added(self, pieces: Sequence[Sequence[Any]], passes: int) -> list[Any]:
         """The sum over all virtual shards, on each device of this process. `pieces`: for each device the float32 trees

@@ -1,0 +1,27 @@
+"""What the outcomes of a whole group say: that no verifier answered, that all is right, or that all is wrong.
+
+Decides by accuracy alone: a part of the reward that differs within a group, such as one for form, hides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ratchet_trainer.algorithm.types import Disposition, Group
+
+
+def verified(groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+    """The groups of which at least one response was verified, and the others: where no verifier answered at all, zeros
+    would teach that everything is wrong."""
+    lost = [all(r.outcome.status in ("timeout", "crash") for r in g.rollouts) for g in groups]
+    failed = [replace(g, disposition="failed") for g, gone in zip(groups, lost, strict=True) if gone]
+    return [g for g, gone in zip(groups, lost, strict=True) if not gone], failed
+
+
+def constant(group: Group) -> Disposition | None:
+    """`all_right` or `all_wrong`; None for a group that has right and wrong responses."""
+    right = sum(r.outcome.accuracy == 1.0 for r in group.rollouts)
+    if 0 < right < len(group.rollouts):
+        return None
+    return "all_right" if right else "all_wrong"
