@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ratchet_api import expansion
 from ratchet_api.datasets import Dataset
 from ratchet_api.job import Model, Spec
 from ratchet_api.method import samples_values
 from ratchet_api.placements import Placement
-from ratchet_api.sampled_values import vine
+from ratchet_api.sampled_values import states, vine
 from ratchet_api.stages import Guard, Stage, When, full_metric
 from ratchet_api.validate import devices, placement_shape, processes
 from ratchet_cli.explain_knobs import Knob
@@ -87,12 +88,13 @@ def _values(said: Stage) -> list[str]:
     if said.rl is None or not samples_values(said.rl):
         return []
     values, trained = vine(said.rl), said.rl.prompts_per_step * said.rl.group_size
+    asked = states(said.rl, expansion.puts(said.rl))
     size = f"steps of {counted(values.step_tokens, 'token')}" if values.steps == "tokens" else values.steps
     return [
         f"Values are sampled: a response is split into {size}, {values.most_steps} at most; of more, neighbours are "
-        f"merged. From the beginning of each, of which a step has at most {values.states}, "
+        f"merged. From the beginning of each, of which a step has at most {asked}, "
         f"{counted(values.continuations, 'continuation')} are sampled and verified: at most "
-        f"{counted(values.states * values.continuations, 'response')} that are not trained on, beside {trained} "
+        f"{counted(asked * values.continuations, 'response')} that are not trained on, beside {trained} "
         "that are."
     ]
 

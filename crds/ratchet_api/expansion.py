@@ -201,6 +201,11 @@ def responses_of_a_prompt(rl: Rl) -> int:
     return rl.group_size // max(1, len(templates(rl)))
 
 
+def puts(rl: Rl) -> int:
+    """Ways in which a drawn prompt is put at most: by each template, or as it is and with a hint."""
+    return max(1, len(templates(rl)), 2 if kind(rl) == "hints" else 1)
+
+
 def per_template(rl: Rl) -> bool:
     """Whether a response is compared with those to its template alone."""
     return bool(knob(rl, "baseline") == "perTemplate")
@@ -268,10 +273,10 @@ RULES = (
         ".expansion",
     ),
     Rule(
-        f"!({_PER_TEMPLATE}) || !{estimator_cel('gae').format('self')}",
-        "expansion.baseline says which responses are compared, and advantage.estimator gae compares none; leave one of "
-        "them out",
-        lambda rl: not per_template(rl) or estimator(rl) != "gae",
+        f"!({_PER_TEMPLATE}) || !({estimator_cel('gae').format('self')} || {estimator_cel('vine').format('self')})",
+        "expansion.baseline says which responses are compared, and advantage.estimator gae or vine compares none; "
+        "leave one of them out",
+        lambda rl: not per_template(rl) or estimator(rl) not in ("gae", "vine"),
         ".expansion",
     ),
     Rule(

@@ -53,14 +53,12 @@ class Vine(ApiModel):
 
 @dataclass(frozen=True)
 class Values:
-    """How values are sampled: `Vine` with its defaults. `most_steps`: that a response can have; `states`: beginnings of
-    steps that a step of the run asks for at most, those of a prompt's responses being one."""
+    """How values are sampled: `Vine` with its defaults. `most_steps`: that a response can have."""
 
     steps: str
     step_tokens: int
     continuations: int
     most_steps: int
-    states: int
 
 
 def vine(rl: Rl) -> Values:
@@ -69,5 +67,10 @@ def vine(rl: Rl) -> Values:
     kind, size = own.steps or STEPS, own.step_tokens or STEP_TOKENS
     fit = -(-rl.max_response_tokens // size) if kind == "tokens" else rl.max_response_tokens
     most = min(own.max_steps or MAX_STEPS, fit)
-    states = rl.prompts_per_step * (1 + rl.group_size * (most - 1))
-    return Values(kind, size, own.continuations or CONTINUATIONS, most, states)
+    return Values(kind, size, own.continuations or CONTINUATIONS, most)
+
+
+def states(rl: Rl, puts: int = 1) -> int:
+    """Beginnings of steps that a step of the run asks for at most: responses to one prompt, which is put in so many
+    ways, share the first."""
+    return rl.prompts_per_step * (puts + rl.group_size * (vine(rl).most_steps - 1))

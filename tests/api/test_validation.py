@@ -220,7 +220,8 @@ WRONG = [
         "spec.stages[1].rl",
         "some would have a single one",
     ),
-    ("spec.stages[1].rl", RL | {"method": "ppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "gae compares none"),
+    ("spec.stages[1].rl", RL | {"method": "ppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "vine compares none"),
+    ("spec.stages[1].rl", RL | {"method": "vineppo", "expansion": PER_TEMPLATE}, "spec.stages[1].rl", "compares none"),
     (
         "spec.stages[1].rl",
         RL | {"selection": {"kind": "learnability", "reuse": True}, "expansion": PER_TEMPLATE},

@@ -187,6 +187,9 @@ def test_sampled_values_are_counted_before_a_run() -> None:
     assert "a step has at most 2112, 9 continuations are sampled and verified: at most 19008 responses" in shown
     shown = text(plan("job", spec(rl | {"advantage": {"vine": {"steps": "tokens", "stepTokens": 100}}})))
     assert "split into steps of 100 tokens, 3 at most" in shown, "more do not fit into a response"
+    templates = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "Again: {question}"}]
+    put = {"expansion": {"kind": "templates", "templates": templates}, "advantage": {"vine": {"maxSteps": 5}}}
+    assert "a step has at most 2176, " in text(plan("job", spec(rl | put))), "each template has a beginning of its own"
     assert "advantage.vine.steps" not in knobs({"method": "ppo"})
 
 

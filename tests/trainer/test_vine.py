@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from same_end import same
 
-from ratchet_api.sampled_values import vine
+from ratchet_api.sampled_values import states
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
 from ratchet_trainer.algorithm.advantage.steps import merged, step_starts
@@ -167,7 +167,7 @@ def test_a_state_is_asked_for_once_and_shared() -> None:
     assert {r.purpose for r in requests.values()} == {Purpose.VALUE}
     assert len({(r.draw.ordinal, r.tag) for r in requests.values()}) == 2112, "no two have the same keys"
     bound = {"dataset": "d", "method": "vineppo", "promptsPerStep": 64, "advantage": {"vine": {"maxSteps": 5}}}
-    assert vine(Rl.model_validate(bound)).states == 2112
+    assert states(Rl.model_validate(bound)) == 2112
 
 
 def test_a_prompt_that_is_drawn_twice_is_valued_once_under_the_lower_ordinal() -> None:
@@ -281,6 +281,17 @@ def test_values_go_on_from_what_was_answered_and_are_not_trained_on(
     kept = sum(len(r.response) for r in trained)
     value = sum(len(r.response) - r.forced for _, rollouts in asked for r in rollouts)
     assert sum(timing["generatedTokens"] for *_, timing in runtime.steps) == kept + value
+
+
+def test_a_prompt_that_is_put_in_two_ways_has_values_of_each(after_warm_up: Any, asked: Any) -> None:
+    templates = [{"name": "plain", "text": "{question}"}, {"name": "again", "text": "{question} "}]
+    stage = STAGE | {"maxPromptTokens": 27, "expansion": {"kind": "templates", "templates": templates}}
+    runtime = after_warm_up(stage)
+    run(runtime)
+    firsts = [(request.draw.ordinal, request.edit) for request, _ in asked if not request.prefix]
+    assert len(firsts) == len(set(firsts)) == 2 * 2 * 4, "of two steps' four prompts"
+    for request, rollouts in asked:
+        assert {r.prompt.question.endswith(" ") for r in rollouts} == {request.edit == "template:{question} "}
 
 
 def test_prefixes_have_calls_that_are_known_before() -> None:

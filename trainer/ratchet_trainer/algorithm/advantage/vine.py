@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from ratchet_trainer.algorithm.advantage.steps import step_starts
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.objective.drift import Kl
 from ratchet_trainer.algorithm.slots import Context, CriticSettings, Decode, ModelOutputs, Rewards
-from ratchet_trainer.algorithm.types import Batch, Draw, Group, Request, Rollout, Rounds, grouped
+from ratchet_trainer.algorithm.types import Batch, Draw, Group, Request, Rollout, Rounds
 
 State = tuple[int, str | None, tuple[int, ...]]
 """Item, edit of its prompt, and the tokens of a response so far: who share these share the value."""
@@ -73,9 +73,9 @@ class Vine:
         rollouts = [r for g in groups for r in g.rollouts]
         starts = [self.starts(r, ctx.decode) for r in rollouts]
         requests = self.requests(rollouts, starts)
-        sampled = yield list(requests.values())
-        continued = grouped(list(requests.values()), sampled)
-        values = {state: self.value(group, ctx) for state, group in zip(requests, continued, strict=True)}
+        sampled = iter((yield list(requests.values())))
+        continued = {s: Group(asked.draw, tuple(islice(sampled, asked.n))) for s, asked in requests.items()}
+        values = {state: self.value(group, ctx) for state, group in continued.items()}
 
         lengths, forced = (np.array(x) for x in ([len(r.response) for r in rollouts], [r.forced for r in rollouts]))
         real = real_tokens(lengths, ctx.rl.max_response_tokens, forced)
