@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from ratchet_api.default_learning_rate import peak_learning_rate
 from ratchet_api.job import Spec
-from ratchet_api.learning_rates import learning_rate
 from ratchet_api.validate import devices, placement_shape, processes
 from ratchet_cli import explain_words as words
 from ratchet_cli.explain_knobs import Knob, knobs_of, shown, with_learning_rate
@@ -45,7 +45,7 @@ def plan(name: str, spec: Spec) -> dict[str, Any]:
     for i, stage in enumerate(spec.stages):
         knobs = knobs_of(stage)
         if stage.curate is None:
-            knobs = with_learning_rate(knobs, learning_rate(stage, spec.model))
+            knobs = with_learning_rate(knobs, peak_learning_rate(stage, spec.model))
         stages.append(
             {
                 "name": stage.name,

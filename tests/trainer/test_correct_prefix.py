@@ -22,9 +22,9 @@ from ratchet_trainer.algorithm.rewards.correct_prefix import worth
 from ratchet_trainer.algorithm.rewards.registry import asked_of, of_wrong_responses, rewards_of
 from ratchet_trainer.algorithm.slots import Context
 from ratchet_trainer.algorithm.types import Draw, Group, Prompt, Request, Rollout
-from ratchet_trainer.algorithm.verifiers.answers import BadAnswer
 from ratchet_trainer.algorithm.verifiers.outcome_journal import NAME
 from ratchet_trainer.algorithm.verifiers.steps import SPLIT, right_share, split
+from ratchet_trainer.algorithm.verifiers.user_replies import BadAnswer
 from ratchet_trainer.errors import VerifierUnavailable
 from ratchet_trainer.rollout.verification import Judges, Verification
 

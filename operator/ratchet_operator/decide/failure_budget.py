@@ -3,7 +3,7 @@
 Capacity that was taken away and failures of the job itself are two budgets: the first has no limit unless the manifest
 sets one, the second is small and forgiven once an attempt has been healthy for long enough. A verdict may still change
 for two minutes after the end, because evidence of a lost machine can come late; then the charge moves with it.
-Restarting never waits for that, only giving up does.
+Restarting never waits for that, only giving up does. What each verdict costs is in `verdict.TABLE`.
 """
 
 from __future__ import annotations

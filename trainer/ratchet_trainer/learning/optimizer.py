@@ -1,7 +1,6 @@
 """The optimizer: AdamW (arXiv 1711.05101) behind a gradient norm limit; rates outside its state, which is optax's.
 
-Decides how a gradient becomes new parameters. The learning rate is a function of the updates made in this stage,
-computed on the host: inside the optax state a reset optimizer would restart the warm-up at rate 0.
+Decides how a gradient becomes new parameters.
 """
 
 from __future__ import annotations
@@ -13,22 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from ratchet_api.stages import Optimizer
+from ratchet_trainer.learning.learning_rate import learning_rate
 from ratchet_trainer.model.decoder import Params
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8
-FLOOR = 0.1
-"""What is left of the peak rate after the decay."""
-
-
-def learning_rate(settings: Optimizer, updates: int) -> float:
-    """The rate of the update that follows `updates` updates of this stage: linear warm-up, then linear decay if any.
-    An absent peak is filled in before (`ratchet_api.learning_rates`)."""
-    assert settings.learning_rate is not None, "see Stage.optimizer"
-    rise = min(1.0, (updates + 1) / (settings.warmup_updates + 1))
-    fallen = (
-        min(1.0, max(0, updates - settings.warmup_updates) / settings.decay_updates) if settings.decay_updates else 0.0
-    )
-    return float(settings.learning_rate) * rise * (1.0 - (1.0 - FLOOR) * fallen)
 
 
 def init(params: Params) -> Any:

@@ -1,7 +1,7 @@
 """What survives: claiming the checkpoint directory, restoring from it, saving to it, on every process of an attempt.
 
-Decides which process reads and writes what, and that all hear how it went. A step on disk is in
-`checkpoints.trusted_step`; which steps exist, in `checkpoints.journal`; which are trusted, in `checkpoints.digests`.
+Decides which process reads and writes what, and that all hear how it went. Which steps are
+trusted is in `checkpoints.trusted_step`; which exist, in `checkpoints.journal`.
 """
 
 from __future__ import annotations

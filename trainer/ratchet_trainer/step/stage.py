@@ -20,9 +20,9 @@ from ratchet_api import expansion as expansions
 from ratchet_api import stages as api
 from ratchet_api.canonical import said, sha256
 from ratchet_api.curation import Curate
+from ratchet_api.default_learning_rate import peak_learning_rate
 from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
-from ratchet_api.learning_rates import learning_rate
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
 from ratchet_trainer.algorithm.slots import DataFacts, Objective
@@ -373,7 +373,7 @@ class Stage:
     @cached_property
     def optimizer(self) -> api.Optimizer:
         """The settings of the optimizer, with the learning rate that an absent one stands for."""
-        rate = learning_rate(self.spec, self.job.model)
+        rate = peak_learning_rate(self.spec, self.job.model)
         return self.training.optimizer.model_copy(update={"learning_rate": rate})
 
     def critic_numbers(self, updates: int) -> dict[str, float]:

@@ -20,9 +20,9 @@ from typing import Any
 
 from ratchet_trainer.algorithm.outcome import Case, NoOutcome, Outcome
 from ratchet_trainer.algorithm.verifiers import steps
-from ratchet_trainer.algorithm.verifiers.answers import BadAnswer
 from ratchet_trainer.algorithm.verifiers.extract import extract
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+from ratchet_trainer.algorithm.verifiers.user_replies import BadAnswer
 from ratchet_trainer.errors import ConfigurationInvalid
 
 VERSION = "1"

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from ratchet_trainer.algorithm.outcome import Outcome
-from ratchet_trainer.algorithm.verifiers import answers
-from ratchet_trainer.algorithm.verifiers.answers import BadAnswer, finite
+from ratchet_trainer.algorithm.verifiers import user_replies
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+from ratchet_trainer.algorithm.verifiers.user_replies import BadAnswer, finite
 
 VERSION = "1"
 ANSWERS = "one verdict a step, {firstWrong: index or null}, {steps: [verdicts]}, or the share of right steps"
@@ -48,7 +48,7 @@ def of_response(spec: VerifierSpec, response: str) -> list[str] | None:
 def meant(said: Any, extracted: str | None, steps: Sequence[str] | None, pure: bool) -> Outcome:
     """The outcome that an answer means: about steps, or, where these are None, about the response. Raises BadAnswer."""
     if steps is None:
-        return answers.outcome_of(said, extracted, pure)
+        return user_replies.outcome_of(said, extracted, pure)
     share = right_share(said, steps)
     return Outcome(accuracy=float(share == 1.0), score=share, pure=pure)
 

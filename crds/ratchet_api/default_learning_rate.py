@@ -16,7 +16,7 @@ FOR_ADAPTERS = {"rl": "0.00001", "sft": "0.0002"}
 """Ten times as much, as TRL's page on adapters has it."""
 
 
-def learning_rate(stage: Stage, model: Model) -> str:
+def peak_learning_rate(stage: Stage, model: Model) -> str:
     """The peak learning rate of a stage that trains, a decimal string: the manifest's, or the one for such a model."""
     settings = stage.rl or stage.sft
     assert settings is not None, "the type's rules"
