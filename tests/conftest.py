@@ -43,6 +43,7 @@ SLOW = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make test-fast` leaves out, so that one list says it; and what one worker of `make test` runs: all
     tests of the one control plane, and each file, whose fixtures are its own."""
@@ -50,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needs_plane = bool(CLUSTER & set(getattr(item, "fixturenames", ())))
         if needs_plane or {item.path.name, item.path.parent.name} & SLOW:
             item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group("plane" if needs_plane else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("plane" if needs_plane else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

@@ -108,8 +108,12 @@ def test_a_termination_message_is_read_as_it_was_written():
     assert (said.boundary.step, said.owner.attempt) == (10, 3)
 
 
-@pytest.mark.parametrize("text", ["x" * 9000, "\u00e9" * 9000, "\U0001f600" * 9000, "\n" * 9000, "\ud800" * 9000])
-def test_a_long_termination_message_keeps_its_start_and_its_end(text):
+CHARACTERS = {"ascii": "x", "accent": "\u00e9", "emoji": "\U0001f600", "newline": "\n", "surrogate": "\ud800"}
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_a_long_termination_message_keeps_its_start_and_its_end(character):
+    text = CHARACTERS[character] * 9000
     written = termination_message("Hung", f"start {text} end", 7, {**BOUNDARY, "rule": "r" * 9000})
     assert len(written) <= TERMINATION_MESSAGE_LIMIT
     said = read_termination_message(written.decode())
