@@ -197,6 +197,9 @@ def test_a_carried_group_is_trained_with_what_the_trainer_said_under_the_weights
             fresh += 1
     assert fresh == 4 * len(waiting)
     assert runtime.steps[-1][2]["oldGap"] > 1e-4, "the policy has moved since, and that is no error"
+    assert runtime.steps[-1][1]["train/logprob_mismatch"] < 1e-4, "nor does it count as the sampler's error"
+    assert runtime.steps[-1][1]["train/importance_ratio"] == pytest.approx(1.0, abs=1e-4)
+    assert runtime.steps[-1][2]["samplerGap"] < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["carry, two updates"])
