@@ -8,17 +8,22 @@ from pathlib import Path
 import pytest
 from cases import case, spec
 
+from ratchet_trainer import rollout
 from ratchet_trainer.algorithm.verifiers.outcome_journal import NAME
 from ratchet_trainer.errors import VerifierUnavailable
 from ratchet_trainer.rollout.verification import FEWEST, Judges, Verification
 
 
 class Alone:
-    """One process that nobody tells to go."""
+    """One process that nobody tells to go. `said`: everything that it told."""
 
     process, processes = 0, 1
 
+    def __init__(self) -> None:
+        self.said = []
+
     def gather(self, value):
+        self.said.append(value)
         return [value]
 
     def safe_point(self) -> None:
@@ -56,3 +61,15 @@ def test_few_responses_without_an_answer_are_failed_ones_and_are_kept(tmp_path: 
     down.close()
     assert {outcome.status for outcome in outcomes} == {"crash"}
     assert (tmp_path / "outcomes" / "0-of-1" / NAME).read_bytes().count(b"\n") == FEWEST - 1
+
+
+@pytest.mark.parametrize("cases", [0, 1, 7])
+def test_many_outcomes_are_told_in_several_messages(cases: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout.verification, "TOLD_AT_A_TIME", 3)
+    exact, group = Verification(Judges()), Alone()
+    answers = [str(n) for n in range(cases)]
+    outcomes = exact.of([case(text) for text in answers], list(range(cases)), [0] * cases, group)
+    exact.close()
+    assert [outcome.extracted for outcome in outcomes] == answers
+    told = [message for message in group.said if message and isinstance(message[0], list)]
+    assert [len(message) for message in told] == {0: [], 1: [1], 7: [3, 3, 1]}[cases]

@@ -7,6 +7,7 @@ an answer is verified is in `algorithm.verifiers`, what else its text earns in `
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ UNANSWERED = "timeout", "crash"
 """Statuses of a case whose verifier gave no outcome."""
 FEWEST = 4
 """Cases of a round that tell whether a verifier is out of reach; of fewer, a response of its own may be to blame."""
+TOLD_AT_A_TIME = 4096
+"""Outcomes of all processes in one message: a step that samples values has tens of thousands, each with the answer that
+was found in its response, and what processes say to each other is bounded (`process.agreement`)."""
 EXACT = VerifierSpec("exact", "2")
 
 
@@ -88,9 +92,12 @@ class Verification:
             outcome = replace(outcome, parts={**outcome.parts, **extra}, status=failed or outcome.status)
             share.append([i, asdict(outcome)])
         outcomes: list[Outcome | None] = [None] * len(cases)
-        for theirs in group.gather(share):
-            for i, plain in theirs:
-                outcomes[i] = outcome_from_json(plain)
+        at_a_time = max(1, TOLD_AT_A_TIME // group.processes)
+        largest = max(Counter(ordinal % group.processes for ordinal in ordinals).values(), default=0)
+        for start in range(0, max(1, largest), at_a_time):
+            for theirs in group.gather(share[start : start + at_a_time]):
+                for i, plain in theirs:
+                    outcomes[i] = outcome_from_json(plain)
         return [o for o in outcomes if o is not None]
 
     def ready(self, alive: Callable[[], None]) -> None:
