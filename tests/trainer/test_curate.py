@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ratchet_api.curation import Curate, Keep, MakeHints
+from ratchet_trainer.data import lengths
 from ratchet_trainer.data.candidates import candidates
 from ratchet_trainer.data.curated_file import kept_of
 from ratchet_trainer.data.file_items import FileItems
@@ -83,6 +84,15 @@ def test_who_is_asked(tmp_path: Path, settings: dict[str, Any], numbers: list[in
     assert found.left_out == left_out
     assert [found.item(place).question for place in (0, 1)] == ["1+1=", "1+2="]
     assert (found.size, found.of) == (len(numbers), len(ITEMS))
+
+
+def test_prompts_are_measured_once_whoever_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, settings = FileItems("all", spec_of_file(tmp_path), None), Curate.model_validate({"dataset": "all"})
+    first = candidates(file, BYTES, settings, 12, tmp_path / "index")
+    monkeypatch.setattr(lengths, "prompt_tokens", None)
+    again = candidates(file, BYTES, settings, 12, tmp_path / "index")
+    assert again.numbers.tolist() == first.numbers.tolist()
+    assert again.left_out == first.left_out
 
 
 def test_a_data_set_of_which_nothing_can_be_asked_is_refused_with_counts(tmp_path: Path) -> None:

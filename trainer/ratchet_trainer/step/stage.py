@@ -327,7 +327,8 @@ class Stage:
         if self.spec.rl is None:
             return [] if self.spec.curate is None else [self.curate.samples]
         slots = self.method.selection, self.method.expansion, self.method.advantage
-        return sorted({self.rl.group_size, *(n for slot in slots for n in slot.samples(self.rl))})
+        of_prompt = expansions.responses_of_a_prompt(self.rl)
+        return sorted({of_prompt, *(n for slot in slots for n in slot.samples(self.rl))})
 
     @property
     def rows_at_a_time(self) -> int:
