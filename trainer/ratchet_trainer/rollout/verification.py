@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet_trainer.algorithm.outcome import Case, Outcome, outcome_from_json
 from ratchet_trainer.algorithm.rewards.text import TextPart
-from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal
+from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal, key_of
 from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
 from ratchet_trainer.algorithm.verifiers.registry import verify_inline
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
@@ -124,20 +124,25 @@ class Verification:
         self, cases: Sequence[Case], asked: Mapping[Any, Sequence[int]], group: ProcessGroup
     ) -> dict[Any, dict[int, Outcome]]:
         """What every verifier says of the cases it is asked about. Safe points come on all processes until the last
-        one is done."""
+        one is done. Of equal cases one is asked where the journal keeps what is said: a replay finds one outcome there
+        for all of them."""
         found: dict[Any, dict[int, Outcome]] = {key: {} for key in asked}
         handles = {}
+        alike: dict[Any, dict[int, int]] = {key: {} for key in asked}  # case -> the equal one that is asked
         for key, indices in asked.items():
             absent, journal = [], self._journal_of(key)
+            first: dict[Any, int] = {}
             for i in indices:
                 known = journal.get(self._specs[key], cases[i]) if journal is not None else None
-                if known is None:
+                if known is not None:
+                    found[key][i] = known
+                elif journal is None or first.setdefault(key_of(self._specs[key], cases[i]), i) == i:
                     absent.append(i)
                 else:
-                    found[key][i] = known
+                    alike[key][i] = first[key_of(self._specs[key], cases[i])]
             handles[key] = (self._pools[key].submit([cases[i] for i in absent]), absent)
         problem = ""
-        counts = {key: len(absent) for key, (_, absent) in handles.items()}
+        counts = {key: len(absent) + len(alike[key]) for key, (_, absent) in handles.items()}
         unanswered: dict[Any, list[tuple[Case, Outcome]]] = {key: [] for key in asked}
         try:
             while True:
@@ -162,7 +167,12 @@ class Verification:
         finally:
             for key, (handle, _) in handles.items():
                 self._pools[key].abandon(handle)
-        self._check_reachable(counts, {key: len(pairs) for key, pairs in unanswered.items()}, group)
+        failed = {key: len(pairs) for key, pairs in unanswered.items()}
+        for key, others in alike.items():
+            equal = {i: found[key][other] for i, other in others.items()}
+            found[key] |= equal
+            failed[key] += sum(outcome.status in UNANSWERED for outcome in equal.values())
+        self._check_reachable(counts, failed, group)
         for key, pairs in unanswered.items():  # once it is sure that they count
             self._keep(key, pairs)
         return found
