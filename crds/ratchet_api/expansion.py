@@ -12,8 +12,9 @@ from pydantic import BeforeValidator, Field
 
 from ratchet_api import selection
 from ratchet_api.base import LIST_MAP, ApiModel, Name, Rule, as_whole
-from ratchet_api.method import estimator, estimator_cel, preset_cel
+from ratchet_api.method import estimator, estimator_cel, preset_cel, samples_values
 from ratchet_api.presets import PRESETS
+from ratchet_api.rewards import OF_FAILED_GROUPS_CEL, of_failed_groups
 
 if TYPE_CHECKING:
     from ratchet_api.stages import Rl
@@ -237,6 +238,14 @@ RULES = (
         "always is; use groupSize 2 or more, or expansion {kind: none}",
         lambda rl: kind(rl) != "dynamicSampling" or rl.group_size >= 2,
         ".groupSize",
+    ),
+    Rule(
+        f"({_KIND} != 'dynamicSampling' && !{estimator_cel('vine').format('self')}) || !{OF_FAILED_GROUPS_CEL}",
+        "rewards[].correctPrefix with scope failedGroups is for prompts that fail whole: expansion.kind "
+        "dynamicSampling drops these, and advantage.estimator vine would take a state's continuations for such a "
+        "prompt; use scope wrongResponses, or leave one of the two out",
+        lambda rl: not of_failed_groups(rl.rewards) or (kind(rl) != "dynamicSampling" and not samples_values(rl)),
+        ".rewards",
     ),
     Rule(
         f"{_KIND} != 'hints' || self.groupSize >= 2",

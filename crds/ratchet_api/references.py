@@ -190,6 +190,11 @@ def _wrong_start(spec: Spec, index: int) -> str | None:
     if wanted.startswith(OF_STAGE):
         name = wanted.removeprefix(OF_STAGE)
         return None if name in before else f"{name} is no stage before this one{_near(name, before)}"
+    if spec.stages[index - 1].curate is not None:
+        return (
+            f"stage {before[-1]} moves no weight, so it has none to choose from; have that stage start from best, and "
+            "this one from previous"
+        )
     if spec.stages[index - 1].rl is None and not spec.evaluations:
         return (
             f"nothing says which weights of stage {before[-1]} are the best: an sft stage reports no accuracy; give "

@@ -194,6 +194,10 @@ REWARDS: Any = Field(
 """Field of `rl`."""
 
 HAS_PREFIX_CEL = "self.rewards.exists(r, has(r.correctPrefix))"
+OF_FAILED_GROUPS_CEL = (
+    "self.rewards.exists(r, has(r.correctPrefix) && "
+    "(!has(r.correctPrefix.scope) || r.correctPrefix.scope == 'failedGroups'))"
+)
 RULES = (
     Rule(
         f"!{HAS_PREFIX_CEL} || self.rewards.exists(r, " + " && ".join(f"!has(r.{kind})" for kind in KINDS) + ")",
@@ -216,3 +220,8 @@ RULES = (
 def has_prefix(rewards: list[Reward]) -> bool:
     """Whether a part looks at steps."""
     return any(reward.correct_prefix is not None for reward in rewards)
+
+
+def of_failed_groups(rewards: list[Reward]) -> bool:
+    """Whether a part is only for responses to prompts that fail whole."""
+    return any(r.correct_prefix is not None and r.correct_prefix.scope == "failedGroups" for r in rewards)

@@ -73,7 +73,7 @@ _FULL: dict[str, Any] = {
                                 "steps": "words",
                                 "beta": "5",
                                 "gamma": "0.5",
-                                "scope": "failedGroups",
+                                "scope": "wrongResponses",
                             },
                         },
                         {"name": "ends", "unfinished": {"value": "-1"}},

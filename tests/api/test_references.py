@@ -111,6 +111,18 @@ def test_the_best_of_a_supervised_stage_needs_an_evaluation() -> None:
     assert "an sft stage reports no accuracy; give the job an evaluation" in found
 
 
+def test_a_curate_stage_has_no_best_weights() -> None:
+    """With an evaluation or without: none may be due in it, and then the trainer would find that out days later."""
+    job = manifest()
+    job["spec"]["stages"].insert(1, {"name": "look", "curate": {"dataset": "sums"}})
+    job["spec"]["stages"][1]["start"] = {"weights": "best"}
+    assert said(job) == []
+    job["spec"]["stages"][2]["start"] = {"weights": "best"}
+    (found,) = said(job)
+    assert "spec.stages[2].start.weights" in found
+    assert "stage look moves no weight" in found
+
+
 @pytest.mark.parametrize(
     ("steps", "rule", "fits"),
     [

@@ -26,6 +26,7 @@ def bend(path: str, value):
 
 
 PREFIX = {"name": "prefix", "correctPrefix": {"python": {"entrypoint": "steps:check"}}}
+OF_EACH = {"name": "prefix", "correctPrefix": {**PREFIX["correctPrefix"], "scope": "wrongResponses"}}
 GUARD = {"metric": "train/accuracy", "atMost": "0"}
 EARLY = {"metric": "curate/accuracy", "atMost": "0", "action": "Advance"}
 CHOOSE = {"name": "c", "curate": {"dataset": "sums"}}
@@ -267,6 +268,15 @@ WRONG = [
     ("spec.stages[1].rl", {"dataset": "sums", "method": "sgpo"}, "spec.stages[1].rl", "or take method grpo"),
     ("spec.stages[1].rl.rewards", [PREFIX], "spec.stages[1].rl", "lose against it; add {name: accuracy}"),
     ("spec.stages[1].rl.rewards", [{**PREFIX, "of": "score"}], "spec.stages[1].rl.rewards[0]", "is one thing"),
+    *(
+        (
+            "spec.stages[1].rl",
+            {"dataset": "sums", "promptsPerStep": 8, "method": method, "rewards": [{"name": "accuracy"}, PREFIX]},
+            "spec.stages[1].rl",
+            "with scope failedGroups is for prompts that fail whole",
+        )
+        for method in ("dapo", "vineppo")
+    ),
     (
         "spec.stages[1].rl.rewards",
         [{"name": "p", "correctPrefix": {}}],
@@ -399,6 +409,8 @@ GOOD = [
     {"method": "grpo", "selection": {"kind": "learnability", "buffer": {}}},
     {"method": "dapo", "expansion": {"maxRounds": 1, "surplus": "carry"}},
     {"method": "template-rl", "expansion": {"templates": TEMPLATES, "baseline": "perTemplate"}},
+    {"method": "dapo", "rewards": [{"name": "accuracy"}, OF_EACH]},
+    {"method": "sgpo", "rewards": [{"name": "accuracy"}, PREFIX], "expansion": {"kind": "none"}},
     {"method": "ppo", "groupSize": 2, "expansion": {"kind": "templates", "templates": TEMPLATES}},
     {"method": "dapo", "groupSize": 1, "expansion": {"kind": "none"}, "advantage": {"estimator": "gae"}},
     {"method": "srpo", "expansion": {"kind": "dynamicSampling", "promptsPerRound": 64, "surplus": "drop"}},

@@ -37,6 +37,19 @@ def test_disturbances_alternate_and_strike_in_rl_stages_that_are_sure_to_run(spe
     assert all(first_rl < step < last for step in steps)
 
 
+def test_a_curate_stage_is_as_long_as_its_data_which_nobody_knows(spec):
+    curate = parse_spec(
+        spec.manifest()
+        | {
+            "stages": [
+                {"name": "look", "curate": {"dataset": spec.stages[1].dataset_names[0]}},
+                *spec.manifest()["stages"],
+            ]
+        }
+    )
+    assert schedule(curate, 4, 1)[-1].step <= 1 + sum(certain_steps(stage) for stage in spec.stages)
+
+
 def test_the_same_seed_gives_the_same_schedule_and_another_seed_another(spec):
     assert schedule(spec, 4, 3) == schedule(spec, 4, 3) != schedule(spec, 4, 4)
 

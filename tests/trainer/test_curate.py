@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from ratchet_api.curation import Curate, Keep, MakeHints
+from ratchet_trainer.data import lengths
 from ratchet_trainer.data.candidates import candidates
 from ratchet_trainer.data.curated_file import kept_of
 from ratchet_trainer.data.file_items import FileItems
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
-from ratchet_trainer.run import run
+from ratchet_trainer.run import Run, run
 from ratchet_trainer.step.curate import FAILED, REFUSED, chosen
 from ratchet_trainer.step.make_hints import hints_of
 
@@ -83,6 +84,15 @@ def test_who_is_asked(tmp_path: Path, settings: dict[str, Any], numbers: list[in
     assert found.left_out == left_out
     assert [found.item(place).question for place in (0, 1)] == ["1+1=", "1+2="]
     assert (found.size, found.of) == (len(numbers), len(ITEMS))
+
+
+def test_prompts_are_measured_once_whoever_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, settings = FileItems("all", spec_of_file(tmp_path), None), Curate.model_validate({"dataset": "all"})
+    first = candidates(file, BYTES, settings, 12, tmp_path / "index")
+    monkeypatch.setattr(lengths, "prompt_tokens", None)
+    again = candidates(file, BYTES, settings, 12, tmp_path / "index")
+    assert again.numbers.tolist() == first.numbers.tolist()
+    assert again.left_out == first.left_out
 
 
 def test_a_data_set_of_which_nothing_can_be_asked_is_refused_with_counts(tmp_path: Path) -> None:
@@ -229,6 +239,23 @@ def test_evaluations_and_guards_look_on(memory_runtime: Any, tmp_path: Path) -> 
     plan["stages"][0]["guards"] = [{"metric": "curate/accuracy", "atMost": "0", "window": 2}]
     with pytest.raises(GuardTripped, match=r"curate/accuracy <= 0 over 2"):
         run(memory_runtime(plan))
+
+
+def test_moments_go_through_it_and_evaluations_are_sampled_as_it_samples(memory_runtime: Any, tmp_path: Path) -> None:
+    sizes = {"batchSize": 2, "maxPromptTokens": 32, "maxResponseTokens": 12}
+    before = {"name": "learn", "sft": {"dataset": "all", **sizes}, "advance": {"steps": 2}}
+    plan = spec(tmp_path, rl=False, start=[before], temperature="0.5", sampling={"stop": ["7"]})
+    (tmp_path / "held.jsonl").write_text('{"question": "9+9=", "answer": "18"}\n')
+    plan["datasets"].append({"name": "held", "jsonl": {"path": str(tmp_path / "held.jsonl")}})
+    plan["evaluations"] = [{"name": "e", "dataset": "held", "items": 1, "samples": 2}]
+    attempt = Run(runtime := memory_runtime(plan))
+    attempt.to_the_end()
+    after = {step: arrays for step, arrays, *_ in runtime.commits}
+    moments = [path for path in after[2] if path.startswith("optimizer/")]
+    assert any(after[2][path].any() for path in moments)
+    assert all(np.array_equal(after[2][path], after[5][path]) for path in moments), "no update, so none is lost"
+    engine, _ = attempt.stage.evaluation_engines["e"]
+    assert (engine.temperature, engine.stops is not None) == (0.5, True)
 
 
 @pytest.mark.parametrize(

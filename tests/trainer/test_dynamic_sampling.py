@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from same_end import same
 
 from ratchet_trainer.algorithm.expansion.dynamic_sampling import carried
 from ratchet_trainer.algorithm.keys import Purpose
+from ratchet_trainer.algorithm.types import grouped
 from ratchet_trainer.errors import Drain
 from ratchet_trainer.learning.learner import Learner
 from ratchet_trainer.rollout.sampler import Sampler
@@ -114,6 +116,18 @@ def test_what_is_carried_is_at_most_one_step_old_and_every_draw_gets_one_fate() 
     assert not ends.keys() & waiting
 
 
+def test_the_last_step_of_a_stage_carries_nothing() -> None:
+    path = dapo([*[3] * 400], prompts=3, surplus="carry")
+    rounds = [path.drawn(8) for _ in range(2)]
+    for step, requests, fate in zip((104, 105), rounds, ("carried", "dropped"), strict=True):
+        groups = [path.reward(g) for g in grouped(requests, path.answered(requests))]
+        ctx = replace(path.context, start_step=100, step=step, steps=5)
+        with pytest.raises(StopIteration) as stop:
+            next(path.method.expansion.run(path.state, groups, path.drawn, path.reward, ctx))
+        _, samples = stop.value.value
+        assert samples.dropped[0].disposition == fate
+
+
 # Whole runs
 
 STAGES = {
@@ -197,6 +211,9 @@ def test_a_carried_group_is_trained_with_what_the_trainer_said_under_the_weights
             fresh += 1
     assert fresh == 4 * len(waiting)
     assert runtime.steps[-1][2]["oldGap"] > 1e-4, "the policy has moved since, and that is no error"
+    assert runtime.steps[-1][1]["train/logprob_mismatch"] < 1e-4, "nor does it count as the sampler's error"
+    assert runtime.steps[-1][1]["train/importance_ratio"] == pytest.approx(1.0, abs=1e-4)
+    assert runtime.steps[-1][2]["samplerGap"] < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["carry, two updates"])

@@ -59,6 +59,13 @@ def test_what_is_no_list_of_hints_is_named(value: Any, words: str) -> None:
     assert words in str(raised.value)
 
 
+def test_a_column_called_hints_is_none_where_the_data_set_names_another(tmp_path: Path) -> None:
+    rows = [{"question": "1+1=", "answer": "2", "hints": "look it up"} | more for more in ({"tips": ["add"]}, {})]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = FileItems("q", Jsonl(path=str(tmp_path / "q.jsonl"), hints="tips"), None)
+    assert [hints.count(source.item(i).fields) for i in (0, 1)] == [1, 0], "no hint a letter"
+
+
 # Worked numbers
 
 

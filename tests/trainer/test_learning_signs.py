@@ -71,6 +71,19 @@ def test_signs(windows, status, reason) -> None:
     assert found.message
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "has_values", "reason"),
+    [(0.4, True, "Learning"), (0.4, False, "NoInformativeGroups"), (0.0, True, "NoInformativeGroups")],
+)
+def test_equal_rewards_teach_where_values_are_known(accuracy: float, has_values: bool, reason: str) -> None:
+    """One response to a prompt, as PPO may have it, never differs from the others."""
+    windows = WELL | {"train/informative": [0.0] * 3, "train/accuracy": [accuracy] * 3}
+    hexed = {name: [value.hex() for value in values] for name, values in windows.items()}
+    found = learning(hexed, None, text_of, has_values=has_values)
+    assert found.reason == reason
+    assert "0% of the groups" not in found.message
+
+
 def test_what_a_rule_has_kept_longer_changes_no_sign() -> None:
     nothing = [0.5] * 20 + [0.0] * 3
     found = judged(informative=nothing, solved=nothing, accuracy=nothing)

@@ -12,6 +12,7 @@ from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.types import Draw, Request, Rollout
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.rollout.engine import Engine, Shape
+from ratchet_trainer.rollout.prompts import PromptReader
 from ratchet_trainer.rollout.sampler import CHUNK, Sampler, chunk_of
 from ratchet_trainer.tools.evaluate import Alone
 
@@ -115,3 +116,22 @@ def test_the_size_of_a_chunk_changes_no_bit(monkeypatch, sampler, params) -> Non
     monkeypatch.setattr(Sampler, "decode", lambda *a, **k: (counts.append(a[-2]), decode(*a, **k))[1])
     assert said(engine(sampler).sample(requests, params, 0)) == whole
     assert set(counts) == {4}
+
+
+def test_a_prompt_of_many_requests_is_read_and_told_once() -> None:
+    """A step that samples values asks for each of its prompts with hundreds of prefixes."""
+    told: list = []
+
+    class Listening(Alone):
+        def broadcast(self, value):
+            told.append(value)
+            return value
+
+    reader = PromptReader(Squares(), BYTES, 24)
+    requests = [train(o, 10 + o % 2, purpose=Purpose.VALUE, prefix=(65,) * (o // 2)) for o in range(400)]
+    requests.append(train(9, 11, edit="template:{question}!"))
+    found = reader.read(requests, Listening())
+    assert [len(record) for record in told] == [3]
+    for request, prompts in zip(requests, found, strict=True):
+        assert prompts == reader.read([request], Alone())[0]
+    assert found[-1].shown.question.endswith("!")

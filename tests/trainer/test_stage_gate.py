@@ -86,8 +86,8 @@ def test_stages_are_edited_and_appended_but_begun_ones_stay() -> None:
 
 
 def test_a_stage_whose_data_set_came_later_waits_for_the_next_attempt(tmp_path: Path) -> None:
-    later = stage("c") | {"sft": {"dataset": "later"}}
-    assert read(tmp_path, said(mayEnter=2, specHash=stage_hash(later), stages=[entry(2, later)])) == Gate(0)
+    for later in (stage("c") | {"sft": {"dataset": "later"}}, {"name": "c", "curate": {"dataset": "later"}}):
+        assert read(tmp_path, said(mayEnter=2, specHash=stage_hash(later), stages=[entry(2, later)])) == Gate(0)
 
 
 def test_the_end_is_the_end_of_the_last_stage_only() -> None:

@@ -16,6 +16,7 @@ from ratchet_trainer.algorithm.slots import ModelOutputs
 from ratchet_trainer.algorithm.types import Draw, Request, grouped
 from ratchet_trainer.errors import ConfigurationInvalid, Drain
 from ratchet_trainer.learning.learner import Learner
+from ratchet_trainer.rollout.engine import Engine
 from ratchet_trainer.run import Run, run
 
 TEMPLATES = [{"name": "plain", "text": "{question}"}, {"name": "polite", "text": "Please: {question}"}]
@@ -96,6 +97,13 @@ def test_prompts_are_trained_on_as_they_were_shown(kind: str, after_warm_up: Any
         layouts.add(arguments[2])
         return update(self, *arguments)
 
+    def preparing(self: Engine, params: Any, samples: int) -> None:
+        prepared.add(samples)
+        prepare(self, params, samples)
+
+    prepared: set[int] = set()
+    prepare = Engine.prepare
+    monkeypatch.setattr(Engine, "prepare", preparing)
     monkeypatch.setattr(Run, "batch", noted)
     monkeypatch.setattr(Learner, "update", laid_out)
     runtime = after_warm_up(STAGES[kind])
@@ -109,6 +117,7 @@ def test_prompts_are_trained_on_as_they_were_shown(kind: str, after_warm_up: Any
         both = [record[f"template/{name}/accuracy"] for name in ("plain", "polite")]
         assert record["train/accuracy"] == pytest.approx(sum(both) / 2)
     assert {layout.samples for layout in layouts} == {2}, "the two rows of a prompt share it"
+    assert prepared == {2}, "nothing is compiled for whole groups, which no prompt gets"
     control = runtime.commits[-1][2]
     assert control["nextOrdinal"] == control["selection"]["accounted"] == 8
 

@@ -78,6 +78,19 @@ def test_a_sentence_may_end_inside_of_a_token() -> None:
     assert step_starts((1, 2, 3, 4, 5, 6), 0, "sentences", 1, 99, decode) == [0, 2, 4]
 
 
+def test_only_around_a_mark_more_than_a_token_is_read_at_a_time() -> None:
+    """A long response would cost several decodings a token, of pieces that are all different."""
+    read: list[tuple[int, ...]] = []
+
+    def decode(tokens: tuple[int, ...]) -> str:
+        read.append(tokens)
+        return BYTES.decode(tokens)
+
+    text = "no mark far and wide " * 20
+    assert step_starts(tuple(f"{text}end. {text}".encode()), 0, "sentences", 1, 99, decode) == [0, len(text) + 4]
+    assert sum(len(tokens) > 1 for tokens in read) <= 12
+
+
 def test_of_too_many_steps_neighbours_are_merged_evenly() -> None:
     assert merged([0, 2, 4, 6, 8], 5) == [0, 2, 4, 6, 8]
     assert merged([0, 2, 4, 6, 8], 2) == [0, 6]

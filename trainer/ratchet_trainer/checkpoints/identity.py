@@ -29,7 +29,7 @@ SETTINGS = {
 """Settings of JAX that bits follow from, by the name that a checkpoint gives them."""
 
 DEVICE_COUNT = "--xla_force_host_platform_device_count="
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 """Version of the code that results depend on: raised with every change that changes bits."""
 
 

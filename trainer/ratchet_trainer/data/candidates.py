@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ratchet_api.curation import Curate
-from ratchet_trainer.data.items import Source, prompt_tokens
-from ratchet_trainer.data.lengths import Kept
+from ratchet_trainer.data.items import Source
+from ratchet_trainer.data.lengths import Kept, measured
+from ratchet_trainer.data.remembered import Remembered
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 
@@ -33,19 +35,25 @@ class Candidates(Kept):
 
 
 def candidates(
-    source: Source, tokenizer: Tokenizer, settings: Curate, longest: int, alive: Callable[[], None] = lambda: None
+    source: Source,
+    tokenizer: Tokenizer,
+    settings: Curate,
+    longest: int,
+    cache: Path | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Candidates:
-    """What a curate stage asks of a data set. `longest`: most tokens of a prompt; `alive` is called now and then.
-    Raises ConfigurationInvalid for an item that no prompt can be made of, and where none is left."""
+    """What a curate stage asks of a data set. `longest`: most tokens of a prompt; `cache`: a folder for lengths, which
+    a later attempt need not measure again; `alive` is called now and then.
+    Raises ConfigurationInvalid that names the items that no prompt can be made of, and where none is left."""
+    lengths = measured(source, tokenizer, False, Remembered(cache), source.size, alive)
     first: dict[int, int] = {}  # hash of what is asked -> the first item that asks it
     answers: dict[int, set[bytes]] = {}
-    asked, too_long = np.empty(source.size, np.uint64), np.zeros(source.size, bool)
+    asked, too_long = np.empty(source.size, np.uint64), lengths[:, 0] > longest
     for index in range(source.size):
         item = source.item(index)
         asked[index] = key = item.asked_hash
         first.setdefault(key, index)
         answers.setdefault(key, set()).add(hashlib.blake2b(item.answer.strip().encode(), digest_size=8).digest())
-        too_long[index] = len(prompt_tokens(source, tokenizer, index, item)) > longest
         if index % AT_ONCE == 0:
             alive()
     left_out, numbers = dict.fromkeys(LEFT_OUT, 0), []

@@ -49,8 +49,10 @@ def item_of(row: Mapping[str, Any], columns: Columns, answers: bool = True) -> I
     said = _messages(prompt, asked) if listed else ()
     question = said[-1]["content"] if said else _text(prompt, asked)
     fields = {key: value for key, value in row.items() if key not in (asked, columns.answer, columns.hints)}
-    if columns.hints is not None and (found := _hints(row, columns.hints)):
-        fields[HINTS] = found
+    if columns.hints is not None:
+        fields.pop(HINTS, None)  # a column of that name is none of the hints
+        if found := _hints(row, columns.hints):
+            fields[HINTS] = found
     answer = _given_answer(row, columns, needed=answers and not (said and said[-1]["role"] == "assistant"))
     if said and said[-1]["role"] == "assistant":
         if answer is None:

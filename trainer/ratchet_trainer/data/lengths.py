@@ -62,7 +62,7 @@ def check_lengths(
     again with another limit."""
     if not source.held and overlong != "Refuse":
         return _generated(source, tokenizer, limits, alive)
-    lengths = _measured(source, tokenizer, limits.answer is not None, Remembered(cache), source.size, alive)
+    lengths = measured(source, tokenizer, limits.answer is not None, Remembered(cache), source.size, alive)
     too_long = _too_long(lengths, limits)
     if not too_long.any():
         return source
@@ -77,7 +77,7 @@ def _generated(source: Source, tokenizer: Tokenizer, limits: Limits, alive: Call
     """A source of items that cost milliseconds each, without those that are too long. Raises ConfigurationInvalid if
     most of the first ones are."""
     looked_at = min(source.size, LOOKED_AT)
-    lengths = _measured(source, tokenizer, limits.answer is not None, Remembered(None), looked_at, alive)
+    lengths = measured(source, tokenizer, limits.answer is not None, Remembered(None), looked_at, alive)
     too_long = _too_long(lengths, limits)
     if too_long.any():
         said = _said(source, lengths, limits, "items, the first ones, are too long")
@@ -163,11 +163,11 @@ def _lengths(source: Source, tokenizer: Tokenizer, index: int, answers: bool) ->
     return len(prompt), len(tokenizer.encode_answer(item.answer)) if answers else 0
 
 
-def _measured(
+def measured(
     source: Source, tokenizer: Tokenizer, answers: bool, remembered: Remembered, count: int, alive: Callable[[], None]
 ) -> np.ndarray:
-    """Tokens of prompt and answer of the first items, int64[count, 2]. Raises ConfigurationInvalid that names the items
-    that no prompt can be made of."""
+    """Tokens of prompt and answer (0 without `answers`) of the first `count` items, int64[count, 2], as far as they are
+    known from `remembered`. Raises ConfigurationInvalid that names the items that no prompt can be made of."""
     key = key_of("lengths", VERSION, source.digest, tokenizer.digest, answers)
     kept = remembered.find(key, "lengths")
     known = kept["lengths"][:count] if kept is not None else np.empty((0, 2), np.int64)

@@ -244,9 +244,9 @@ class Learner:
         """One optimizer call on a mini-batch. advantages: float64[R, T]; old, reference: as `log_probs` gives them.
 
         Returns new parameters, new optimizer state and metrics: `loss`, `gradient_norm`, `old_gap` = max |new - old| /
-        max(1, |old|), `sampler_gap` likewise against behaviour; summed over tokens, `mismatch` = |new - behaviour|,
-        `importance` = new / behaviour probability, and the objective's. Where loss or norm is no number, parameters
-        and state are the old ones.
+        max(1, |old|), `sampler_gap` likewise of old against behaviour; summed over tokens, `mismatch` = |old -
+        behaviour|, `importance` = old / behaviour probability, and the objective's. Without `old`, new is taken for
+        it. Where loss or norm is no number, parameters and state are the old ones.
         """
         weight = layout.fill(token_weights(objective, rows, layout.response_slots).astype(np.float32))
         sampled = [row.behaviour for row in rows if row.behaviour is not None]
@@ -320,12 +320,17 @@ def of_rows(policy: Policy, loss: Any, temperature: jax.Array, settings: Any) ->
         real = (jnp.arange(rows.responses.shape[-1]) < rows.length[..., None]) & (micro.weight > 0)
         log_probs, entropy = policy.judge(p, rows.prompts, rows.responses, temperature)
         value, sums = loss(log_probs, entropy, replace(micro, real=real), settings)
+        # What the trainer says under the weights that sampled each row: not the new ones, where it was carried over.
+        sampled_by = log_probs if micro.old is None else micro.old
         if micro.behaviour is not None:
-            gap = jnp.where(real, log_probs - micro.behaviour, 0.0)
+            gap = jnp.where(real, sampled_by - micro.behaviour, 0.0)
             sums |= {"mismatch": jnp.sum(jnp.abs(gap)), "importance": jnp.sum(jnp.where(real, jnp.exp(gap), 0.0))}
         gaps = {
-            name: jnp.max(jnp.where(real, jnp.abs(log_probs - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
-            for name, other in {"old_gap": micro.old, "sampler_gap": micro.behaviour}.items()
+            name: jnp.max(jnp.where(real, jnp.abs(said - other) / jnp.maximum(1.0, jnp.abs(other)), 0.0))
+            for name, said, other in (
+                ("old_gap", log_probs, micro.old),
+                ("sampler_gap", sampled_by, micro.behaviour),
+            )
             if other is not None
         }
         return value, (sums, gaps)

@@ -97,8 +97,8 @@ class GateFile:
 
 
 def _datasets(stage: dict[str, Any]) -> set[str]:
-    """Names of the data sets that a stage of the manifest trains on."""
-    parts = [part for part in (stage.get("sft"), stage.get("rl")) if part]
+    """Names of the data sets that a stage of the manifest trains on or looks through."""
+    parts = [part for part in (stage.get("sft"), stage.get("rl"), stage.get("curate")) if part]
     mixed = {one["name"] for part in parts for one in part.get("datasets") or ()}
     return mixed | {part["dataset"] for part in parts if part.get("dataset")}
 

@@ -39,16 +39,22 @@ class PromptReader:
 
     def read(self, requests: Sequence[Request], group: ProcessGroup) -> list[Prompts]:
         """What each request asks and expects. *Collective.* Raises ConfigurationInvalid for a prompt that is too
-        long."""
+        long. Values ask for a prompt with hundreds of prefixes: it is read and told once."""
+        first = {_prompt_of(request): request for request in requests}
         record = None
         if group.process == 0:
             assert self._source is not None
-            record = [self._of(self._source, request) for request in requests]
+            record = [self._of(self._source, request) for request in first.values()]
+        told = zip(first, group.broadcast(record), strict=True)
+        known = {
+            key: (prompt := _from_plain(shown), prompt if plain is None else _from_plain(plain), place)
+            for key, (shown, plain, place) in told
+        }
         found = []
-        for request, (shown, plain, place) in zip(requests, group.broadcast(record), strict=True):
-            prompt = _from_plain(shown)
+        for request in requests:
+            prompt, trained, place = known[_prompt_of(request)]
             sampled = replace(prompt, tokens=(*prompt.tokens, *request.prefix)) if request.prefix else prompt
-            found.append(Prompts(prompt, sampled, prompt if plain is None else _from_plain(plain), place))
+            found.append(Prompts(prompt, sampled, trained, place))
         return found
 
     def _of(self, source: Source, request: Request) -> list[Any]:
@@ -59,6 +65,11 @@ class PromptReader:
             shown = prompt_of(edited(source, request.edit), self._tokenizer, item, self._limit)
         place = source.part_of(item) if isinstance(source, Mixture) else 0
         return [_to_plain(shown), _to_plain(plain) if request.train_plain and shown is not plain else None, place]
+
+
+def _prompt_of(request: Request) -> tuple[int, str | None, bool]:
+    """Requests that are alike in this have the same prompts."""
+    return request.draw.item, request.edit, request.train_plain
 
 
 def _to_plain(prompt: Prompt) -> list[Any]:

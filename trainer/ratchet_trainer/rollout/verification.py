@@ -7,6 +7,7 @@ an answer is verified is in `algorithm.verifiers`, what else its text earns in `
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratchet_trainer.algorithm.outcome import Case, Outcome, outcome_from_json
 from ratchet_trainer.algorithm.rewards.text import TextPart
-from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal
+from ratchet_trainer.algorithm.verifiers.outcome_journal import OutcomeJournal, key_of
 from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
 from ratchet_trainer.algorithm.verifiers.registry import verify_inline
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
@@ -29,6 +30,9 @@ UNANSWERED = "timeout", "crash"
 """Statuses of a case whose verifier gave no outcome."""
 FEWEST = 4
 """Cases of a round that tell whether a verifier is out of reach; of fewer, a response of its own may be to blame."""
+TOLD_AT_A_TIME = 4096
+"""Outcomes of all processes in one message: a step that samples values has tens of thousands, each with the answer that
+was found in its response, and what processes say to each other is bounded (`process.agreement`)."""
 EXACT = VerifierSpec("exact", "2")
 
 
@@ -88,9 +92,12 @@ class Verification:
             outcome = replace(outcome, parts={**outcome.parts, **extra}, status=failed or outcome.status)
             share.append([i, asdict(outcome)])
         outcomes: list[Outcome | None] = [None] * len(cases)
-        for theirs in group.gather(share):
-            for i, plain in theirs:
-                outcomes[i] = outcome_from_json(plain)
+        at_a_time = max(1, TOLD_AT_A_TIME // group.processes)
+        largest = max(Counter(ordinal % group.processes for ordinal in ordinals).values(), default=0)
+        for start in range(0, max(1, largest), at_a_time):
+            for theirs in group.gather(share[start : start + at_a_time]):
+                for i, plain in theirs:
+                    outcomes[i] = outcome_from_json(plain)
         return [o for o in outcomes if o is not None]
 
     def ready(self, alive: Callable[[], None]) -> None:
@@ -117,20 +124,25 @@ class Verification:
         self, cases: Sequence[Case], asked: Mapping[Any, Sequence[int]], group: ProcessGroup
     ) -> dict[Any, dict[int, Outcome]]:
         """What every verifier says of the cases it is asked about. Safe points come on all processes until the last
-        one is done."""
+        one is done. Of equal cases one is asked where the journal keeps what is said: a replay finds one outcome there
+        for all of them."""
         found: dict[Any, dict[int, Outcome]] = {key: {} for key in asked}
         handles = {}
+        alike: dict[Any, dict[int, int]] = {key: {} for key in asked}  # case -> the equal one that is asked
         for key, indices in asked.items():
             absent, journal = [], self._journal_of(key)
+            first: dict[Any, int] = {}
             for i in indices:
                 known = journal.get(self._specs[key], cases[i]) if journal is not None else None
-                if known is None:
+                if known is not None:
+                    found[key][i] = known
+                elif journal is None or first.setdefault(key_of(self._specs[key], cases[i]), i) == i:
                     absent.append(i)
                 else:
-                    found[key][i] = known
+                    alike[key][i] = first[key_of(self._specs[key], cases[i])]
             handles[key] = (self._pools[key].submit([cases[i] for i in absent]), absent)
         problem = ""
-        counts = {key: len(absent) for key, (_, absent) in handles.items()}
+        counts = {key: len(absent) + len(alike[key]) for key, (_, absent) in handles.items()}
         unanswered: dict[Any, list[tuple[Case, Outcome]]] = {key: [] for key in asked}
         try:
             while True:
@@ -155,7 +167,12 @@ class Verification:
         finally:
             for key, (handle, _) in handles.items():
                 self._pools[key].abandon(handle)
-        self._check_reachable(counts, {key: len(pairs) for key, pairs in unanswered.items()}, group)
+        failed = {key: len(pairs) for key, pairs in unanswered.items()}
+        for key, others in alike.items():
+            equal = {i: found[key][other] for i, other in others.items()}
+            found[key] |= equal
+            failed[key] += sum(outcome.status in UNANSWERED for outcome in equal.values())
+        self._check_reachable(counts, failed, group)
         for key, pairs in unanswered.items():  # once it is sure that they count
             self._keep(key, pairs)
         return found

@@ -141,13 +141,13 @@ class Choice:
 def chosen(right: np.ndarray, samples: int, keep: Keep, left_out: Mapping[str, int]) -> Choice:
     """Of candidates with `right` int16[n] right ones of so many responses each; bounds are compared exactly."""
     counts = {**left_out, "refused": 0, "failed": 0, "tooHard": 0, "tooEasy": 0, "kept": 0}
-    kept = []
-    for place, number in enumerate(right.tolist()):
+    good = []
+    for number, items in zip(*(found.tolist() for found in np.unique(right, return_counts=True)), strict=True):
         fate = _fate(number, samples, keep)
-        counts[fate] += 1
+        counts[fate] += items
         if fate == "kept":
-            kept.append(place)
-    return Choice(kept, counts)
+            good.append(number)
+    return Choice(np.flatnonzero(np.isin(right, good)).tolist(), counts)
 
 
 def _fate(right: int, samples: int, keep: Keep) -> str:

@@ -115,21 +115,31 @@ QUOTED = ("NoInformativeGroups", "ResponsesTruncated")
 
 
 def learning(
-    windows: Mapping[str, Sequence[str]], samples: StepSamples | None, decoded: Callable[..., str], doubts: str = ""
+    windows: Mapping[str, Sequence[str]],
+    samples: StepSamples | None,
+    decoded: Callable[..., str],
+    doubts: str = "",
+    *,
+    has_values: bool = False,
 ) -> Learning:
     """The condition from the windows of a stage's metrics (float.hex()). `samples`: of the step just made, None right
     after a restart; `decoded`: a response's tokens as text; `doubts`: what the preflight said, which is repeated while
-    nothing better is known."""
+    nothing better is known. `has_values`: a response is compared with what was expected of it, by a critic or by
+    continuations, so prompts teach whose responses earn the same, unless all is wrong."""
     # A rule may have longer windows kept than the signs look at.
     values = {name: [float.fromhex(v) for v in windows.get(name, ())[-size:]] for name, size in WINDOWS.items()}
     full = {name for name, size in WINDOWS.items() if len(values[name]) >= size}
     for reason, (sign, needed) in SIGNS.items():
+        if reason == "NoInformativeGroups" and has_values and any(values["train/accuracy"]):
+            continue
         if full.issuperset(needed) and (text := sign(values)) is not None:
             quoted = f"; {quote(samples, decoded)}" if samples is not None and reason in QUOTED else ""
             return Learning.because(reason, text + quoted)
     if not full.issuperset(("train/informative", "train/accuracy")):
         text = "too few steps of this stage are made to tell"
         return Learning.because("NotYetKnown", f"{text}; {doubts}" if doubts else text)
+    if has_values:
+        return Learning.because("Learning", f"{_mean(values['train/accuracy']):.0%} of the responses are right")
     return Learning.because("Learning", f"{_mean(values['train/informative']):.0%} of the groups teach something")
 
 

@@ -292,13 +292,13 @@ class Stage:
                 longest = self.programs.folder.room_for_prompts(longest, response)
             source = that_fit(source, self.programs.tokenizer, longest, leave_out)
         items = self.group.broadcast(list(source.items) if source is not None else None)
-        rl, s, parts = self.spec.rl, self.settings, self.programs.learner.parts
+        samples, s, parts = self.spec.rl or self.spec.curate, self.settings, self.programs.learner.parts
         prompts = min(len(items), max(1, self.rows_at_a_time // evaluation.samples))
         shape = Shape(
             -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
         )
         greedy = evaluation.temperature is None and evaluation.samples == 1
-        temperature = evaluation.temperature or (rl.temperature if rl is not None and not greedy else "1")
+        temperature = evaluation.temperature or (samples.temperature if samples is not None and not greedy else "1")
         engine = Engine(
             self.group,
             self.programs.sampler,
@@ -309,7 +309,7 @@ class Stage:
             float(temperature),
             self.group.rollouts,
             GREEDY if greedy else None,
-            rl.sampling.stop if rl is not None else (),
+            samples.sampling.stop if samples is not None else (),
             self.verification(Judges((resolve_verifier(self.job.dataset(evaluation.dataset)),))),
             f"{evaluation.name}/",
         )
@@ -327,11 +327,14 @@ class Stage:
         if self.spec.rl is None:
             return [] if self.spec.curate is None else [self.curate.samples]
         slots = self.method.selection, self.method.expansion, self.method.advantage
-        return sorted({self.rl.group_size, *(n for slot in slots for n in slot.samples(self.rl))})
+        of_prompt = expansions.responses_of_a_prompt(self.rl)
+        return sorted({of_prompt, *(n for slot in slots for n in slot.samples(self.rl))})
 
     @property
     def rows_at_a_time(self) -> int:
         """Responses of one sampling call of an evaluation: as many as the stage itself samples at a time."""
+        if self.spec.curate is not None:
+            return self.curate.prompts_per_step * self.curate.samples
         rl = self.spec.rl
         return ROWS if rl is None else (rl.prompts_in_flight or rl.prompts_per_step) * rl.group_size
 

@@ -38,7 +38,9 @@ def stage_source(
     ConfigurationInvalid."""
     if stage.curate is not None:
         source = _opened(group, spec, stage, stage.curate.dataset, curated)
-        return candidates(source, programs.tokenizer, stage.curate, room(programs, stage), group.alive)
+        return candidates(
+            source, programs.tokenizer, stage.curate, room(programs, stage), group.data_cache, group.alive
+        )
     opened = [_checked(group, programs, spec, stage, name, curated) for name in stage.dataset_names]
     if stage.rl is None or stage.rl.datasets is None:
         return opened[0]

@@ -85,7 +85,7 @@ def with_weights(runtime: Runtime, stage: Stage, state: State) -> tuple[State, b
             params = params_of(arrays, trained(programs.template[0]))
             state, moved = replace(state, params=programs.whole(params, spec.seed)), True
             log.info("stage %s starts from the weights of step %d", stage.spec.name, step)
-    if stage.spec.start.optimizer == "reset":
+    if stage.spec.start.optimizer == "reset" and stage.spec.curate is None:  # the moments wait for who uses them
         state = replace(state, optimizer=programs.learner.fresh_optimizer(state.params))
     return state, moved
 

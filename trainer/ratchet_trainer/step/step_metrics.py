@@ -21,7 +21,7 @@ def rl_metrics(
     the critic (None without one) reported; `reference`: whether there is one.
 
     Where no mini-batch could teach anything, `train/loss` and the clip fractions are 0. `train/logprob_mismatch` and
-    `train/importance_ratio` compare sampler and trainer at the step's first update, where both have the same weights.
+    `train/importance_ratio` compare sampler and trainer at the step's first update, under the weights that sampled.
     They and `train/kl`, the mean drift over the tokens trained on, are NaN where there was no update: no rule takes
     that for 0.
     """
@@ -63,8 +63,9 @@ def rl_metrics(
 def update_timing(updates: Sequence[Metrics]) -> dict[str, float]:
     """What the updates of a step say to those who watch a run and to nobody else; of none, that nothing was trained.
 
-    `samplerGap` and `oldGap`: how far the sampler's and the old policy's log-probabilities were from the new ones at
-    the first update, where all three are of the same weights.
+    At the first update, `samplerGap`: how far the sampler's log-probabilities were from the trainer's under the same
+    weights; `oldGap`: how far the old policy's were from the new ones, which are of the same weights unless rollouts
+    were carried over.
     """
     if not updates:
         return {"trainedTokens": 0}

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
-from ratchet_trainer.algorithm.slots import Decode
-
-SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s")
+MARKS = ".!?"
+SENTENCE_END = re.compile(rf"[{MARKS}][\"')\]]*\s")
 LOOKBACK = 2
 """Tokens before the one in question in which the mark that ends a sentence may be, quotes and brackets after it."""
 
 Text = Callable[[tuple[int, ...]], str]
-"""The text of a few tokens."""
+"""The text of a few tokens. It is asked for the same tokens over and over, so it should remember."""
 
 
 def _line(tokens: Sequence[int], at: int, begun: int, size: int, text: Text) -> bool:
@@ -27,6 +25,8 @@ def _line(tokens: Sequence[int], at: int, begun: int, size: int, text: Text) -> 
 def _sentence(tokens: Sequence[int], at: int, begun: int, size: int, text: Text) -> bool:
     """The space after a sentence begins the next token, or lies inside of this one."""
     first = max(begun, at - LOOKBACK)
+    if not any(mark in text((token,)) for token in tokens[first : at + 1] for mark in MARKS):  # nor is there an end
+        return _line(tokens, at, begun, size, text)
     before, here = (len(text(tuple(tokens[first:end]))) for end in (at, at + 1))
     spaces = (found.end() - 1 for found in SENTENCE_END.finditer(text(tuple(tokens[first : at + 2]))))
     return any(before < space <= here for space in spaces) or _line(tokens, at, begun, size, text)
@@ -44,14 +44,13 @@ ENDS: Mapping[str, Callable[[Sequence[int], int, int, int, Text], bool]] = {
 }
 
 
-def step_starts(tokens: Sequence[int], forced: int, kind: str, size: int, most: int, decode: Decode) -> list[int]:
+def step_starts(tokens: Sequence[int], forced: int, kind: str, size: int, most: int, text: Text) -> list[int]:
     """Where the steps of a response begin, rising; the first at `forced`, as what is before was not chosen.
 
     `kind`: a row of ENDS; `size`: tokens of a step, kind tokens; `most`: steps at most, neighbours are merged as
     `merged` says. A step has a visible character: blank lines belong to the step that follows, and what is blank at the
     end (the token that ends a response) to the step before.
     """
-    text = cache(decode)
     starts, visible = [forced], False
     for at in range(forced, len(tokens) - 1):
         visible = visible or bool(text((tokens[at],)).strip())

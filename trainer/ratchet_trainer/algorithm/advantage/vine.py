@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice, pairwise
 
 import numpy as np
@@ -22,10 +23,10 @@ from ratchet_api.canonical import sha256
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.group import without_cut
 from ratchet_trainer.algorithm.advantage.statistics import real_tokens, whitened
-from ratchet_trainer.algorithm.advantage.steps import step_starts
+from ratchet_trainer.algorithm.advantage.steps import Text, step_starts
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.objective.drift import Kl
-from ratchet_trainer.algorithm.slots import Context, CriticSettings, Decode, ModelOutputs, Rewards
+from ratchet_trainer.algorithm.slots import Context, CriticSettings, ModelOutputs, Rewards
 from ratchet_trainer.algorithm.types import Batch, Draw, Group, Request, Rollout, Rounds
 
 State = tuple[int, str | None, tuple[int, ...]]
@@ -71,7 +72,8 @@ class Vine:
     def assign(self, groups: Sequence[Group], outputs: ModelOutputs, ctx: Context) -> Rounds[Batch]:
         assert ctx.decode is not None, "steps are of text"
         rollouts = [r for g in groups for r in g.rollouts]
-        starts = [self.starts(r, ctx.decode) for r in rollouts]
+        text = cache(ctx.decode)  # all responses have the same few tokens
+        starts = [self.starts(r, text) for r in rollouts]
         requests = self.requests(rollouts, starts)
         sampled = iter((yield list(requests.values())))
         continued = {s: Group(asked.draw, tuple(islice(sampled, asked.n))) for s, asked in requests.items()}
@@ -87,9 +89,9 @@ class Vine:
         white = whitened(advantages, real)
         return Batch(tuple(rollouts), without_cut(white, rollouts) if self.masks_cut else white)
 
-    def starts(self, rollout: Rollout, decode: Decode) -> list[int]:
+    def starts(self, rollout: Rollout, text: Text) -> list[int]:
         """Where the steps of a response begin."""
-        return step_starts(rollout.response, rollout.forced, self.kind, self.size, self.most_steps, decode)
+        return step_starts(rollout.response, rollout.forced, self.kind, self.size, self.most_steps, text)
 
     def requests(self, rollouts: Sequence[Rollout], starts: Sequence[Sequence[int]]) -> dict[State, Request]:
         """What is to be sampled for each state, once for all responses that share it, under the lowest ordinal of

@@ -50,7 +50,8 @@ class DynamicSampling(NoExpansion):
             dropped += failed
             rounds += 1
         surplus = kept[need:]
-        taken = need if api.carries(ctx.rl) else 0
+        last = ctx.step - ctx.start_step == ctx.steps  # as far as is known before: a rule may end the stage earlier
+        taken = need if api.carries(ctx.rl) and not last else 0
         dropped += [replace(g, disposition="carried") for g in surplus[:taken]]
         dropped += [replace(g, disposition="dropped") for g in surplus[taken:]]
         fates = [g.disposition for g in dropped]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ratchet_api import expansion as api
-from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.expansion.none import NoExpansion
 from ratchet_trainer.algorithm.slots import Context, More, Reward, SlotState
 from ratchet_trainer.algorithm.types import Group, Request, Rounds, StepSamples
@@ -19,9 +18,6 @@ from ratchet_trainer.algorithm.types import Group, Request, Rounds, StepSamples
 
 class Templates(NoExpansion):
     """State: of the last step, `right` and `answered` responses of each template."""
-
-    def samples(self, rl: Rl) -> tuple[int, ...]:
-        return (api.responses_of_a_prompt(rl),)
 
     def init(self, ctx: Context) -> SlotState:
         return SlotState({"right": [0] * len(api.templates(ctx.rl)), "answered": [0] * len(api.templates(ctx.rl))})
