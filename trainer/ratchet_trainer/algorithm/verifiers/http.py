@@ -67,7 +67,7 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         body = json.dumps(question).encode()
         for attempt in range(retries + 1):
             try:
-                return steps.meant(ask(opener, url, headers, body, timeout), found, parts, pure=False)
+                return in_range(steps.meant(ask(opener, url, headers, body, timeout), found, parts, pure=False))
             except NoAnswer as error:
                 if attempt == retries or not error.later:
                     raise
@@ -75,6 +75,13 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         raise AssertionError
 
     return verify
+
+
+def in_range(outcome: Outcome) -> Outcome:
+    """The outcome. Raises BadAnswer for a score beyond 0 to 1: 7 of 10 would count as right."""
+    if not 0.0 <= outcome.score <= 1.0:
+        raise BadAnswer(f"score is {outcome.score:g}, not between 0 and 1; divide it by the best that there is")
+    return outcome
 
 
 def longest(settings: dict[str, Any]) -> float:
