@@ -46,7 +46,8 @@ class _Refuse(urllib.request.HTTPRedirectHandler):
 
 
 def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
-    """The verifier. Raises ConfigurationInvalid without the secret that the manifest names."""
+    """The verifier. Raises ConfigurationInvalid without the secret that the manifest names, or for one that cannot be
+    sent."""
     url, variable = spec.settings["url"], spec.settings.get("secretVariable")
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "ratchet"}
     if variable is not None:
@@ -55,6 +56,11 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
             raise ConfigurationInvalid(
                 f"verifier http {url}: the secret is missing: the variable {variable} is empty; on Kubernetes it comes "
                 "from http.secret, elsewhere set it"
+            )
+        if not (secret.isascii() and secret.isprintable()):  # an error of a request would show it in the log
+            raise ConfigurationInvalid(
+                f"verifier http {url}: the secret in the variable {variable} has characters that no header can have, "
+                "such as line ends; it must be one line of printable ASCII"
             )
         headers["Authorization"] = f"Bearer {secret}"
     opener = urllib.request.build_opener(_Refuse)
