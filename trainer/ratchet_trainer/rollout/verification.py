@@ -174,7 +174,7 @@ class Verification:
                 raise VerifierUnavailable(
                     f"verifier http {self._specs[key].settings['url']} answered none of the {cases} responses that it "
                     f"was asked about, retries included ({why}); nothing is learned from them. See that it is up, and "
-                    "that its timeoutSeconds and retries suffice; the run goes on from its last checkpoint"
+                    "that its timeoutSeconds and retries suffice; the next attempt goes on from the last checkpoint"
                 )
 
     def _latest_anomaly(self, key: Any) -> str:
