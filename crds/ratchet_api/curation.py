@@ -6,6 +6,8 @@ Decides names and bounds. How items are answered, counted and kept is the traine
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil, floor
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -55,6 +57,13 @@ class MakeHints(ApiModel):
         le=32,
         default=3,
     )
+
+
+def can_keep(samples: int, keep: Keep) -> bool:
+    """Whether some number of right ones of so many responses would have an item kept."""
+    low = Fraction(1, samples) if keep.low is None else Fraction(keep.low)
+    high = Fraction(samples - 1, samples) if keep.high is None else Fraction(keep.high)
+    return ceil(low * samples) <= floor(high * samples)
 
 
 class Curate(ApiModel):

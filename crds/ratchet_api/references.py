@@ -10,10 +10,11 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api import expansion
+from ratchet_api.curation import can_keep
 from ratchet_api.datasets import Dataset
 from ratchet_api.drift import plateau, reference
 from ratchet_api.job import Spec
-from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Stage, When, full_metric
+from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Rl, Stage, When, full_metric
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
 OF_EVALUATIONS = ("accuracy", "score", "truncated", "response_tokens")
@@ -42,6 +43,8 @@ def broken_references(spec: Spec) -> Found:
                 yield f"{path}.guards[{j}].window", message
         if (found := _unfit_plateau(spec, stage)) is not None:
             yield f"{path}.rl.reference.{found[0]}", found[1]
+        if (message := _keeps_nothing(stage)) is not None:
+            yield f"{path}.curate.keep", message
         if (message := _wrong_start(spec, i)) is not None:
             yield f"{path}.start.weights", message
         for name in stage.dataset_names:
@@ -89,6 +92,8 @@ def _hints(spec: Spec) -> Found:
     for i, stage in enumerate(spec.stages):
         if stage.rl is None or expansion.kind(stage.rl) != "hints":
             continue
+        if (message := _no_hint_in_time(stage.rl, stage.advance.steps)) is not None:
+            yield f"spec.stages[{i}].rl.expansion.exemptSteps", message
         for dataset in (d for d in spec.datasets if d.name in stage.dataset_names):
             if not _has_hints(spec, dataset):
                 way = "say in its hints which key they have" if dataset.file else "take a file that has some"
@@ -98,6 +103,28 @@ def _hints(spec: Spec) -> Found:
                     f"spec.stages[{i}].rl.expansion",
                     f"kind hints needs hints, and data set {dataset.name} has none; {way} (docs/data.md)",
                 )
+
+
+def _no_hint_in_time(rl: Rl, steps: int) -> str | None:
+    """Why a stage of so many steps is over before its first hint; None if it is not."""
+    exempt, patience = expansion.exempt_steps(rl, steps), expansion.patience(rl)
+    if exempt < steps or (patience is not None and patience < steps):
+        return None
+    return (
+        f"the first {exempt} steps are without hints, and the stage has {steps}, so none would be given; make it "
+        f"smaller (15 % of the steps are usual: {steps * expansion.EXEMPT // 100}), or take expansion {{kind: none}}"
+    )
+
+
+def _keeps_nothing(stage: Stage) -> str | None:
+    """Why a curate stage keeps no item, however they are answered; None if it may keep some."""
+    if stage.curate is None or can_keep(stage.curate.samples, stage.curate.keep):
+        return None
+    keep = stage.curate.keep
+    return (
+        f"no share of {stage.curate.samples} responses lies between {keep.low or 'more than none'} and "
+        f"{keep.high or 'fewer than all'}, so nothing could be kept; take wider bounds, or more samples"
+    )
 
 
 def _unknown_metric(spec: Spec, stage: Stage, metric: str) -> str | None:
@@ -196,9 +223,12 @@ def _wrong_start(spec: Spec, index: int) -> str | None:
             "this one from previous"
         )
     if spec.stages[index - 1].rl is None and not spec.evaluations:
+        why = "an sft stage reports no accuracy"
+        if spec.stages[index - 1].curate is not None:
+            why = "a curate stage moves none"
         return (
-            f"nothing says which weights of stage {before[-1]} are the best: an sft stage reports no accuracy; give "
-            "the job an evaluation, or start from previous"
+            f"nothing says which weights of stage {before[-1]} are the best: {why}; give the job an evaluation, or "
+            "start from previous"
         )
     return None
 

@@ -78,6 +78,14 @@ class LanguageReward(ApiModel):
 class UnfinishedReward(ApiModel):
     """What a response earns that maxResponseTokens cut (ProRL, arXiv 2505.24864); one that ended earns 0."""
 
+    rules: ClassVar = (
+        Rule(
+            "!has(self.value) || (double(self.value) >= -1e15 && double(self.value) <= 1e15)",
+            "value is beyond 1e15, and the square of such a reward has no place in a float; take a smaller one",
+            lambda u: abs(float(u.value)) <= 1e15,
+            ".value",
+        ),
+    )
     value: Decimal = Field(
         default="-1", description="What a cut response earns, however much of it there is; a decimal string."
     )
@@ -148,6 +156,13 @@ class Reward(ApiModel):
             f"a reward is one thing: of, {', '.join(KINDS[:-1])} or {KINDS[-1]}; give further ones a name of their own",
             lambda r: len(r.kinds) + (r.of is not None) <= 1,
         ),
+        Rule(
+            "!has(self.weight) || (double(self.weight) >= -1e15 && double(self.weight) <= 1e15)",
+            "weight is beyond 1e15, and the square of such a reward has no place in a float; take a smaller one, since "
+            "only how weights compare counts",
+            lambda r: abs(float(r.weight)) <= 1e15,
+            ".weight",
+        ),
     )
     name: Name = Field(description="Name of the part; its mean is the metric reward/NAME.")
     weight: Decimal = Field(default="1", description="Factor in the sum, a decimal string; negative ones punish.")
@@ -200,10 +215,19 @@ OF_FAILED_GROUPS_CEL = (
 )
 RULES = (
     Rule(
-        f"!{HAS_PREFIX_CEL} || self.rewards.exists(r, " + " && ".join(f"!has(r.{kind})" for kind in KINDS) + ")",
+        f"!{HAS_PREFIX_CEL} || self.rewards.exists(r, double(r.weight) > 0.0 && "
+        + " && ".join(f"!has(r.{kind})" for kind in KINDS)
+        + ")",
         "correctPrefix is for wrong responses, so without what right ones earn they would lose against it; add "
-        "{name: accuracy}",
-        lambda rl: not has_prefix(rl.rewards) or any(not r.kinds for r in rl.rewards),
+        "{name: accuracy}, with a weight above 0",
+        lambda rl: not has_prefix(rl.rewards) or any(not r.kinds and float(r.weight) > 0 for r in rl.rewards),
+        ".rewards",
+    ),
+    Rule(
+        "size(self.rewards) == 0 || self.rewards.exists(r, double(r.weight) != 0.0)",
+        "every part of rewards has weight 0, so all responses would earn the same; give one of them another weight, or "
+        "leave rewards out, which means accuracy",
+        lambda rl: not rl.rewards or any(float(r.weight) != 0 for r in rl.rewards),
         ".rewards",
     ),
     Rule(

@@ -18,11 +18,12 @@ Doing it is the trainer's matter (`ratchet_trainer/algorithm/verifiers`).
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar, Literal
+import re
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from ratchet_api.base import ApiModel, Rule, Whole, whole
+from ratchet_api.base import ApiModel, Rule, Whole, refuse, whole
 
 VerifierName = Literal["exact", "number", "math", "reasoningGym", "choice", "python", "http", "code"]
 
@@ -122,12 +123,27 @@ class SecretKey(ApiModel):
     key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253, description="Key in its data.")
 
 
+_LABEL = "[A-Za-z0-9_]([-A-Za-z0-9_]{0,61}[A-Za-z0-9_])?"
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+URL = rf"^https?://({_LABEL}([.]{_LABEL})*[.]?|\[[0-9A-Fa-f:.]+\])(:({_PORT}))?([/?][!-~]*)?$"
+"""An address that can be asked: a host name or number, a port from 1 to 65535, and a path of ASCII."""
+
+
+def _askable(url: str) -> str:
+    if re.fullmatch(URL, url) is None:
+        refuse(
+            "no address that can be asked: write http:// or https://, a host, a port from 1 to 65535 if it has one, "
+            "and a path, without credentials; other letters than ASCII as %XX in the path, as xn-- in the host"
+        )
+    return url
+
+
 class HttpVerifier(ApiModel):
     """An endpoint that scores responses."""
 
-    url: str = Field(
-        pattern=r"^https?://[^\s/@]+(/\S*)?$",
+    url: Annotated[str, AfterValidator(_askable)] = Field(
         max_length=2048,
+        json_schema_extra={"pattern": URL},  # by a rule it would cost an API server too much
         description="Gets a POST of {question, prompt, response, extracted, answer, ...} and answers {score: 0 to 1}. "
         "Credentials do not belong into it; use secret.",
     )

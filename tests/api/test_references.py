@@ -109,6 +109,10 @@ def test_the_best_of_a_supervised_stage_needs_an_evaluation() -> None:
     job["spec"]["stages"][1]["start"] = {"weights": "best"}
     (found,) = said(job)
     assert "an sft stage reports no accuracy; give the job an evaluation" in found
+    job = manifest(evaluations=[])
+    job["spec"]["stages"].append(job["spec"]["stages"][1] | {"name": "after", "start": {"weights": "best"}})
+    (found,) = said(job)
+    assert "which weights of stage choose are the best: a curate stage moves none; give the job an evalu" in found
 
 
 def test_a_curate_stage_has_no_best_weights() -> None:
@@ -174,6 +178,48 @@ def test_a_plateau_of_what_never_comes_is_named(field: str, reference: dict[str,
     found = said(job)
     assert bool(found) == (words is not None)
     assert all(text.startswith(f"spec.stages[1].rl.reference.{field}: ") and words in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("exempt", "fits"),
+    [
+        ({}, True),
+        ({"exemptSteps": 39}, True),
+        ({"exemptSteps": 40}, False),
+        ({"exemptSteps": 40, "trueHard": {"patience": 39}}, True),
+        ({"exemptSteps": 40, "trueHard": {"patience": 40}}, False),
+    ],
+)
+def test_an_exemption_from_hints_that_lasts_as_long_as_the_stage_is_named(exempt: dict[str, Any], fits: bool) -> None:
+    job = manifest()
+    job["spec"]["datasets"].append({"name": "hinted", "jsonl": {"path": "/sums.jsonl", "hints": "hints"}})
+    job["spec"]["stages"][1]["rl"] |= {"dataset": "hinted", "method": "scaf-grpo", "expansion": exempt}
+    found = said(job)
+    assert bool(found) != fits
+    assert all(text.startswith("spec.stages[1].rl.expansion.exemptSteps: ") for text in found)
+    assert all("the first 40 steps are without hints, and the stage has 40, so none would be given" in f for f in found)
+
+
+@pytest.mark.parametrize(
+    ("samples", "keep", "fits"),
+    [
+        (4, {}, True),
+        (4, {"low": "0.3", "high": "0.4"}, False),
+        (4, {"low": "0.25", "high": "0.25"}, True),
+        (10, {"low": "0.3", "high": "0.3"}, True),
+        (8, {"low": "1"}, False),
+        (8, {"high": "0"}, False),
+        (8, {"low": "0", "high": "0"}, True),
+        (1, {"high": "0.9"}, False),
+        (1, {"high": "1"}, True),
+    ],
+)
+def test_bounds_between_which_no_share_lies_are_named(samples: int, keep: dict[str, str], fits: bool) -> None:
+    job = manifest()
+    job["spec"]["stages"][2]["curate"] |= {"samples": samples, "keep": keep}
+    found = said(job)
+    assert bool(found) != fits
+    assert all(text.startswith(f"spec.stages[2].curate.keep: no share of {samples} responses lies") for text in found)
 
 
 def test_a_buffer_as_long_as_the_limit_is_named() -> None:

@@ -279,6 +279,25 @@ WRONG = [
     ),
     (
         "spec.stages[1].rl.rewards",
+        [PREFIX, {"name": "right", "weight": "0"}],
+        "spec.stages[1].rl",
+        "add {name: accuracy}, with a weight above 0",
+    ),
+    ("spec.stages[1].rl.rewards", [{"name": "a", "weight": "0"}], "spec.stages[1].rl", "every part of rewards has wei"),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "a", "weight": "-1e200"}],
+        "spec.stages[1].rl.rewards[0]",
+        "weight is beyond 1e15",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
+        [{"name": "a", "unfinished": {"value": "1e16"}}],
+        "spec.stages[1].rl.rewards[0].unfinished",
+        "value is beyond 1e15",
+    ),
+    (
+        "spec.stages[1].rl.rewards",
         [{"name": "p", "correctPrefix": {}}],
         "spec.stages[1].rl.rewards[0].correctPrefix",
         "by a function (python) or by an endpoint (http)",

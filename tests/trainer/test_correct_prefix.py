@@ -259,6 +259,20 @@ def test_a_function_is_asked_about_the_steps_of_wrong_responses_alone(tmp_path: 
     assert none.parts == {"prefix": 0.0}
 
 
+def test_a_function_may_use_up_its_list_of_steps(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "maps/own").mkdir(parents=True)
+    (tmp_path / "maps/own/eater.py").write_text(
+        "def check(case):\n    found = []\n    while case.steps:\n        found.append(case.steps.pop(0) == '1')\n"
+        "    return found\n"
+    )
+    monkeypatch.setenv("RATCHET_VERIFIERS_FOLDER", str(tmp_path / "maps"))
+    settings = {"python": {"entrypoint": "eater:check", "configMap": "own"}, "steps": "words"}
+    one = verification({"name": "prefix", "correctPrefix": settings}, tmp_path)
+    (half,) = outcomes_of(one, "1 4")
+    one.close()
+    assert (half.parts, half.status) == ({"prefix": 0.5}, "ok")
+
+
 def test_a_judge_is_asked_once_and_its_nonsense_is_a_failure(tmp_path: Path, judge: str, monkeypatch) -> None:
     monkeypatch.setenv("RATCHET_REWARD_SECRET_0_PREFIX", "key")
     http = {"url": judge, "secret": {"name": "judge", "key": "token"}, "retries": 0}

@@ -277,7 +277,7 @@ def test_hints_are_the_beginning_of_a_text_and_never_its_end(text: Any, levels: 
 
 
 def test_hints_are_made_for_what_is_kept_and_the_next_stage_has_them(memory_runtime: Any, tmp_path: Path) -> None:
-    runtime = memory_runtime(plan := spec(tmp_path, hints={"from": "solution", "levels": 2}))
+    runtime = memory_runtime(spec(tmp_path, hints={"from": "solution", "levels": 2}))
     run(runtime)
     lines, _ = left(tmp_path)
     assert [line["hints"] for line in lines][:2] == [[["Take 1.", "Add 1."]], [["Take 1.", "Add 2."]]]
@@ -286,8 +286,25 @@ def test_hints_are_made_for_what_is_kept_and_the_next_stage_has_them(memory_runt
     made = kept_of(FileItems("all", spec_of_file(tmp_path), None), "chosen", folder, digest)
     assert made.item(1).fields["hints"] == [["Take 1.", "Add 2."]]
     assert made.item(1).fields["solution"].endswith("It is 3."), "the other fields stay"
-    plan["stages"][0]["curate"]["hints"] = {"from": "answers"}
-    with pytest.raises(StageFailed, match=r"no kept item has a text .* under answers.*the first one has solution"):
+
+
+def test_hints_of_a_text_that_nobody_has_are_refused_before_anything_is_sampled(
+    memory_runtime: Any, tmp_path: Path
+) -> None:
+    plan = spec(tmp_path, hints={"from": "answers"})
+    for stages in (plan["stages"], [{"name": "before", "curate": {"dataset": "all"}}, *plan["stages"]]):
+        runtime = memory_runtime(plan | {"stages": stages})
+        with pytest.raises(ConfigurationInvalid, match=r"all: no item has a text .* under answers.* one has solution"):
+            run(runtime)
+        assert runtime.commits == []
+
+
+def test_hints_of_a_text_that_no_kept_item_has_end_the_stage(memory_runtime: Any, tmp_path: Path) -> None:
+    plan = spec(tmp_path, hints={"from": "answers"})
+    rows = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    rows[2]["answers"] = "One.\nTwo."  # a duplicate, which is never kept
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(StageFailed, match=r"choose: no kept item has a text .* under answers.*first one has solution"):
         run(memory_runtime(plan))
 
 

@@ -101,6 +101,15 @@ def test_the_secret_goes_with_the_request_and_without_it_the_job_is_refused(url:
     assert Endpoint.asked[0]["authorization"] == "Bearer abc"
 
 
+@pytest.mark.parametrize("secret", ["zyx\nzyx", "zyxü"])
+def test_a_secret_that_cannot_be_sent_is_refused_and_not_shown(url: str, secret: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("JUDGE_SECRET", secret)
+    with pytest.raises(ConfigurationInvalid, match="JUDGE_SECRET has characters that no header can have") as error:
+        built(url, secret="JUDGE_SECRET")
+    assert "zyx" not in str(error.value)
+    assert not Endpoint.asked
+
+
 def test_an_endpoint_that_is_busy_for_a_moment_is_asked_again(url: str):
     assert built(url, retries=1)(case("503 once")).score == 1.0
 
@@ -122,6 +131,9 @@ def test_an_endpoint_that_is_busy_for_a_moment_is_asked_again(url: str):
         ('{"score": NaN}', "crash", "score is nan", 1),
         ('{"score": 1e999}', "crash", "score is inf", 1),
         ('{"score": null}', "crash", "no number", 1),
+        ('{"score": 7}', "crash", "not between 0 and 1", 1),
+        ('{"score": -0.5, "accuracy": 0}', "crash", "not between 0 and 1", 1),
+        ('{"score": 1, "parts": {"style": 1e300}}', "crash", r"part style is 1e\+300", 1),
         ('{"score": 1, "accuracy": 0.5}', "crash", "neither 0 nor 1", 1),
         ('{"mark": 1}', "crash", "mark", 1),
         ("[" * 100_000, "crash", "no JSON", 1),

@@ -51,7 +51,9 @@ def asked(verification: Verification, responses: list[str]):
 def test_an_endpoint_that_is_down_ends_the_attempt_and_nothing_of_it_is_kept(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}/score"
     down = verification(url, tmp_path)
-    with pytest.raises(VerifierUnavailable, match=rf"{url} answered none of the {FEWEST} responses.*See that it is up"):
+    with pytest.raises(
+        VerifierUnavailable, match=rf"{url} answered none of the {FEWEST} responses.*refused.*See that it is up"
+    ):
         asked(down, [str(n) for n in range(FEWEST)])
     with pytest.raises(VerifierUnavailable, match=rf"none of the {FEWEST} responses"):
         asked(down, ["the same"] * FEWEST)

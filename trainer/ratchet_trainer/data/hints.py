@@ -34,7 +34,8 @@ def _tier(value: Any, key: str) -> list[str]:
         raise WrongHints(f"{key!r} is neither a text nor a list of texts; fill it in or leave it out")
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            raise WrongHints(f"{key!r} has a hint that is {'blank' if isinstance(text, str) else 'no text'}")
+            why = "blank" if isinstance(text, str) else "no text"
+            raise WrongHints(f"{key!r} has a hint that is {why}; fill it in or leave it out")
     return list(texts)
 
 

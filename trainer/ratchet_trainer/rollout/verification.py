@@ -183,15 +183,21 @@ class Verification:
         endpoints = [key for key in asked if self._specs[key].name == "http"]
         if not endpoints:
             return
-        told = group.gather([[asked[key], failed[key]] for key in endpoints])
-        for key, counts in zip(endpoints, zip(*told, strict=True), strict=True):
-            cases, lost = (sum(column) for column in zip(*counts, strict=True))
+        told = group.gather([[asked[key], failed[key], self._latest_anomaly(key)] for key in endpoints])
+        for key, of_processes in zip(endpoints, zip(*told, strict=True), strict=True):
+            cases, lost = (sum(row[column] for row in of_processes) for column in (0, 1))
             if lost == cases >= FEWEST:
+                why = next((text for _, of, text in of_processes if of and text), "")
                 raise VerifierUnavailable(
                     f"verifier http {self._specs[key].settings['url']} answered none of the {cases} responses that it "
-                    "was asked about, retries included; nothing is learned from them. See that it is up, and that its "
-                    "timeoutSeconds and retries suffice; the run goes on from its last checkpoint"
+                    f"was asked about, retries included ({why}); nothing is learned from them. See that it is up, and "
+                    "that its timeoutSeconds and retries suffice; the next attempt goes on from the last checkpoint"
                 )
+
+    def _latest_anomaly(self, key: Any) -> str:
+        """What became of the latest case of this process without an outcome, in words; "" if there is none."""
+        found = self._pools[key].anomalies
+        return found[-1].message if found else ""
 
     def _keep(self, key: Any, pairs: Sequence[tuple[Case, Outcome]]) -> None:
         """Writes outcomes to the journal, where their verifier has them there."""

@@ -26,7 +26,7 @@ from ratchet_trainer.algorithm.verifiers.registry import expected_response
 from ratchet_trainer.data import curated_file
 from ratchet_trainer.data.candidates import Candidates
 from ratchet_trainer.errors import StageFailed, StorageUnavailable
-from ratchet_trainer.step.make_hints import hints_of
+from ratchet_trainer.step.make_hints import hints_of, none_made
 from ratchet_trainer.step.state import State
 
 if TYPE_CHECKING:
@@ -196,18 +196,10 @@ def _write(stage: Stage, state: State) -> str:
     if not choice.kept:
         raise StageFailed(nothing_left(stage.spec.name, settings, choice.counts, source.of, folder))
     if how is not None and not any(hints_of(source.origin.item(number).fields, how) for number in numbers):
-        raise StageFailed(no_hints(stage.spec.name, how.from_, source.origin.item(numbers[0]).fields))
+        raise StageFailed(
+            none_made(f"stage {stage.spec.name}: no kept item", how.from_, source.origin.item(numbers[0]))
+        )
     return digest
-
-
-def no_hints(stage: str, key: str, fields: Mapping[str, Any]) -> str:
-    """Why no hint was made, and the way out. `fields`: of a kept item."""
-    texts = [name for name, value in fields.items() if isinstance(value, str)]
-    there = f"the first one has {', '.join(texts)}" if texts else "the first one has no further texts at all"
-    return (
-        f"stage {stage}: no kept item has a text of two steps or more under {key}, so there are no hints; {there}. "
-        "Name another key in curate.hints.from, split finer by curate.hints.steps, or leave hints out"
-    )
 
 
 def report(stage: Stage, state: State, choice: Choice, digest: str, source: Candidates) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ratchet_api import expansion
 from ratchet_api import stages as api
+from ratchet_api.curation import Curate
 from ratchet_api.job import Spec
 from ratchet_trainer.algorithm.expansion.edits import edits_of
 from ratchet_trainer.data import curated_file
@@ -24,7 +25,7 @@ from ratchet_trainer.data.mixture import Mixture
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.rollout.engine import ProcessGroup
 from ratchet_trainer.rollout.verification import Verification
-from ratchet_trainer.step import preflight
+from ratchet_trainer.step import make_hints, preflight
 from ratchet_trainer.step.judges import judges_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def stage_source(
     """What a stage trains on, or looks through. `curated`: digests of the data sets that stages have made. Raises
     ConfigurationInvalid."""
     if stage.curate is not None:
-        source = _opened(group, spec, stage, stage.curate.dataset, curated)
+        source = _to_curate(group, spec, stage, stage.curate, curated)
         return candidates(
             source, programs.tokenizer, stage.curate, room(programs, stage), group.data_cache, group.alive
         )
@@ -60,7 +61,7 @@ def check_later_stages(group: ProcessGroup, programs: Programs, spec: Spec) -> N
                 if spec.dataset(name).from_stage is not None:
                     continue  # it is made by then
                 if stage.curate is not None:
-                    _opened(group, spec, stage, name, {})
+                    _to_curate(group, spec, stage, stage.curate, {})
                 elif (key := (name, *_asks(stage))) not in seen:
                     seen.add(key)
                     opened[place] = _checked(group, programs, spec, stage, name, {})
@@ -89,6 +90,15 @@ def _opened(group: ProcessGroup, spec: Spec, stage: api.Stage, name: str, curate
     folder = curated_file.folder_of(Path(spec.checkpoint.directory), maker.name)
     origin = _opened(group, spec, stage, maker.curate.dataset, curated)
     return curated_file.kept_of(origin, name, folder, curated.get(maker.name))
+
+
+def _to_curate(
+    group: ProcessGroup, spec: Spec, stage: api.Stage, settings: Curate, curated: Mapping[str, str]
+) -> Source:
+    source = _opened(group, spec, stage, settings.dataset, curated)
+    if settings.hints is not None:
+        make_hints.check(source, settings.hints)
+    return source
 
 
 def _checked(

@@ -46,7 +46,8 @@ class _Refuse(urllib.request.HTTPRedirectHandler):
 
 
 def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
-    """The verifier. Raises ConfigurationInvalid without the secret that the manifest names."""
+    """The verifier. Raises ConfigurationInvalid without the secret that the manifest names, or for one that cannot be
+    sent."""
     url, variable = spec.settings["url"], spec.settings.get("secretVariable")
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "ratchet"}
     if variable is not None:
@@ -55,6 +56,11 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
             raise ConfigurationInvalid(
                 f"verifier http {url}: the secret is missing: the variable {variable} is empty; on Kubernetes it comes "
                 "from http.secret, elsewhere set it"
+            )
+        if not (secret.isascii() and secret.isprintable()):  # an error of a request would show it in the log
+            raise ConfigurationInvalid(
+                f"verifier http {url}: the secret in the variable {variable} has characters that no header can have, "
+                "such as line ends; it must be one line of printable ASCII"
             )
         headers["Authorization"] = f"Bearer {secret}"
     opener = urllib.request.build_opener(_Refuse)
@@ -67,7 +73,7 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         body = json.dumps(question).encode()
         for attempt in range(retries + 1):
             try:
-                return steps.meant(ask(opener, url, headers, body, timeout), found, parts, pure=False)
+                return in_range(steps.meant(ask(opener, url, headers, body, timeout), found, parts, pure=False))
             except NoAnswer as error:
                 if attempt == retries or not error.later:
                     raise
@@ -75,6 +81,13 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
         raise AssertionError
 
     return verify
+
+
+def in_range(outcome: Outcome) -> Outcome:
+    """The outcome. Raises BadAnswer for a score beyond 0 to 1: 7 of 10 would count as right."""
+    if not 0.0 <= outcome.score <= 1.0:
+        raise BadAnswer(f"score is {outcome.score:g}, not between 0 and 1; divide it by the best that there is")
+    return outcome
 
 
 def longest(settings: dict[str, Any]) -> float:

@@ -75,7 +75,8 @@ def build(spec: VerifierSpec) -> Callable[[Case], Outcome]:
     def verify(case: Case) -> Outcome:
         found = extract(spec.extraction, case.response)
         parts = steps.of_response(spec, case.response)
-        said = function(UserCase(case.item, case.prompt, case.response, case.finish, found, parts))
+        own = None if parts is None else list(parts)  # what the function does to its list changes no verdict
+        said = function(UserCase(case.item, case.prompt, case.response, case.finish, found, own))
         return steps.meant(said, found, parts, spec.pure)
 
     return verify

@@ -8,6 +8,9 @@ from typing import Any
 
 from ratchet_trainer.algorithm.outcome import NoOutcome, Outcome
 
+LARGEST = 1e15
+"""Largest size of a number that is taken: the square of anything far beyond has no place in a float."""
+
 
 class BadAnswer(NoOutcome):
     """A verifier said something that is no score; the message says what."""
@@ -41,7 +44,7 @@ def outcome_of(said: Any, extracted: str | None, pure: bool) -> Outcome:
 
 
 def finite(name: str, value: Any) -> float:
-    """A number as a float. Raises BadAnswer for what is none, NaN or infinite. Booleans are 0 and 1."""
+    """A number as a float. Raises BadAnswer for what is none, NaN, infinite or beyond LARGEST. Booleans are 0 and 1."""
     try:
         number = float(value) if not isinstance(value, str | bytes) else None
     except (TypeError, ValueError, OverflowError):
@@ -50,4 +53,6 @@ def finite(name: str, value: Any) -> float:
         raise BadAnswer(f"{name} is {value!r:.100}, which is no number")
     if not math.isfinite(number):
         raise BadAnswer(f"{name} is {number}; say 0 for an answer that is worth nothing")
+    if abs(number) > LARGEST:
+        raise BadAnswer(f"{name} is {number:g}; say a number between -{LARGEST:g} and {LARGEST:g}")
     return number
