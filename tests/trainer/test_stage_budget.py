@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from sums import LENGTHS, SUMS
 
+from ratchet_api.job import RLTrainingJob
+from ratchet_api.protocol import BUDGET_SPENT, Exit
 from ratchet_trainer.errors import BudgetExceeded, BudgetSpent, Drain
 from ratchet_trainer.run import run
+from ratchet_trainer.tools.local import Folder, train
 
 PROMPTS, SAMPLES = 4, 4
 METHODS: dict[str, dict[str, Any]] = {
@@ -119,3 +122,14 @@ def test_a_budget_that_fails_a_job_commits_what_was_made(straight: Any, memory_r
     with pytest.raises(BudgetExceeded, match="onExceeded: Fail"):
         run(runtime)
     assert (runtime.commits[-1][0], counts(runtime)[-1]) == (1, counts(straight("grpo"))[-3])
+
+
+def test_processes_leave_together_and_are_not_started_again(tmp_path: Path) -> None:
+    """`ratchet train` says what is spent, and goes on once it is raised."""
+    spec = job(steps=2, generatedTokens=1) | {"evaluations": []}
+    code, message = train(folder := Folder(tmp_path, "small", RLTrainingJob.model_validate({"spec": spec})), 2)
+    assert (code, message["reason"], message["step"]) == (Exit.DRAINED, BUDGET_SPENT, 1)
+    assert message["stage"]["generatedTokens"] > 0
+    assert len({c.attempt for c in folder.journal().claims}) == 1
+    raised = spec | {"budgets": []}
+    assert train(Folder(tmp_path, "small", RLTrainingJob.model_validate({"spec": raised})), 2)[0] == Exit.DONE
