@@ -54,6 +54,7 @@ def stage(said: Stage, index: int, spec: Spec, knobs: Sequence[Knob]) -> list[st
         _start(said, index),
         *_end(said, index, spec),
         *map(_guard, said.guards),
+        *_budget(said, spec),
     ]
 
 
@@ -140,6 +141,24 @@ def _bound(name: str, rule: When | Guard) -> str:
     mean = f" (mean of {rule.window})" if rule.window > 1 else ""
     bound = f"at least {rule.at_least}" if rule.at_least is not None else f"at most {rule.at_most}"
     return f"{name}{mean} is {bound}"
+
+
+def _budget(said: Stage, spec: Spec) -> list[str]:
+    """What a stage may cost, and how long that is on each placement."""
+    budget = spec.budget(said.name)
+    if budget is None:
+        return []
+    limits = []
+    if budget.generated_tokens is not None:
+        limits.append(f"{counted(budget.generated_tokens, 'generated token')} (without evaluations)")
+    if budget.chip_seconds is not None:
+        hours = [f"{budget.chip_seconds / 3600 / devices(p):.3g} h on {p.name}" for p in spec.placements]
+        limits.append(f"{budget.chip_hours} chip hours ({', '.join(hours)})")
+    then = {
+        "Suspend": "the job rests, with its last step committed, until the budget is raised",
+        "Fail": "the job fails",
+    }
+    return [f"Budget: {' and '.join(limits)}; once that is spent, {then[budget.on_exceeded]}."]
 
 
 def _guard(guard: Guard) -> str:

@@ -35,7 +35,7 @@ def objective() -> None:
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the differences here."
 )
 def check(file: Path, tolerance: float, json_file: Path | None) -> None:
-    """Recompute every array of a golden FILE.npz and print its largest difference.
+    """Recompute every array of a golden FILE (.npz, or .json) and print its largest difference.
 
     Exits 0 within tolerance, 1 beyond it, 65 for a file that does not hold such numbers, 66 when it cannot be read.
     """

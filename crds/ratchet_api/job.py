@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from ratchet_api.approvals import APPROVALS, Approval
 from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, StringMap, Whole, as_whole, whole
+from ratchet_api.budgets import BUDGETS, Budget
 from ratchet_api.datasets import Dataset
 from ratchet_api.evaluations import EVALUATIONS, Evaluation, Export, Samples
 from ratchet_api.placements import PLACEMENTS, Placement
@@ -383,6 +384,7 @@ class Spec(ApiModel):
     )
     stages: list[Stage] = STAGES
     approvals: list[Approval] = APPROVALS
+    budgets: list[Budget] = BUDGETS
     evaluations: list[Evaluation] = EVALUATIONS
     export: Export | None = Field(
         default=None, description="Where trained weights are written for other tools; absent: nowhere."
@@ -398,6 +400,10 @@ class Spec(ApiModel):
     )
     restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")
+
+    def budget(self, stage: str) -> Budget | None:
+        """What the stage of that name may cost; None: whatever it takes."""
+        return next((b for b in self.budgets if b.stage == stage), None)
 
     def dataset(self, name: str) -> Dataset:
         """The data set of that name; validation has made sure that it exists."""

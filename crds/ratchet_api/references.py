@@ -14,7 +14,8 @@ from ratchet_api.curation import can_keep
 from ratchet_api.datasets import Dataset
 from ratchet_api.drift import plateau, reference
 from ratchet_api.job import Spec
-from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Rl, Stage, When, full_metric
+from ratchet_api.metric_ranges import metric_range
+from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Guard, Rl, Stage, When, full_metric
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
 OF_EVALUATIONS = ("accuracy", "score", "truncated", "response_tokens")
@@ -28,6 +29,7 @@ def broken_references(spec: Spec) -> Found:
     """What a spec names that is not there, or that can be of no use."""
     yield from _evaluations(spec)
     yield from _hints(spec)
+    yield from _budgets(spec)
     for i, stage in enumerate(spec.stages):
         path = f"spec.stages[{i}]"
         watched = [(f"{path}.advance.when[{j}].metric", rule.metric) for j, rule in enumerate(stage.advance.when)]
@@ -38,9 +40,13 @@ def broken_references(spec: Spec) -> Found:
         for j, rule in enumerate(stage.advance.when):
             if (message := _never_holds(spec, stage, full_metric(rule.metric), _values(rule))) is not None:
                 yield f"{path}.advance.when[{j}]", message
+            if (found := _out_of_reach(stage, rule)) is not None:
+                yield f"{path}.advance.when[{j}].{found[0]}", found[1]
         for j, guard in enumerate(stage.guards):
             if (message := _never_holds(spec, stage, full_metric(guard.metric), guard.window)) is not None:
                 yield f"{path}.guards[{j}].window", message
+            if (found := _out_of_reach(stage, guard)) is not None:
+                yield f"{path}.guards[{j}].{found[0]}", found[1]
         if (found := _unfit_plateau(spec, stage)) is not None:
             yield f"{path}.rl.reference.{found[0]}", found[1]
         if (message := _keeps_nothing(stage)) is not None:
@@ -184,6 +190,35 @@ def _never_holds(spec: Spec, stage: Stage, metric: str, needed: int) -> str | No
         f"it looks at {needed} values of {metric}, and a stage of {steps} steps has at most {most}: one before its "
         f"first step, and one every {evaluation.every_steps} steps; make its window or everySteps smaller"
     )
+
+
+def _out_of_reach(stage: Stage, rule: When | Guard) -> tuple[str, str] | None:
+    """The field by which a rule never holds, or a guard never trips, and why; None if it may."""
+    metric = full_metric(rule.metric)
+    low, high = metric_range(metric, stage)
+    if rule.at_least is not None and float(rule.at_least) > high:
+        return (
+            "atLeast",
+            f"{metric} is never more than {high:g}, so not {rule.at_least}; take at most that",
+        )
+    if rule.at_most is not None and float(rule.at_most) < low:
+        return "atMost", f"{metric} is never less than {low:g}, so not {rule.at_most}; take at least that"
+    if isinstance(rule, When) and rule.stall is not None and float(rule.stall.min_delta) < 0:
+        return "stall.minDelta", f"values are never less than 0 apart, {rule.stall.min_delta} is; take 0 or more"
+    return None
+
+
+def _budgets(spec: Spec) -> Found:
+    stages = {stage.name: stage for stage in spec.stages}
+    for i, budget in enumerate(spec.budgets):
+        path, stage = f"spec.budgets[{i}]", stages.get(budget.stage)
+        if stage is None:
+            yield f"{path}.stage", f"{budget.stage} is no stage of spec.stages{_near(budget.stage, stages)}"
+        elif stage.sft is not None and budget.generated_tokens is not None:
+            yield (
+                f"{path}.generatedTokens",
+                f"stage {stage.name} is supervised and generates nothing, so it is never spent; give chipHours",
+            )
 
 
 def _unfit_plateau(spec: Spec, stage: Stage) -> tuple[str, str] | None:

@@ -81,6 +81,10 @@ class StageRecord(ApiModel):
     approved_time: str | None = _time("When the operator saw that entry.")
     start_time: str | None = _time("When the operator let it begin.")
     end_time: str | None = _time("When the operator recorded its end.")
+    generated_tokens: Count | None = _maybe_count("Tokens sampled for its steps, as last reported, once it is over.")
+    chip_seconds: Count | None = _maybe_count(
+        "Seconds of chips that it took, booked where an attempt or the stage ended; see spec.budgets."
+    )
 
 
 class Progress(ApiModel):
@@ -93,6 +97,7 @@ class Progress(ApiModel):
     reward: str | None = _text("Mean reward of the last step, a decimal string.", 32)
     accuracy: str | None = _text("Mean accuracy of the last step, a decimal string.", 32)
     tokens_per_second: str | None = _text("Tokens sampled or trained on per second, a decimal string.", 32)
+    generated_tokens: Count | None = _maybe_count("Tokens sampled for the steps of the present stage so far.")
     estimated_completion_time: str | None = _time("When the last declared stage would reach its limit at this speed.")
     updated_at: str | None = _time("When this was last written.")
 

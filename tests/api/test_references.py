@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from manifests_for_tests import full
 
+from ratchet_api.metric_ranges import COUNTS_AND_SIZES, SHARES
+from ratchet_api.stages import RL_METRICS, SFT_METRICS
 from ratchet_api.validate import problems
 
 EVALUATIONS = [{"name": "held", "dataset": "sums", "samples": 8, "passAt": [1, 8]}]
@@ -36,6 +38,89 @@ BAD = [
     (1, "value_loss", "needs a critic"),
     (0, "evaluation/hold/accuracy", "did you mean held?"),
 ]
+
+
+NEVER = [
+    (1, {"metric": "accuracy", "atLeast": "1.1"}, "atLeast", "train/accuracy is never more than 1, so not 1.1"),
+    (1, {"metric": "train/unsolved", "atMost": "-0.01"}, "atMost", "is never less than 0"),
+    (1, {"metric": "evaluation/held/pass_at_8", "atLeast": "95"}, "atLeast", "never more than 1, so not 95"),
+    (1, {"metric": "response_tokens", "atLeast": "33"}, "atLeast", "train/response_tokens is never more than 32"),
+    (1, {"metric": "entropy", "atMost": "-1"}, "atMost", "take at least that"),
+    (0, {"metric": "loss", "atMost": "-0.5"}, "atMost", "train/loss is never less than 0"),
+]
+MAY = [
+    (1, {"metric": "accuracy", "atLeast": "1"}),
+    (1, {"metric": "unsolved", "atMost": "0.0"}),
+    (1, {"metric": "loss", "atMost": "-0.5"}),
+    (1, {"metric": "reward", "atLeast": "7"}),
+    (1, {"metric": "evaluation/held/score", "atLeast": "2"}),
+    (1, {"metric": "response_tokens", "atLeast": "32"}),
+    (0, {"metric": "loss", "atMost": "0"}),
+]
+
+
+@pytest.mark.parametrize(("stage", "bound", "field", "words"), NEVER)
+def test_a_bound_that_a_metric_never_reaches_is_named(stage: int, bound: dict, field: str, words: str) -> None:
+    for place in ("guards", "advance.when"):
+        job = manifest()
+        inside = job["spec"]["stages"][stage]
+        (inside["advance"] if place == "advance.when" else inside)[place.rpartition(".")[2]] = [bound]
+        (found,) = said(job)
+        assert found.startswith(f"spec.stages[{stage}].{place}[0].{field}: ")
+        assert words in found
+
+
+@pytest.mark.parametrize(("stage", "bound"), MAY)
+def test_a_bound_at_the_end_of_a_range_or_of_a_metric_without_one_is_taken(stage: int, bound: dict) -> None:
+    job = manifest()
+    job["spec"]["stages"][stage]["guards"] = [bound]
+    assert said(job) == []
+
+
+def test_a_stall_within_less_than_nothing_never_holds() -> None:
+    job = manifest()
+    stall = {"metric": "accuracy", "stall": {"patience": 2, "minDelta": "-0.1"}}
+    job["spec"]["stages"][1]["advance"]["when"] = [stall]
+    assert said(job) == [
+        "spec.stages[1].advance.when[0].stall.minDelta: values are never less than 0 apart, -0.1 is; take 0 or more"
+    ]
+
+
+def test_every_metric_that_has_a_range_is_one_that_stages_report() -> None:
+    known = {name.partition("/")[2] for name in (*RL_METRICS, *SFT_METRICS)}
+    assert {*SHARES, *COUNTS_AND_SIZES} <= known
+
+
+def test_budgets_name_stages_that_can_spend_them() -> None:
+    job = manifest()
+    first, second = (stage["name"] for stage in job["spec"]["stages"][:2])
+    job["spec"]["budgets"] = [
+        {"stage": first, "generatedTokens": 10},
+        {"stage": second, "generatedTokens": 10, "chipHours": "1.5", "onExceeded": "Fail"},
+        {"stage": f"{second}s", "chipHours": "1"},
+    ]
+    sft, unknown = said(job)
+    assert sft.startswith("spec.budgets[0].generatedTokens: ")
+    assert "give chipHours" in sft
+    assert unknown == f"spec.budgets[2].stage: {second}s is no stage of spec.stages; did you mean {second}?"
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({}, "a budget limits something"),
+        ({"generatedTokens": 0}, "greater than or equal to 1"),
+        ({"chipHours": "0"}, "must be greater than 0"),
+        ({"chipHours": 2}, 'quote it: "2"'),
+        ({"chipHours": "1", "onExceeded": "Advance"}, "'Suspend' or 'Fail'"),
+    ],
+)
+def test_a_budget_that_limits_nothing_is_refused(budget: dict, words: str) -> None:
+    job = manifest()
+    job["spec"]["budgets"] = [{"stage": job["spec"]["stages"][1]["name"], **budget}]
+    (found,) = said(job)
+    assert found.startswith("spec.budgets[0]")
+    assert words in found
 
 
 @pytest.mark.parametrize("metric", GOOD)

@@ -61,6 +61,18 @@ def test_the_plan_says_stages_placements_and_the_cost_of_a_restart() -> None:
         assert sentence in done.stdout
 
 
+def test_a_budget_is_said_with_how_long_it_lasts() -> None:
+    budget = {"stage": "reason", "generatedTokens": 5000, "chipHours": "3"}
+    (stage,) = plan("x", spec(budgets=[budget]))["stages"]
+    assert stage["words"][-1] == (
+        "Budget: 5000 generated tokens (without evaluations) and 3 chip hours (1.5 h on here); once that is spent, the "
+        "job rests, with its last step committed, until the budget is raised."
+    )
+    (stage,) = plan("x", spec(budgets=[{"stage": "reason", "generatedTokens": 1, "onExceeded": "Fail"}]))["stages"]
+    assert stage["words"][-1].endswith("1 generated token (without evaluations); once that is spent, the job fails.")
+    assert not any("Budget" in line for line in plan("x", spec())["stages"][0]["words"])
+
+
 def test_json_has_the_same_plan_in_figures() -> None:
     done = ratchet("explain", str(SUMS), "-o", "json")
     found = json.loads(done.stdout)

@@ -173,6 +173,17 @@ def budget_is_spent() -> Story:
     return story.later(121)
 
 
+def stage_budget_is_spent() -> Story:
+    """The trainer left because its stage has generated what it may. Nothing is charged, the chips are booked, and no
+    attempt takes its place."""
+    story = stage_ends()
+    story.settle()
+    story.job["spec"]["budgets"] = [{"stage": "reason", "generatedTokens": 5000, "chipHours": "2"}]
+    stage = REASON | {"generatedTokens": 5100}
+    told = {"reason": "BudgetSpent", "step": 18, "stage": stage, "message": "stage reason has generated 5100 tokens"}
+    return story.later(600).leave(story.pod(0), 75, **told).leave(story.pod(1), 75, **told)
+
+
 def suspended() -> Story:
     """spec.suspend became true: the gang gets its whole grace to commit one common step."""
     story = running()
@@ -208,7 +219,7 @@ ALL: dict[str, Callable[[], Story]] = {
         applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, drained, survivor_of_a_lost_node,
         lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, waits_for_approval,
         approved_while_waiting, left_without_approval, approved_after_leaving, completed, application_failure,
-        budget_is_spent, suspended, refused, applied_again, status_lost,
+        budget_is_spent, stage_budget_is_spent, suspended, refused, applied_again, status_lost,
     )
 }  # fmt: skip
 

@@ -145,6 +145,9 @@ class MemoryRuntime:
     def wait_for_commits(self) -> None:
         """A commit is durable at once."""
 
+    def last_words(self, stage: dict[str, Any]) -> None:
+        self.last_stage = stage
+
     def step_done(self, step: int, target: int, stage: dict, record: dict, timing: dict) -> None:
         self.steps.append((step, record, timing))
 

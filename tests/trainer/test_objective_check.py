@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ratchet_trainer.algorithm.objective.aggregation import AGGREGATIONS
+from ratchet_trainer.algorithm.objective.surrogate import SURROGATES
 from ratchet_trainer.tools.objective_check import FORMS, INPUTS, NotGolden, differences
 
-GOLDEN = sorted((Path(__file__).parent.parent / "golden" / "policy-loss").glob("case-*.npz"))
+FOLDER = Path(__file__).parent.parent / "golden"
+GOLDEN = sorted((FOLDER / "policy-loss").glob("case-*.npz"))
+PEERS = [FOLDER / "peers" / f"{peer}.json" for peer in ("verl", "trl")]
+"""What verl's and TRL's own functions say of the same inputs; `bench/peers.py` wrote it."""
 
 
 @pytest.fixture
@@ -35,6 +40,30 @@ def test_every_array_agrees(path: Path) -> None:
     assert set(found) == set(np.load(path).files) - INPUTS
     beyond = {name: d for name, d in found.items() if d["difference"] > 1e-6 + 1e-5 * d["largest"]}
     assert beyond == {}
+
+
+@pytest.mark.parametrize("path", PEERS, ids=lambda p: p.stem)
+def test_every_number_of_a_peer_agrees(path: Path) -> None:
+    found = differences(path)
+    beyond = {name: d for name, d in found.items() if d["difference"] > 1e-6 + 1e-5 * d["largest"]}
+    assert beyond == {}
+    silent = {name for name, d in found.items() if d["largest"] == 0 and not name.startswith("clipfrac|")}
+    assert silent == set(), "zeros agree with everything"
+
+
+def test_the_peers_were_asked_for_every_form_that_a_method_has() -> None:
+    """A surrogate, aggregation or advantage that no peer was asked for would go unchecked."""
+    asked = {name for path in PEERS for name in differences(path)}
+    losses = [name.split("|") for name in asked if name.startswith("loss|")]
+    assert {kind for _, kind, *_ in losses} == set(SURROGATES)
+    assert {aggregation for _, _, aggregation, *_ in losses} == set(AGGREGATIONS)
+    assert {term.split("=")[0] for _, _, _, _, _, *terms in losses for term in terms} >= {
+        "dual",
+        "cap",
+        "entropy",
+        "k3",
+    }
+    assert set(FORMS) | {"kl|k1", "kl|k2", "kl|k3", "gae_returns", "gae_adv_whitened"} <= asked
 
 
 def test_a_wrong_number_shows_in_its_array_only(bent: Any) -> None:
@@ -75,6 +104,19 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(NotGolden, match="archive of arrays"):
             differences(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", "{}", '{"arrays": {"mask": [[1, 2], [3]]}}'])
+def test_a_file_that_is_no_json_of_arrays_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(NotGolden, match="nested lists of numbers in `arrays`"):
+        differences(tmp_path / "a.json")
+
+
+def test_a_term_that_lacks_its_input_is_refused(bent: Any) -> None:
+    for term, missing in (("cap=2", "sampled_log_probs"), ("entropy=0.1", "entropy")):
+        with pytest.raises(NotGolden, match=f"with {missing}, which is missing"):
+            differences(bent(**{f"loss|ppo|token-mean|0.2|0.2|{term}": np.float32(0)}))
 
 
 def check(*arguments: str) -> subprocess.CompletedProcess[str]:

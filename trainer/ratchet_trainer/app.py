@@ -123,7 +123,7 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
         watchdog.settle(LAST_SAVE_SECONDS)
         if error.boundary is not None:
             watchdog.standing.boundary = error.boundary
-        watchdog.leave(Exit.DRAINED, "Drained", str(error))
+        watchdog.leave(Exit.DRAINED, error.reason, str(error))
     if isinstance(error, PeerLost) or _collective_broke(error):
         watchdog.peer_lost(str(error)[:2000])
     if isinstance(error, TrainerError):

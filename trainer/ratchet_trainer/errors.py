@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet_api.protocol import Exit
+from ratchet_api.protocol import BUDGET_SPENT, Exit
 
 
 class TrainerError(Exception):
@@ -47,6 +47,12 @@ class StageFailed(TrainerError):
 
 class GuardTripped(TrainerError):
     """A metric left the bound that a guard with `action: Fail` sets. The same run would trip it again."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
+class BudgetExceeded(TrainerError):
+    """A stage spent its budget of generated tokens, and the budget says `onExceeded: Fail`."""
 
     exit = Exit.DETERMINISTIC_FAILURE
 
@@ -90,6 +96,18 @@ class Drain(Exception):
     def __init__(self, text: str = "told to go", boundary: dict[str, Any] | None = None):
         super().__init__(text)
         self.boundary = boundary
+
+    @property
+    def reason(self) -> str:
+        return "Drained"
+
+
+class BudgetSpent(Drain):
+    """A stage spent its budget of generated tokens: all processes leave, and go on once it is raised."""
+
+    @property
+    def reason(self) -> str:
+        return BUDGET_SPENT
 
 
 def error_of(reason: str, text: str, owner: dict[str, Any] | None = None) -> TrainerError:

@@ -24,7 +24,7 @@ from ratchet_api.method import has_critic, samples_values
 from ratchet_trainer.algorithm.group_outcomes import verified
 from ratchet_trainer.algorithm.slots import Context, SlotState
 from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples, grouped
-from ratchet_trainer.errors import ConfigurationInvalid, Drain, GuardTripped, StageFailed
+from ratchet_trainer.errors import BudgetExceeded, BudgetSpent, ConfigurationInvalid, Drain, GuardTripped, StageFailed
 from ratchet_trainer.learning import host_memory, optimizer
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
@@ -35,6 +35,7 @@ from ratchet_trainer.step import (
     nonfinite,
     sampling_context,
     sft,
+    stage_budget,
     stage_over,
     stage_start,
 )
@@ -95,6 +96,7 @@ class Run:
                 self.train_stage()
                 self.export()
                 stage = self.state.stage
+                self.runtime.last_words(self.state.stage_shown)
                 gate = self.runtime.boundary(stage.index, self.state.step, stage.done or "", stage.needs_approval)
                 if gate.ends(stage.index):
                     return
@@ -106,6 +108,7 @@ class Run:
     def train_stage(self) -> None:
         """Steps until the stage is over; its boundary is committed on return."""
         while self.state.stage.done is None:
+            self.keep_to_budget()
             began = time.monotonic()
             self.runtime.spend("other")
             step = self.step_of_kind
@@ -127,6 +130,15 @@ class Run:
             self.state = self.commits.step_made(self.state, target, metrics, timing, slow=slow)
             if self.leaving is not None:
                 raise self.leaving
+
+    def keep_to_budget(self) -> None:
+        """Leaves where the stage may sample no more, with the steps that it has made."""
+        try:
+            stage_budget.check(self.state.stage, self.runtime.job.spec)
+        except (BudgetSpent, BudgetExceeded):
+            self.runtime.last_words(self.state.stage_shown)
+            self.commits.last(self.state)
+            raise
 
     def export(self) -> None:
         """Writes the weights of the stage that is over, where the job wants them."""
@@ -151,6 +163,7 @@ class Run:
         process that is told to go meanwhile leaves the state before; what was sampled is kept."""
         sampling_context.bind(self.runtime, self.stage, state)
         state, metrics, timing = curate.step(self.stage, state)
+        state = replace(state, stage=stage_budget.counted(state.stage, timing["generatedTokens"]))
         if due := self.evaluations.due(state.step, state.stage, self.stage, metrics):
             metrics |= self.evaluations.metrics(due, self.stage, state, state.step)
         return (curate.finished(self.stage, self.runtime, state) if curate.over(state) else state), metrics, timing
@@ -197,7 +210,7 @@ class Run:
             state = replace(state, reference=reference, reference_version=ctx.step)
         if judgement == "reset+optimizer":
             state = replace(state, optimizer=self.programs.learner.fresh_optimizer(state.params))
-        state = replace(state, step=ctx.step)
+        state = replace(state, step=ctx.step, stage=stage_budget.counted(state.stage, pending.generated))
         timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
         # What an earlier attempt has sampled is no work of this one.
         timing["generatedTokens"] = self.stage.engine.tokens - made
@@ -206,6 +219,7 @@ class Run:
     def batch(self, state: State, ctx: Context) -> Pending:
         """What the step is to learn from: verified and rewarded rollouts, and what each of their tokens earns."""
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
+        before = engine.tokens
 
         def ask(rounds: Rounds[R]) -> R:
             return engine.answer(rounds, state.params, state.step)
@@ -251,7 +265,8 @@ class Run:
             batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
         samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
         values = None if state.critic is None else ()
-        return Pending(samples, selection, expansion, drawn, batch, parts, values=values)
+        generated = engine.tokens - before
+        return Pending(samples, selection, expansion, drawn, batch, parts, generated, values=values)
 
     def evaluated(self, state: State, pending: Pending, step: int, metrics: Metrics) -> Metrics:
         """What the evaluations that are due after `step` say of the state's weights; none are due in most steps. Who is

@@ -55,6 +55,9 @@ ENV_JOB_FILE = "RATCHET_JOB_FILE"
 ENV_STAGE_GATE_FILE = "RATCHET_WORD_FILE"
 """Replaces STAGE_GATE_FILE outside Kubernetes."""
 
+BUDGET_SPENT = "BudgetSpent"
+"""Reason of the termination message of a trainer that leaves because its stage may sample no more."""
+
 SPOT_GRACE_SECONDS = 15
 """What a spot node that is taken away leaves a pod, whatever its terminationGracePeriodSeconds."""
 TERMINATION_MESSAGE_LIMIT = 4096

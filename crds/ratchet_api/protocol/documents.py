@@ -144,6 +144,8 @@ class StageShown(Document):
     name: Line
     index: Count
     start_step: Count
+    generated_tokens: Count | None = None
+    """Tokens that were sampled for its steps so far."""
 
 
 class Boundary(Document):
@@ -274,6 +276,8 @@ class TerminationMessage(Document):
     step: Count | None = None
     """The last step that it knows to be committed."""
     boundary: Boundary | None = None
+    stage: StageShown | None = None
+    """The stage that it was in, where its budget is why it left."""
     owner: Owner | None = None
 
 
@@ -289,11 +293,17 @@ def read_termination_message(text: str) -> TerminationMessage:
 
 
 def termination_message(
-    reason: str, text: str, step: int, boundary: dict[str, Any] | None = None, owner: dict[str, Any] | None = None
+    reason: str,
+    text: str,
+    step: int,
+    boundary: dict[str, Any] | None = None,
+    owner: dict[str, Any] | None = None,
+    stage: dict[str, Any] | None = None,
 ) -> bytes:
     """The message as bytes that fit; `text` is cut in the middle if it must be (its start and its end say the most)."""
     shown = text.encode(errors="replace").decode()  # half a surrogate is no text
     fields = {"reason": reason, "step": step, "boundary": _shortened(boundary, "rule"), "owner": owner}
+    fields |= {"stage": stage}
     while True:
         said = read_leniently(TerminationMessage, {**fields, "message": shown})
         encoded = _compact(said.model_dump(mode="json", by_alias=True, exclude_none=True))

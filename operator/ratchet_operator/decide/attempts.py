@@ -22,6 +22,7 @@ from ratchet_operator.decide import (
     placement,
     progress_report,
     recovery_parts,
+    stage_budget,
     stage_progress,
     stamps,
 )
@@ -145,6 +146,7 @@ def follow_end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptReco
     record = _take_last_words(builder, attempt, record)
     gang.end(builder, attempt, record, deadline)
     if record.final_time is None and gang.drained(builder, attempt):
+        stage_budget.book(builder)
         _settle(builder, record)
 
 
@@ -171,6 +173,9 @@ def _take_last_words(builder: PlanBuilder, attempt: AttemptStatus, record: Attem
 
 
 def _disturbs(builder: PlanBuilder, sign: Sign) -> bool:
-    """Whether there is something to recover from: a job that is suspended or waits for an approval does not go on."""
-    goes_on = sign.evidence != end_signs.SUSPENDED and approval.missing(builder.status) is None
+    """Whether there is something to recover from: a job that is suspended, or waits for an approval or a larger budget,
+    does not go on."""
+    spec = builder.observed.spec
+    broke = spec is not None and stage_budget.spent(builder, spec) is not None
+    goes_on = sign.evidence != end_signs.SUSPENDED and approval.missing(builder.status) is None and not broke
     return TABLE[sign.verdict].disturbs and goes_on

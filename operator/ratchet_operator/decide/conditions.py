@@ -35,6 +35,7 @@ REASONS: dict[str, dict[str, str]] = {
         "NotAccepted": "no attempt is started while Accepted is False",
         "AwaitingApproval": "no attempt is started before the end of a stage is approved; see AwaitingApproval",
         "Suspended": "the job is suspended",
+        "BudgetSpent": "no attempt is started before the budget of the stage is raised; see Suspended",
         "Finished": "the job is over",
     },
     "Running": {
@@ -55,6 +56,7 @@ REASONS: dict[str, dict[str, str]] = {
         "NotSuspended": "spec.suspend is false",
         "Suspending": "the attempt is given time to commit its last step",
         "Suspended": "all pods have ended; set spec.suspend to false to go on",
+        "BudgetSpent": "the stage has cost what spec.budgets allows; raise that to go on, see the message",
     },
     "AwaitingApproval": {
         "NotRequired": "nothing waits for an approval",
@@ -65,6 +67,7 @@ REASONS: dict[str, dict[str, str]] = {
         "NotFailed": "the job goes on",
         "FailureLimitExceeded": "restart.failureLimit is spent",
         "PreemptionLimitExceeded": "restart.preemptionLimit is spent",
+        "BudgetExceeded": "a stage has cost what spec.budgets allows, and onExceeded is Fail",
         "ConfigurationInvalid": "the trainer refused the configuration (exit code 64)",
         "DeterministicFailure": "the trainer fails again in the same way (exit code 65)",
         "CheckpointUnreadable": "no checkpoint can be read (exit code 77)",
@@ -74,6 +77,8 @@ REASONS: dict[str, dict[str, str]] = {
 
 Said = tuple[str, str, str]  # status, reason, message
 
+RESTS = "Suspended", "BudgetSpent", "AwaitingApproval"
+"""Reasons of Placed with which a job rests: nothing is being recovered."""
 STALLED_AFTER = 3
 """Disturbances in a row without a new step, after which attempts wait longer and longer."""
 
@@ -146,6 +151,8 @@ def _event(old: Condition | None, new: Condition) -> Event | None:
     """The event that a change of a condition is worth; None for most."""
     if new.type == "Learning":
         return _learning_event(old, new)
+    if (new.type, new.reason) == ("Suspended", "BudgetSpent") and (old is None or old.reason != new.reason):
+        return Event("Warning", new.reason, new.message[:1000])
     told = TOLD.get((new.type, new.status))
     if told is None or told[1] not in (new.reason, f"Not{new.type}") or (old is not None and old.status == new.status):
         return None
@@ -213,7 +220,7 @@ def _placed(builder: PlanBuilder) -> Said:
 
 def _running(builder: PlanBuilder) -> Said:
     attempt = builder.attempt
-    if attempt is None or finished(builder.status) or _waits_for(builder, "Suspended", "AwaitingApproval"):
+    if attempt is None or finished(builder.status) or _waits_for(builder, *RESTS):
         return "False", "NotPlaced", ""
     record = builder.record(attempt.number)
     if record is not None and record.verdict == Verdict.COMPLETED:
@@ -228,7 +235,7 @@ def _running(builder: PlanBuilder) -> Said:
 
 def _progressing(builder: PlanBuilder) -> Said:
     attempt, count = builder.attempt, builder.counters.disturbances_without_progress
-    if attempt is None or finished(builder.status) or _waits_for(builder, "Suspended", "AwaitingApproval"):
+    if attempt is None or finished(builder.status) or _waits_for(builder, *RESTS):
         return "False", "NotRunning", ""
     if count >= STALLED_AFTER:
         last = builder.status.attempts[-1] if builder.status.attempts else None
@@ -269,6 +276,8 @@ def _waits_for(builder: PlanBuilder, *reasons: str) -> bool:
 
 
 def _suspended(builder: PlanBuilder, suspend: bool) -> Said:
+    if builder.waiting is not None and builder.waiting[0] == "BudgetSpent":
+        return "True", *builder.waiting
     if not suspend:
         return "False", "NotSuspended", ""
     if _waits_for(builder, "Suspended"):

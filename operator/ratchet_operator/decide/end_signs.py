@@ -74,6 +74,11 @@ def suspended() -> Sign:
     return Sign(Verdict.DRAINED, SUSPENDED, OWN_GRACE_SECONDS)
 
 
+def budget_spent(words: str) -> Sign:
+    """The stage has taken the chip time that it may take."""
+    return Sign(Verdict.DRAINED, words, OWN_GRACE_SECONDS)
+
+
 def jobset_vanished(name: str) -> Sign:
     """The JobSet of an authorized attempt was deleted before it was seen."""
     return Sign(Verdict.DELETED, f"JobSet {name} was deleted while its pods live", None)

@@ -20,6 +20,7 @@ from ratchet_operator.decide import (
     next_attempt_start,
     placement,
     progress_report,
+    stage_budget,
     stage_gate,
     stage_progress,
 )
@@ -62,6 +63,7 @@ def _follow(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
         if attempt.job_set_uid is None and attempt.ended_time is None:
             return  # `next_attempt_start` creates it
     attempt = progress_report.take(builder, attempt, spec)
+    stage_budget.note_tokens(builder, attempt)
     stage_progress.record_ends(builder, attempt, spec)
     failure_budget.forgive(builder, attempt, spec)
     finishing = stage_progress.last_stage_over(builder.status)
@@ -71,6 +73,8 @@ def _follow(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
         attempt = attempts.watch(builder, attempt)
         if not signs and spec.suspend:
             signs = [end_signs.suspended()]
+        if not signs and (words := stage_budget.chips_spent(builder, spec)) is not None:
+            signs = [end_signs.budget_spent(words)]
         if not signs and (no_room := placement.given_up(builder, attempt, spec)) is not None:
             signs = [no_room]
         if not signs:

@@ -4,7 +4,7 @@ The conditions for it, in the order in which they are asked:
 
 1. the present attempt has ended with all its pods, and what it ended with allows another one (`failure_budget`);
 2. the back-off is over, if the last attempts made no step;
-3. the job is neither suspended nor refused, and does not wait for an approval;
+3. the job is neither suspended nor refused, and waits neither for an approval nor for a larger budget;
 4. the attempt is authorized: its number is in status before anything of it exists;
 5. nothing older can write any more (`fencing`), and no foreign object has a name that it needs.
 
@@ -26,6 +26,7 @@ from ratchet_operator.decide import (
     fencing,
     image,
     placement,
+    stage_budget,
     stage_progress,
     stamps,
 )
@@ -49,6 +50,9 @@ def start_when_due(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
     if not accepted:
         builder.wait("NotAccepted", "correct the spec; see the condition Accepted")
         return
+    if (words := stage_budget.spent(builder, spec)) is not None:
+        builder.wait("BudgetSpent", words)
+        return
     if (waits := approval.missing(builder.status)) is not None:
         builder.wait("AwaitingApproval", approval.in_words(builder.observed, waits))
         return
@@ -64,6 +68,10 @@ def _another_is_due(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> 
         step = builder.status.stages[-1].end_step if builder.status.stages else None
         conditions.finish(builder, "Completed", "AllStagesDone", f"all stages are done at step {step}")
         return False
+    words = stage_budget.spent(builder, spec)
+    if words is not None and stage_budget.fails(builder, spec):
+        conditions.finish(builder, "Failed", "BudgetExceeded", words)
+        return False
     spent = failure_budget.exhausted(builder, record, spec)
     if spent is not None:
         late = way_out(record.verdict) is None and failure_budget.provisional(builder, record, spec)
@@ -74,7 +82,7 @@ def _another_is_due(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> 
             return False
         conditions.finish(builder, "Failed", *spent)
         return False
-    until = None if spec.suspend else back_off_until(builder, record)
+    until = None if spec.suspend or words is not None else back_off_until(builder, record)
     if until is not None and not builder.observed.passed(until):
         builder.wake_at(until)
         builder.wait("BackingOff", f"attempt {record.number} ended ({record.verdict}); the next one starts at {until}")

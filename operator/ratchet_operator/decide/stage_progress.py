@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ratchet_api.job import Spec
 from ratchet_api.protocol.documents import Boundary
 from ratchet_api.status import AttemptStatus, StagePosition, StageRecord, Status
-from ratchet_operator.decide import approval
+from ratchet_operator.decide import approval, stage_budget
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 
 
@@ -108,8 +108,10 @@ def _catch_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
 
 def _close(builder: PlanBuilder, step: int, rule: str | None, needs_approval: bool = False) -> None:
     *others, last = builder.status.stages
+    progress = builder.status.progress
     closed = revised(
-        last,
+        stage_budget.booked(builder, last),
+        generated_tokens=progress.generated_tokens if progress else None,
         end_step=step,
         rule=rule[:256] if rule else None,
         needs_approval=needs_approval or None,
@@ -123,5 +125,7 @@ def _enter(builder: PlanBuilder, spec: Spec, index: int, step: int) -> None:
     record = revised(StageRecord(name=name), index=index, start_step=step, start_time=builder.observed.now)
     position = revised(StagePosition(name=name), index=index, start_step=step)
     builder.revise(stages=[*builder.status.stages, record], stage=position)
+    if builder.status.progress is not None:
+        builder.revise(progress=revised(builder.status.progress, generated_tokens=None))
     before = f"stage {spec.stages[index - 1].name} ended at step {step}; " if index else ""
     builder.event("Normal", "StageBegins", f"{before}stage {name} begins from step {step}")

@@ -190,7 +190,7 @@ class Runtime:
     def step_done(
         self, step: int, target_step: int, stage: dict[str, Any], record: dict[str, Any], timing: dict[str, Any]
     ) -> None:
-        """Reports a complete step: `stage` {name, index, startStep}, the step's metrics, and what the clock said."""
+        """Reports a complete step: `stage` as `State.stage_shown`, the step's metrics, and what the clock said."""
         parts = self.progress.first_step_done()
         self.progress.record = record
         self.progress.steps += 1
@@ -198,11 +198,10 @@ class Runtime:
         self.progress.ledger.step_done(step, timing.get("generatedTokens", timing.get("trainedTokens", 0)))
         if self.process == 0:
             self.durable.timings.append(canonical_timing(step, timing))
-        shown = {k: stage[k] for k in ("name", "index", "startStep")}
         changes: dict[str, Any] = {
             "step": step,
             "targetStep": target_step,
-            "stage": shown,
+            "stage": stage,
             "reward": record.get("train/reward"),
             "accuracy": record.get("train/accuracy", record.get("curate/accuracy")),
             "tokensPerSecond": timing.get("tokensPerSecond"),
@@ -212,6 +211,10 @@ class Runtime:
         # The next safe point is in the step after: what stands there is this step. Nobody ends the process by force, so
         # it takes the time that its last save needs.
         self._far_enough = step == self.environment.until_step
+
+    def last_words(self, stage: dict[str, Any]) -> None:
+        """Has the termination message tell of the stage, as `State.stage_shown`."""
+        self._watchdog.standing.stage = stage
 
     def boundary(self, stage_index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.

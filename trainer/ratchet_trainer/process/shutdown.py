@@ -53,6 +53,7 @@ class Standing:
 
     step: int = 0  # the last committed step
     boundary: dict[str, Any] | None = None  # of the stage end that waits at the stage gate
+    stage: dict[str, Any] | None = None  # the stage whose budget is spent
 
 
 class Watchdog:
@@ -112,7 +113,7 @@ class Watchdog:
         standing = self.standing
         log.info("leaving with %d (%s): %s", code, reason, text)
         if code != Exit.DONE:
-            content = termination_message.message(reason, text, standing.step, standing.boundary, owner)
+            content = termination_message.message(reason, text, standing.step, standing.boundary, owner, standing.stage)
             termination_message.write(self._termination_log, content)
         self._tell({"farewell": int(code)})
         if self._line is not None and self._line.process == 0:

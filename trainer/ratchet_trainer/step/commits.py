@@ -36,8 +36,7 @@ class Commits:
         state without the lines that are on their way."""
         if state.step - self.durable > self.every:
             self._settle()
-        stage = {"name": state.stage.name, "index": state.stage.index, "startStep": state.stage.start_step}
-        self.runtime.step_done(state.step, target, stage, dict(metrics), timing)
+        self.runtime.step_done(state.step, target, state.stage_shown, dict(metrics), timing)
         due = state.step - self.submitted[0] >= self.every or self.runtime.commit_requested or slow
         return self.commit(state) if due or state.stage.done is not None else state
 

@@ -34,8 +34,9 @@ MODELS = ("old", "reference")
 @dataclass(frozen=True)
 class Pending:
     """What the rest of a step needs besides the state. `samples` are scored and have their dispositions; `selection`
-    and `expansion` stand as after sampling; `drawn` counts the step's draws. `done`: mini-batches that are behind it;
-    `updates` and `values`, what those reported, the policy's and the critic's (None without one)."""
+    and `expansion` stand as after sampling; `drawn` counts the step's draws, `generated` the tokens that were sampled
+    for it. `done`: mini-batches that are behind it; `updates` and `values`, what those reported, the policy's and the
+    critic's (None without one)."""
 
     samples: StepSamples
     selection: SlotState
@@ -43,6 +44,7 @@ class Pending:
     drawn: int
     batch: Batch
     parts: Sequence[MiniBatch]
+    generated: int
     done: int = 0
     updates: tuple[Metrics, ...] = ()
     values: tuple[Metrics, ...] | None = None
@@ -80,6 +82,7 @@ def written(pending: Pending, stage: Stage) -> MidStep:
             "selection": pending.selection.plain,
             "expansion": pending.expansion.plain,
             "drawn": pending.drawn,
+            "generated": pending.generated,
             "updates": [in_hex(found) for found in pending.updates],
             "values": None if pending.values is None else [in_hex(found) for found in pending.values],
             "trained": len(pending.samples.trained),
@@ -107,6 +110,7 @@ def taken_up(kept: MidStep, stage: Stage) -> Pending:
         control["drawn"],
         Batch(rollouts, arrays.get("advantages", nothing), arrays.get("returns"), arrays.get("values")),
         parts,
+        control.get("generated", 0),  # absent in what a version without budgets left
         control["miniBatch"],
         tuple(map(floats, control["updates"])),
         None if values is None else tuple(map(floats, values)),

@@ -31,7 +31,8 @@ class StageState:
     """Where a run stands in its curriculum. `start_step` is the step whose weights the stage starts from; its first
     step is the next one. `windows` keeps the latest values of the metrics that rules watch, as float.hex(). `done` is
     the rule that ended the stage: it is never looked at again, a restart included; `needs_approval`: whether what comes
-    after waits for an approval. `inputs`: digests of what the stage reads (its data set, the tokenizer). `best`: the
+    after waits for an approval. `generated_tokens`: of all responses that its steps asked for, however often they were
+    sampled. `inputs`: digests of what the stage reads (its data set, the tokenizer). `best`: the
     step with the best weights so far and how good they are, as float.hex()."""
 
     index: int
@@ -40,6 +41,7 @@ class StageState:
     start_step: int
     updates_at_start: int
     windows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    generated_tokens: int = 0
     done: str | None = None
     needs_approval: bool = False
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +93,13 @@ class State:
             return None
         ended = {"stage": self.stage.index, "step": self.step, "rule": self.stage.done}
         return ended | ({"needsApproval": True} if self.stage.needs_approval else {})
+
+    @property
+    def stage_shown(self) -> Plain:
+        """The stage as `/progress` and termination message tell of it."""
+        stage = self.stage
+        shown = {"name": stage.name, "index": stage.index, "startStep": stage.start_step}
+        return shown | {"generatedTokens": stage.generated_tokens}
 
     @property
     def position(self) -> tuple[int, int]:

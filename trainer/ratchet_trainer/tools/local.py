@@ -35,7 +35,7 @@ from typing import Any
 from ratchet_api import protocol
 from ratchet_api.exact_environment import performance_environment
 from ratchet_api.job import RLTrainingJob, parse_spec
-from ratchet_api.protocol import COORDINATOR_PORT, PORT, Exit
+from ratchet_api.protocol import BUDGET_SPENT, COORDINATOR_PORT, PORT, Exit
 from ratchet_api.protocol.documents import JobFile, StageGate
 from ratchet_trainer.checkpoints import identity
 from ratchet_trainer.checkpoints.journal import Commit, Journal
@@ -348,6 +348,8 @@ def train(
             return Exit.DONE, message
         if gang.unapproved is not None:
             return Exit.DRAINED, message | {"unapproved": gang.unapproved}
+        if message.get("reason") == BUDGET_SPENT:
+            return worst, message
         disturbed = worst in (Exit.DRAINED, Exit.PEER_LOST, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT)
         if not disturbed or (stop is not None and stop.is_set()):
             return worst, message

@@ -18,8 +18,9 @@ AGGREGATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "seq-mean-token-mean": lambda lengths, longest: 1.0 / (_responses(lengths) * np.maximum(lengths, 1)),
     # 1 / responses: a response weighs as much as it is long (REINFORCE over whole responses).
     "seq-mean-token-sum": lambda lengths, longest: np.full(len(lengths), 1.0 / _responses(lengths)),
-    # 1 / longest: the sum over everything by a constant (Dr. GRPO, arXiv 2503.20783, as verl has it: not divided by the
-    # number of responses). The constant is the configured length; the padded width of a batch would be another one.
+    # 1 / longest: the sum over everything by a constant (Dr. GRPO, arXiv 2503.20783, as verl had it until 2026: not
+    # divided by the number of responses, which verl 0.9 and TRL do). The constant is the configured length; the padded
+    # width of a batch would be another one.
     "seq-mean-token-sum-norm": lambda lengths, longest: np.full(len(lengths), 1.0 / longest),
 }
 
