@@ -1,4 +1,4 @@
-"""docs/methods.md: every preset has a section that says what it is for, its formula, its knobs, and when not to take it."""
+"""docs/methods.md: every preset has a section with what it is for, its formula, its knobs, and when not to take it."""
 
 from __future__ import annotations
 

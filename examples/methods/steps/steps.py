@@ -1,4 +1,4 @@
-"""A checker of steps for rewards[].correctPrefix: a line of a response is right if the solution has it in that place."""
+"""A checker of steps for rewards[].correctPrefix: a line is right if the solution has it in that place."""
 
 from __future__ import annotations
 
