@@ -71,6 +71,21 @@ def test_signs(windows, status, reason) -> None:
     assert found.message
 
 
+@pytest.mark.parametrize("estimator", ["gae", "vine"])
+def test_with_values_prompts_teach_whose_responses_earn_the_same(estimator: str) -> None:
+    windows = {"train/informative": [0.0] * 3, "train/truncated": [0.0] * 3}
+
+    def reason(rewards: list[float], estimator: str) -> str:
+        found = windows | {"train/reward": rewards, "train/accuracy": rewards}
+        return learning(
+            {k: [float(v).hex() for v in values] for k, values in found.items()}, None, text_of, "", estimator
+        ).reason
+
+    assert reason([0.7, 0.6, 0.7], estimator) == "Learning"
+    assert reason([0.7, 0.6, 0.7], "mean-std") == "NoInformativeGroups"
+    assert reason([0.0, 0.0, 0.0], estimator) == "NoInformativeGroups", "no response of three steps differs"
+
+
 def test_what_a_rule_has_kept_longer_changes_no_sign() -> None:
     nothing = [0.5] * 20 + [0.0] * 3
     found = judged(informative=nothing, solved=nothing, accuracy=nothing)

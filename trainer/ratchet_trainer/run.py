@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ratchet_api.expansion import prompts_per_round
+from ratchet_api.method import estimator
 from ratchet_trainer.algorithm.group_outcomes import verified
 from ratchet_trainer.algorithm.slots import Context, SlotState
 from ratchet_trainer.algorithm.types import Batch, Group, Request, Rounds, StepSamples, grouped
@@ -374,7 +375,7 @@ class Run:
             self.runtime.tell(learning=none.plain())
             return
         decode = self.stage.programs.tokenizer.decode
-        found = learning(self.state.stage.windows, self.latest, decode, self.doubts)
+        found = learning(self.state.stage.windows, self.latest, decode, self.doubts, estimator(self.stage.spec.rl))
         if found.status == "False" and found.reason != self.said and self.latest is not None:
             self.samples.keep(self.stage, self.state.stage.start_step, self.state.step, self.latest, anyway=True)
         self.said = found.reason

@@ -58,6 +58,13 @@ def _no_informative_groups(w: Windows) -> str | None:
     return f"{text}; the verifier gave no outcome for {failing:.0%} of the responses" if failing > 0 else text
 
 
+def _all_the_same(w: Windows) -> str | None:
+    """As `_no_informative_groups`, where values teach: a response differs from what was expected, not from others to
+    its prompt."""
+    steps = len(w["train/informative"])
+    return _no_informative_groups(w) if len(set(w["train/reward"][-steps:])) == 1 else None
+
+
 def _all_solved(w: Windows) -> str | None:
     if _mean(w["train/solved"]) < 0.98 or _mean(w["train/informative"]) > 0.1:  # form or length may teach on
         return None
@@ -110,26 +117,37 @@ SIGNS: Mapping[str, tuple[Callable[[Windows], str | None], tuple[str, ...]]] = {
     "EntropyCollapsed": (_collapsed, ("train/entropy", "train/accuracy")),
     "RewardFalling": (_falling, ("train/reward",)),
 }
+FROM_VALUES = ("gae", "vine")
+"""Estimators whose advantages come from values: with them prompts teach whose responses all earn the same."""
+SIGNS_WITH_VALUES = {**SIGNS, "NoInformativeGroups": (_all_the_same, SIGNS["NoInformativeGroups"][1])}
+"""The signs of stages with these."""
 QUOTED = ("NoInformativeGroups", "ResponsesTruncated")
 """Reasons whose message quotes answers."""
 
 
 def learning(
-    windows: Mapping[str, Sequence[str]], samples: StepSamples | None, decoded: Callable[..., str], doubts: str = ""
+    windows: Mapping[str, Sequence[str]],
+    samples: StepSamples | None,
+    decoded: Callable[..., str],
+    doubts: str = "",
+    estimator: str = "mean-std",
 ) -> Learning:
     """The condition from the windows of a stage's metrics (float.hex()). `samples`: of the step just made, None right
     after a restart; `decoded`: a response's tokens as text; `doubts`: what the preflight said, which is repeated while
-    nothing better is known."""
+    nothing better is known; `estimator`: that of the stage's advantages."""
+    from_values = estimator in FROM_VALUES
     # A rule may have longer windows kept than the signs look at.
     values = {name: [float.fromhex(v) for v in windows.get(name, ())[-size:]] for name, size in WINDOWS.items()}
     full = {name for name, size in WINDOWS.items() if len(values[name]) >= size}
-    for reason, (sign, needed) in SIGNS.items():
+    for reason, (sign, needed) in (SIGNS_WITH_VALUES if from_values else SIGNS).items():
         if full.issuperset(needed) and (text := sign(values)) is not None:
             quoted = f"; {quote(samples, decoded)}" if samples is not None and reason in QUOTED else ""
             return Learning.because(reason, text + quoted)
     if not full.issuperset(("train/informative", "train/accuracy")):
         text = "too few steps of this stage are made to tell"
         return Learning.because("NotYetKnown", f"{text}; {doubts}" if doubts else text)
+    if from_values:
+        return Learning.because("Learning", f"{_mean(values['train/accuracy']):.0%} of the responses are right")
     return Learning.because("Learning", f"{_mean(values['train/informative']):.0%} of the groups teach something")
 
 
