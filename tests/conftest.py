@@ -17,7 +17,14 @@ CLUSTER = {"plane", "cluster", "namespace"}
 SLOW = {
     # folders and files of tests that train, compile or start processes: not in `make test-fast`
     *("cluster", "chart", "end_to_end"),
-    *("test_commands.py", "test_model.py", "test_fetch.py", "test_real_model.py", "test_contributing.py"),
+    *(
+        "test_commands.py",
+        "test_examples.py",
+        "test_model.py",
+        "test_fetch.py",
+        "test_real_model.py",
+        "test_contributing.py",
+    ),
     *("test_leaving.py", "test_pending.py", "test_pending_processes.py", "test_proof.py", "test_parallelism.py"),
     *("test_methods.py", "test_run_resumes.py", "test_start_weights.py", "test_evaluations.py", "test_evaluation.py"),
     *(

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from ratchet_api.protocol import Exit
+from ratchet_cli.beside import take_functions_beside, with_files_beside
 from ratchet_cli.manifests import fail, read_job
 from ratchet_cli.train_printer import Printer
 from ratchet_cli.train_summary import in_words, seen
@@ -81,6 +82,8 @@ def train(
 ) -> None:
     """Train a manifest on this machine; resumes what is in the folder.
 
+    What pods get from claims and ConfigMaps is looked for in folders of these names beside the manifest.
+
     Exits 0 when done, 65 for a manifest or checkpoint that cannot be used, 74 when the folder cannot be written, 75
     when interrupted (run it again to go on) or when what comes after a stage needs an approval (go on with --approve),
     70 when the training itself failed.
@@ -136,8 +139,8 @@ def _meaning(code: int) -> str:
 
 
 def job_of(file: str, processes: int | None, model: Path | None = None) -> tuple[str, Any, int]:
-    """Name, job and number of processes of a manifest. `model`: the folder that is spec.model.path here. Exits with 65
-    or 66 when it is not valid."""
+    """Name, job and number of processes of a manifest. `model`: the folder that is spec.model.path here. Files of
+    claims and ConfigMaps are those beside the manifest. Exits with 65 or 66 when it is not valid."""
     from ratchet_api.validate import processes as count
 
     data, job = read_job(file)
@@ -146,4 +149,7 @@ def job_of(file: str, processes: int | None, model: Path | None = None) -> tuple
             fail(os.EX_USAGE, f"{file}: --model is for a model with a path, and this one is a preset; leave it out")
         here = job.spec.model.model_copy(update={"path": str(model.absolute())})
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": here})})
+    folder = Path(file).parent  # of standard input, "-", the present one
+    take_functions_beside(folder)
+    job = with_files_beside(job, folder)
     return data["metadata"]["name"], job, processes or count(job.spec.placements[0])

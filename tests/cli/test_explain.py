@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from ratchet_api.job import Spec, parse_spec
 from ratchet_api.presets import PRESETS, Preset
 from ratchet_cli.explain import plan, text
 from ratchet_cli.explain_knobs import COLUMNS, Knob, knobs_of
+from ratchet_cli.main import main
 
 ROOT = Path(__file__).parents[2]
 SUMS = ROOT / "examples/sums.yaml"
@@ -235,6 +237,6 @@ def test_the_cost_of_a_restart_is_no_more_than_the_longest_stage() -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda f: f.stem)
 def test_every_example_can_be_explained(file: Path) -> None:
-    done = ratchet("explain", str(file), "-o", "json")
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(main, ["explain", str(file), "-o", "json"])
+    assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["stages"]

@@ -1,0 +1,39 @@
+"""What pods get from claims and ConfigMaps, for a run on this machine: folders of these names beside the manifest.
+
+A file of claim `data` that is /data/sums.jsonl in the pods is `data/sums.jsonl` beside the manifest here, unless the
+path itself is there. Functions of ConfigMap `steps` are in the folder `steps` beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ratchet_api.datasets import Dataset
+from ratchet_api.job import RLTrainingJob
+from ratchet_api.verifiers import ENV_CONFIG_MAP_FOLDER
+
+FILES = ("jsonl", "parquet", "hugging_face")
+"""Fields of a data set that name a file or a folder."""
+
+
+def with_files_beside(job: RLTrainingJob, folder: Path) -> RLTrainingJob:
+    """The job as this machine sees it: files of claims that are not at their path are those in `folder`, if there."""
+    datasets = [_here(dataset, folder.absolute()) for dataset in job.spec.datasets]
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"datasets": datasets})})
+
+
+def take_functions_beside(folder: Path) -> None:
+    """ConfigMaps are looked for in `folder` by this process and its children, unless the environment says where."""
+    os.environ.setdefault(ENV_CONFIG_MAP_FOLDER, str(folder.absolute()))
+
+
+def _here(dataset: Dataset, folder: Path) -> Dataset:
+    file = dataset.file
+    if file is None or file.claim_name is None or Path(file.path).exists():
+        return dataset
+    beside = folder / file.claim_name / Path(file.path).name
+    if not beside.exists():
+        return dataset
+    field = next(name for name in FILES if getattr(dataset, name) is file)
+    return dataset.model_copy(update={field: file.model_copy(update={"path": str(beside)})})
