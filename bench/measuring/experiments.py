@@ -19,6 +19,7 @@ Plain = dict[str, Any]
 class Experiment:
     """`rl`: settings of the rl stage that all variants share; `variants`: name -> what one changes, the first is what
     the others are compared with. `shares`: of the training set, by kind of operator. `target`: held-out accuracy.
+    `values`: whether values of states are compared with what these are worth, too.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Experiment:
     items: int = 4000
     hints: tuple[str, ...] = ()
     seeds: int = 5
+    values: bool = False
 
 
 def shape(prompts: int, samples: int, rate: str = "0.001") -> Plain:
@@ -75,7 +77,7 @@ EXPERIMENTS = (
     Experiment(
         "mostly-impossible",
         "Is the time of a set that is mostly impossible better spent on what is learnable?",
-        Chain(4, 0.6, sure=2, impossible=5),
+        Chain(4, 0.6, sure=3, impossible=5),
         {"method": "grpo", **shape(8, 8)},
         {
             "uniform": {},
@@ -121,5 +123,6 @@ EXPERIMENTS = (
             },
         },
         target=0.5,
+        values=True,
     ),
 )

@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from measuring import chain_model, noisy_chain
 from measuring.experiments import Experiment
 from measuring.noisy_chain import Chain
+from measuring.values_error import by_step
+from ratchet_api.canonical import sha256
 from ratchet_api.job import KIND, RLTrainingJob
 from ratchet_api.validate import API_VERSION, problems
 from ratchet_api.verifiers import ENV_CONFIG_MAP_FOLDER
-from ratchet_trainer.tools.local import Folder, train
+from ratchet_trainer.tools.local import TRAINER, Folder, train
 
 TRACES, IMITATED_STEPS, BATCH, RATE = 40_000, 400, 128, "0.003"
 HELD_OUT = 128
@@ -51,8 +54,9 @@ def manifest(name: str, model: Path, datasets: list[dict[str, Any]], stage: dict
     }
 
 
-def run(job: dict[str, Any], folder: Path, cache: Path) -> float:
+def run(job: dict[str, Any], folder: Path, cache: Path, command: Sequence[str] = TRAINER) -> float:
     """Trains to the end, or goes on with what is there, and returns the seconds that the last call for it took.
+    `command` starts the trainer's process.
 
     Raises CannotRun for a manifest that is not valid, RuntimeError where training failed.
     """
@@ -62,7 +66,7 @@ def run(job: dict[str, Any], folder: Path, cache: Path) -> float:
     began, took = time.monotonic(), folder / "seconds"
     where = Folder(folder, job["metadata"]["name"], RLTrainingJob.model_validate({"spec": job["spec"]}), cache)
     if not where.result().get("finished"):
-        code, message = train(where, 1)
+        code, message = train(where, 1, command=command)
         if code:
             log = (where.local / "process-0.log").read_text()
             raise RuntimeError(f"{folder}: exit code {code}: {message.get('message', '')}\n{log[-3000:]}")
@@ -136,13 +140,17 @@ def learn(
     data = root / "data" / experiment.name
     if not (data / "train.jsonl").exists():
         write_data(experiment, data)
-    folder = root / experiment.name / f"{variant}-{seed}"
-    seconds = run(learning_manifest(experiment, variant, seed, model, data), folder, cache)
+    job = learning_manifest(experiment, variant, seed, model, data)
+    # Its folder is named by all of it: another row's numbers are another run, not one to go on with.
+    folder = root / experiment.name / f"{variant}-{seed}-{sha256(job['spec'])[:8]}"
+    watched = (sys.executable, str(Path(__file__).with_name("watched_values.py")))
+    seconds = run(job, folder, cache, watched if experiment.values else TRAINER)
     return read(folder) | {"seconds": seconds}
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The committed metrics of a run by step, and how many rollouts each step took, those not trained on included."""
+    """The committed metrics of a run by step, and how many rollouts each step took, those not trained on included:
+    as many as its sampled tokens are responses of its mean length. `values`: states of its first steps, if watched."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     said: dict[int, Mapping[str, Any]] = {r["step"]: r["metrics"] for r in records}
     tokens: dict[int, float] = {}
@@ -150,4 +158,6 @@ def read(folder: Path) -> dict[str, Any]:
         for line in map(json.loads, file.read_text().splitlines()):
             tokens[line["step"]] = line.get("generatedTokens", 0)
     rollouts = {s: tokens.get(s, 0) / max(1.0, float(m.get("train/response_tokens", 1))) for s, m in said.items()}
-    return {"records": said, "rollouts": rollouts}
+    values = folder / "values.jsonl"
+    states = by_step([json.loads(line) for line in values.read_text().splitlines()]) if values.exists() else {}
+    return {"records": said, "rollouts": rollouts, "values": states}
