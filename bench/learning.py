@@ -77,11 +77,11 @@ def values_of(experiment: Experiment, runs: Runs) -> list[str]:
     """What is known of the values of states, in the first step and the first 20."""
     values = {name: [run["values"] for run in of_variant] for name, of_variant in runs.items()}
     return [
-        "Values at the first step, by how many steps of the response are right:",
+        "Values at the first step, by how many steps of the response are right; a state counts once:",
         "",
         *bias_table(values, experiment.chain),
         "",
-        "Squared error of values, a mean over the tokens that are trained on:",
+        "Squared error of values; a state counts as often as responses are in it:",
         "",
         *error_table(values),
         "",

@@ -11,8 +11,8 @@ from typing import Any
 
 from measuring.noisy_chain import Chain
 
-States = Sequence[tuple[int, float, float]]
-"""(tokens that are there and right, or -1; what was estimated; what it is worth)."""
+States = Sequence[tuple[int, float, float, int]]
+"""(tokens that are there and right, or -1; what was estimated; what it is worth; how many responses are in it)."""
 SPANS = ((1, 1), (2, 5), (6, 10), (11, 20), (1, 20))
 """Steps, both ends included, over which errors are averaged."""
 
@@ -23,14 +23,14 @@ def by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, States]:
 
 
 def squared_error(values: Mapping[int, States], first: int, last: int) -> float | None:
-    """Mean over all states of some steps; None where there is none."""
-    errors = [(said - worth) ** 2 for step in range(first, last + 1) for _, said, worth in values.get(step, ())]
-    return fmean(errors) if errors else None
+    """Mean over all states of some steps, each as often as responses are in it; None where there is none."""
+    states = [state for step in range(first, last + 1) for state in values.get(step, ())]
+    return fmean([(s - w) ** 2 for _, s, w, _ in states], [rows for *_, rows in states]) if states else None
 
 
 def mean_error(states: States) -> tuple[float, float]:
-    """Mean of estimate minus worth, and its standard error as if states were independent; needs two states."""
-    errors = [said - worth for _, said, worth in states]
+    """Mean of estimate minus worth, and its standard error, each state counted once; needs two states."""
+    errors = [said - worth for _, said, worth, _ in states]
     mean = fmean(errors)
     return mean, sqrt(sum((e - mean) ** 2 for e in errors) / (len(errors) - 1) / len(errors))
 
@@ -47,7 +47,7 @@ def bias_table(runs: Mapping[str, Sequence[Mapping[int, States]]], chain: Chain)
             if len(states := [state for state in firsts if state[0] == done]) < 2:
                 continue
             mean, deviation = mean_error(states)
-            said, worth = fmean(s for _, s, _ in states), fmean(w for _, _, w in states)
+            said, worth = fmean(s for _, s, _, _ in states), fmean(w for _, _, w, _ in states)
             known, named = (0.0, "one is wrong") if done < 0 else (chain.value(done), str(done))
             cells = (name, named, str(len(states)), f"{known:.3f}", f"{worth:.3f}", f"{said:.3f}")
             lines.append(f"| {' | '.join(cells)} | {mean:+.3f} +- {deviation:.3f} |")

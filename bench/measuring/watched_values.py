@@ -3,10 +3,11 @@
 What a state is worth can be computed where only one response is right: the probability of the rest of it under the
 present policy, or 0 after a wrong token. Writes `values.jsonl` to the checkpoint directory, a line a step:
 
-    {"step": 1, "states": [[done, estimate, value], ...]}
+    {"step": 1, "states": [[done, estimate, value, rows], ...]}
 
-with a state for each token that is trained on: `done` tokens of the response are there and right (-1: one is wrong),
-`estimate` is the critic's or the mean of the continuations. Needs one process.
+with every state before a token of an answer once, and the `rows` that are in it: `done` tokens of the response are
+there and right (-1: one is wrong), `estimate` is the critic's or the mean of the continuations. Where a response ends
+is no state: `vine` has none there. Needs one process.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ STEPS = 20
 def run(runtime: Any) -> None:
     import numpy as np
 
+    from ratchet_trainer.algorithm.advantage.steps import step_starts
     from ratchet_trainer.algorithm.advantage.vine import Vine
     from ratchet_trainer.data.items import answer_tokens
     from ratchet_trainer.learning.learner import Layout, Row
@@ -59,19 +61,20 @@ def run(runtime: Any) -> None:
             sampled.clear()
             pending = super().batch(state, ctx)
             if ctx.step <= STEPS:
-                known, states = exact(self.stage, state.params, pending.batch.rollouts), []
-                for row, rollout in enumerate(pending.batch.rollouts):
+                rollouts, values = pending.batch.rollouts, pending.batch.values
+                known, states = exact(self.stage, state.params, rollouts), {}
+                for row, rollout in enumerate(rollouts):
                     item = rollout.request.draw.item
                     right, worth = known[item]
-                    for at in range(len(rollout.response)):
+                    for at in step_starts(rollout.response, 0, "tokens", 1, len(rollout.response), ctx.decode):
                         so_far = rollout.response[:at]
-                        values = pending.batch.values
                         estimate = sampled.get((item, so_far)) if values is None else float(values[row, at])
                         good = so_far == right[:at]
                         if estimate is not None:
-                            states.append([at if good else -1, estimate, float(worth[at]) if good else 0.0])
+                            found = [at if good else -1, estimate, float(worth[at]) if good else 0.0, 0]
+                            states.setdefault((item, so_far), found)[-1] += 1
                 with open(Path(runtime.job.spec.checkpoint.directory) / "values.jsonl", "a") as file:
-                    file.write(json.dumps({"step": ctx.step, "states": states}) + "\n")
+                    file.write(json.dumps({"step": ctx.step, "states": [*states.values()]}) + "\n")
             return pending
 
     Vine.value = value  # type: ignore[method-assign]
