@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from measuring.gym_task import Gym
 from measuring.noisy_chain import Chain, Kind
 
 Plain = dict[str, Any]
@@ -24,7 +25,7 @@ class Experiment:
 
     name: str
     question: str
-    chain: Chain
+    task: Chain | Gym
     rl: Plain
     variants: Mapping[str, Plain]
     target: float
@@ -49,6 +50,9 @@ def drift(reference: Plain) -> Plain:
 MOSTLY_IMPOSSIBLE: Mapping[Kind, float] = {"impossible": 0.9, "sure": 0.05, "noisy": 0.05}
 MOSTLY_SOLVED: Mapping[Kind, float] = {"sure": 0.8, "noisy": 0.2}
 STEPS = {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain-steps"}}}
+SUMS = {
+    "min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1, "operators": ["+"], "allow_parentheses": False,
+}  # fmt: skip
 LEARNABILITY = "learnability"
 
 EXPERIMENTS = (
@@ -124,5 +128,14 @@ EXPERIMENTS = (
         },
         target=0.5,
         values=True,
+    ),
+    Experiment(
+        "sums",
+        "Does leaving out prompts that teach nothing pay on a task of reasoning-gym?",
+        Gym("basic_arithmetic", SUMS, size=800, prompt_tokens=33, response_tokens=3, warm_up=120),
+        shape(8, 8),
+        {"grpo": {"method": "grpo"}, "dapo": {"method": "dapo"}},
+        target=0.5,
+        seeds=3,
     ),
 )
