@@ -47,9 +47,13 @@ def drift(reference: Plain) -> Plain:
     return {"method": "grpo", "advantage": {"estimator": "mean"}, "kl": penalty, "reference": reference}
 
 
+def by_steps(**settings: str) -> Plain:
+    """A part of the reward for the right steps of a wrong response."""
+    return {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain-steps"}, **settings}}
+
+
 MOSTLY_IMPOSSIBLE: Mapping[Kind, float] = {"impossible": 0.9, "sure": 0.05, "noisy": 0.05}
 MOSTLY_SOLVED: Mapping[Kind, float] = {"sure": 0.8, "noisy": 0.2}
-STEPS = {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain-steps"}}}
 SUMS = {
     "min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1, "operators": ["+"], "allow_parentheses": False,
 }  # fmt: skip
@@ -73,7 +77,11 @@ EXPERIMENTS = (
         {
             "grpo": {"method": "grpo"},
             "scaf-grpo": {"method": "scaf-grpo", "expansion": {"kind": "hints", "text": "{hint}", "exemptSteps": 15}},
-            "sgpo": {"method": "sgpo", "rewards": [{"name": "accuracy"}, {"name": "prefix", **STEPS}]},
+            "sgpo": {"method": "sgpo", "rewards": [{"name": "accuracy"}, {"name": "prefix", **by_steps()}]},
+            "sgpo-every-wrong": {
+                "method": "sgpo",
+                "rewards": [{"name": "accuracy"}, {"name": "prefix", **by_steps(scope="wrongResponses")}],
+            },
         },
         target=0.2,
         hints=("scaf-grpo",),
@@ -98,9 +106,10 @@ EXPERIMENTS = (
         Chain(4, 0.6, sure=5),
         {"method": "grpo", **shape(8, 8)},
         {"grpo": {}, "history": {"selection": {"kind": "historyResampling"}}},
-        target=0.7,
+        target=0.5,
+        steps=200,
         shares=MOSTLY_SOLVED,
-        items=160,  # an epoch is 20 steps, so that history has something to say
+        items=320,  # an epoch is 40 steps, so that history has something to say
     ),
     Experiment(
         "resets",
