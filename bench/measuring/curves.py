@@ -63,8 +63,8 @@ def table(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: float) -> lis
     """Lines of markdown: a row a variant, medians over its runs and, in brackets, the least and the most."""
     lines = [
         f"| variant | runs | at the start | at the end | steps to {target:g} | rollouts to {target:g} | "
-        "solved prompts, at the end | seconds a run |",
-        "|---|---|---|---|---|---|---|---|",
+        "solved prompts, at the end |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, of_variant in runs.items():
         held = [curve(run, HELD_OUT) for run in of_variant]
@@ -78,7 +78,6 @@ def table(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: float) -> lis
             _when([f.step for f in found]),
             _when([f.rollouts for f in found]),
             _spread(solved) if solved else "-",
-            f"{median(run['seconds'] for run in of_variant):.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from measuring.gym_task import Gym
 from measuring.noisy_chain import Chain, Kind
 
 Plain = dict[str, Any]
@@ -19,11 +20,12 @@ Plain = dict[str, Any]
 class Experiment:
     """`rl`: settings of the rl stage that all variants share; `variants`: name -> what one changes, the first is what
     the others are compared with. `shares`: of the training set, by kind of operator. `target`: held-out accuracy.
+    `values`: whether values of states are compared with what these are worth, too.
     """
 
     name: str
     question: str
-    chain: Chain
+    task: Chain | Gym
     rl: Plain
     variants: Mapping[str, Plain]
     target: float
@@ -32,6 +34,11 @@ class Experiment:
     items: int = 4000
     hints: tuple[str, ...] = ()
     seeds: int = 5
+    values: bool = False
+
+
+SLOW = "0.0003"
+"""Learning rate where a step may learn from one or two prompts: with 0.001 Adam makes noise of their gradients."""
 
 
 def shape(prompts: int, samples: int, rate: str = "0.001") -> Plain:
@@ -44,9 +51,16 @@ def drift(reference: Plain) -> Plain:
     return {"method": "grpo", "advantage": {"estimator": "mean"}, "kl": penalty, "reference": reference}
 
 
+def by_steps(**settings: str) -> Plain:
+    """A part of the reward for the right steps of a wrong response."""
+    return {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain-steps"}, **settings}}
+
+
 MOSTLY_IMPOSSIBLE: Mapping[Kind, float] = {"impossible": 0.9, "sure": 0.05, "noisy": 0.05}
 MOSTLY_SOLVED: Mapping[Kind, float] = {"sure": 0.8, "noisy": 0.2}
-STEPS = {"correctPrefix": {"python": {"entrypoint": "chain_steps:check", "configMap": "chain-steps"}}}
+SUMS = {
+    "min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1, "operators": ["+"], "allow_parentheses": False,
+}  # fmt: skip
 LEARNABILITY = "learnability"
 
 EXPERIMENTS = (
@@ -54,7 +68,7 @@ EXPERIMENTS = (
         "deviation",
         "Does dividing by the group's deviation pay?",
         Chain(4, 0.6),
-        shape(8, 8),
+        shape(8, 8, SLOW),
         {"grpo": {"method": "grpo"}, "dr-grpo": {"method": "dr-grpo"}},
         target=0.5,
         seeds=2,
@@ -63,11 +77,15 @@ EXPERIMENTS = (
         "hints",
         "Do hints and correct prefixes teach what is never answered right? (k = 8, q^k = 0.00007)",
         Chain(8, 0.3),
-        shape(16, 8),
+        shape(16, 8, SLOW),
         {
             "grpo": {"method": "grpo"},
             "scaf-grpo": {"method": "scaf-grpo", "expansion": {"kind": "hints", "text": "{hint}", "exemptSteps": 15}},
-            "sgpo": {"method": "sgpo", "rewards": [{"name": "accuracy"}, {"name": "prefix", **STEPS}]},
+            "sgpo": {"method": "sgpo", "rewards": [{"name": "accuracy"}, {"name": "prefix", **by_steps()}]},
+            "sgpo-every-wrong": {
+                "method": "sgpo",
+                "rewards": [{"name": "accuracy"}, {"name": "prefix", **by_steps(scope="wrongResponses")}],
+            },
         },
         target=0.2,
         hints=("scaf-grpo",),
@@ -75,8 +93,8 @@ EXPERIMENTS = (
     Experiment(
         "mostly-impossible",
         "Is the time of a set that is mostly impossible better spent on what is learnable?",
-        Chain(4, 0.6, sure=2, impossible=5),
-        {"method": "grpo", **shape(8, 8)},
+        Chain(4, 0.6, sure=3, impossible=5),
+        {"method": "grpo", **shape(8, 8, SLOW)},
         {
             "uniform": {},
             "lilo": {"selection": {"kind": LEARNABILITY}},
@@ -90,11 +108,12 @@ EXPERIMENTS = (
         "mostly-solved",
         "Does leaving out what is solved save rollouts?",
         Chain(4, 0.6, sure=5),
-        {"method": "grpo", **shape(8, 8)},
+        {"method": "grpo", **shape(8, 8, SLOW)},
         {"grpo": {}, "history": {"selection": {"kind": "historyResampling"}}},
-        target=0.7,
+        target=0.5,
+        steps=200,
         shares=MOSTLY_SOLVED,
-        items=160,  # an epoch is 20 steps, so that history has something to say
+        items=320,  # an epoch is 40 steps, so that history has something to say
     ),
     Experiment(
         "resets",
@@ -112,7 +131,7 @@ EXPERIMENTS = (
         "values",
         "Are sampled values better than a critic's?",
         Chain(4, 0.6),
-        shape(8, 8),
+        shape(8, 8, SLOW),
         {
             "ppo": {"method": "ppo"},
             "vineppo": {
@@ -121,5 +140,15 @@ EXPERIMENTS = (
             },
         },
         target=0.5,
+        values=True,
+    ),
+    Experiment(
+        "sums",
+        "Does leaving out prompts that teach nothing pay on a task of reasoning-gym?",
+        Gym("basic_arithmetic", SUMS, size=800, prompt_tokens=33, response_tokens=3, warm_up=120),
+        shape(8, 8, SLOW),
+        {"grpo": {"method": "grpo"}, "dapo": {"method": "dapo"}},
+        target=0.5,
+        seeds=3,
     ),
 )

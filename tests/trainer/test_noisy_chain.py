@@ -18,8 +18,9 @@ sys.path.insert(0, str(BENCH / "measuring" / "chain-steps"))
 from chain_steps import check  # noqa: E402
 from measuring import curves  # noqa: E402
 from measuring.experiments import EXPERIMENTS, Experiment, shape  # noqa: E402
-from measuring.learning_runs import learn, learning_manifest  # noqa: E402
+from measuring.learning_runs import learn, learning_manifest, write_data  # noqa: E402
 from measuring.noisy_chain import LEVELS, OPERATORS, STATES, Chain, filled, questions, tables, traces  # noqa: E402
+from measuring.page import renewed  # noqa: E402
 
 
 def steps_of(item: dict) -> tuple[int, list[int], list[str], list[int]]:
@@ -136,7 +137,7 @@ def test_a_median_takes_what_was_never_reached_for_later_than_all_else() -> None
 
 def test_steps_and_rollouts_count_up_to_the_first_value_that_is_enough() -> None:
     records = {s: {curves.HELD_OUT: v} for s, v in ((0, 0.1), (10, 0.5), (20, 0.4), (30, 0.7))}
-    run = {"records": records | {5: {}}, "rollouts": {5: 64.0, 10: 64.0, 20: 100.0, 30: 64.0}, "seconds": 1.0}
+    run = {"records": records | {5: {}}, "rollouts": {5: 64.0, 10: 64.0, 20: 100.0, 30: 64.0}}
     assert curves.reached(run, curves.HELD_OUT, 0.5) == curves.Reached(10, 128.0)
     assert curves.reached(run, curves.HELD_OUT, 0.9) == curves.Reached(None, None)
     even = {"records": {s: {curves.HELD_OUT: 0.5} for s in (0, 10)}, "rollouts": {}}
@@ -145,7 +146,7 @@ def test_steps_and_rollouts_count_up_to_the_first_value_that_is_enough() -> None
         [0, 10], [0.25, 0.25], [0.375, 0.375], [0.5, 0.5]
     )
     row = curves.table({"grpo": [run]}, 0.5)[-1]
-    assert row == "| grpo | 1 | 0.10 [0.10, 0.10] | 0.70 [0.70, 0.70] | 10 [10, 10] | 128 [128, 128] | - | 1 |"
+    assert row == "| grpo | 1 | 0.10 [0.10, 0.10] | 0.70 [0.70, 0.70] | 10 [10, 10] | 128 [128, 128] | - |"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
@@ -155,6 +156,22 @@ def test_every_variant_of_every_row_has_a_manifest(experiment: Experiment, tmp_p
         assert json.dumps(job)
         assert job["spec"]["seed"] == 3
         assert set(experiment.hints) <= set(experiment.variants)
+
+
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if isinstance(e.task, Chain)], ids=lambda e: e.name)
+def test_every_chain_has_as_many_different_items_as_its_row_asks_for(experiment: Experiment, tmp_path: Path) -> None:
+    folder = write_data(experiment, tmp_path)
+    assert len((folder / "train.jsonl").read_text().splitlines()) == experiment.items
+
+
+def test_what_is_measured_takes_its_place_on_the_page_and_the_text_around_it_stays() -> None:
+    page = renewed("# Page\n", "hints", "Do hints pay?", ["first"])
+    assert "## Do hints pay?" in page
+    written = page.replace("## Do", "## And do") + "It holds.\n"
+    again = renewed(written, "hints", "another question", ["second"])
+    assert again == written.replace("first", "second")
+    with pytest.raises(SystemExit, match="has no <!-- end: hints -->"):
+        renewed("<!-- measured: hints -->", "hints", "", [])
 
 
 @pytest.mark.slow
