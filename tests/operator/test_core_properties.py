@@ -14,6 +14,12 @@ LADDER = [
     {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "capacity": "Spot"},
     {"name": "on-demand", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "waitSeconds": 60},
 ]
+BUDGETS = (
+    [],
+    [{"stage": "warm-up", "chipHours": "0.2"}],
+    [{"stage": "reason", "generatedTokens": 300}, {"stage": "warm-up", "chipHours": "0.1", "onExceeded": "Fail"}],
+    [{"stage": "reason", "generatedTokens": 200, "chipHours": "0.1", "onExceeded": "Fail"}],
+)
 CODES = (0, 1, 64, 69, 70, 73, 74, 75, 77, 134, 137, 143)
 
 
@@ -54,8 +60,10 @@ class World(Story):
             case "approve" if "stage" in self.status:
                 approvals = {a["stage"] for a in self.job["spec"].get("approvals", ())} ^ {self.status["stage"]["name"]}
                 self.job["spec"]["approvals"] = [{"stage": name} for name in sorted(approvals)]
+            case "budget":
+                self.job["spec"]["budgets"] = BUDGETS[index]
             case "exit" if pod is not None and pod["status"]["phase"] == "Running":
-                self.leave(pod, code, **({"step": self.step} if code == 75 else {}))
+                self.leave(pod, code, **({"step": self.step, "stage": self.stage} if code == 75 else {}))
                 self.committed = self.step if code == 75 else self.committed
             case "notice" if pod is not None and self.nodes.get(pod["spec"].get("nodeName")):
                 self.shut_down(pod["spec"]["nodeName"])
@@ -82,8 +90,14 @@ class World(Story):
                 self.later(40)
 
     def say(self, **more) -> None:
+        told = {"stage": self.stage, "checkpoint": {"step": self.committed}, "parts": {"restore": 0.1}}
+        self.report(step=self.step, **told, **more)
+
+    @property
+    def stage(self) -> dict:
+        """What the trainer says of the stage: 100 tokens a step."""
         stage = self.status["stage"]
-        self.report(step=self.step, stage=stage, checkpoint={"step": self.committed}, parts={"restore": 0.1}, **more)
+        return stage | {"generatedTokens": 100 * (self.step - stage["startStep"])}
 
     def _speaks(self) -> bool:
         attempt = self.attempt
@@ -99,7 +113,7 @@ class World(Story):
 
 HAPPENINGS = st.sampled_from(
     ("schedule", "place", "run") * 2
-    + ("train", "train", "boundary", "exit", "notice", "wait", "collect", "suspend", "approve")
+    + ("train", "train", "boundary", "exit", "notice", "wait", "collect", "suspend", "approve", "budget")
     + ("node gone", "node silent", "node back", "delete pod", "delete JobSet", "jobset fails")
 )
 MOMENTS = st.lists(
@@ -110,6 +124,10 @@ MOMENTS = st.lists(
 def position(status) -> tuple:
     stage = status.get("stage", {})
     return stage.get("index", 0), status.get("progress", {}).get("step", 0), status.get("checkpoint", {}).get("step", 0)
+
+
+def chip_seconds(status) -> list[int]:
+    return [stage.get("chipSeconds", 0) for stage in status.get("stages", ())]
 
 
 def phase_of(plan, before) -> str:
@@ -132,7 +150,7 @@ def test_every_life_keeps_the_promises(moments):
         live = [p for p in world.pods if p["status"]["phase"] in ("Pending", "Running") and "nodeName" in p["spec"]]
         for body in plan.create:
             if body["kind"] == "JobSet":
-                assert phase_of(plan, before) != "AwaitingApproval", "no capacity is asked for without an approval"
+                assert phase_of(plan, before) not in ("AwaitingApproval", "Suspended"), "no capacity is asked for"
                 written = plan.status if plan.status_first else before
                 assert written["attempt"]["jobSet"] == body["metadata"]["name"], "authorized before it is made"
                 assert body["metadata"]["name"] not in known, "no attempt that was once known is made again"
@@ -149,6 +167,7 @@ def test_every_life_keeps_the_promises(moments):
                 assert c["reason"] in REASONS[c["type"]]
         assert after.get("attempt", {}).get("number", 0) >= before.get("attempt", {}).get("number", 0)
         assert all(a >= b for a, b in zip(position(after), position(before), strict=True)), "never backwards"
+        assert all(a >= b for a, b in zip(chip_seconds(after), chip_seconds(before), strict=False)), "never unspent"
         assert all(value >= 0 for value in after.get("counters", {}).values())
         records = [r["number"] for r in after.get("attempts", [])]
         assert records == sorted(set(records))

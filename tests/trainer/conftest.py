@@ -145,8 +145,8 @@ class MemoryRuntime:
     def wait_for_commits(self) -> None:
         """A commit is durable at once."""
 
-    def last_words(self, stage: dict[str, Any]) -> None:
-        self.last_stage = stage
+    def last_words(self, stage: dict[str, Any], reason: str = "Drained", text: str = "") -> None:
+        self.last_stage, self.last_reason = stage, reason
 
     def step_done(self, step: int, target: int, stage: dict, record: dict, timing: dict) -> None:
         self.steps.append((step, record, timing))

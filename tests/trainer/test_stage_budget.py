@@ -105,7 +105,7 @@ def test_a_spent_budget_leaves_after_the_step_that_spent_it_and_goes_on_when_it_
         with pytest.raises(BudgetSpent, match=words):
             run(first)
         assert first.commits[-1][0] == step
-        assert first.last_stage["generatedTokens"] == whole[step - 1]
+        assert (first.last_stage["generatedTokens"], first.last_reason) == (whole[step - 1], BUDGET_SPENT)
         again = memory_runtime(job(generatedTokens=limit), commits=list(first.commits))
         with pytest.raises(BudgetSpent):
             run(again)
@@ -130,6 +130,7 @@ def test_processes_leave_together_and_are_not_started_again(tmp_path: Path) -> N
     code, message = train(folder := Folder(tmp_path, "small", RLTrainingJob.model_validate({"spec": spec})), 2)
     assert (code, message["reason"], message["step"]) == (Exit.DRAINED, BUDGET_SPENT, 1)
     assert message["stage"]["generatedTokens"] > 0
+    assert "raise it or remove it" in message["message"]
     assert len({c.attempt for c in folder.journal().claims}) == 1
     raised = spec | {"budgets": []}
     assert train(Folder(tmp_path, "small", RLTrainingJob.model_validate({"spec": raised})), 2)[0] == Exit.DONE

@@ -10,6 +10,9 @@ from typing import Any
 
 from ratchet_api.protocol import BUDGET_SPENT, Exit
 
+DRAINED = "Drained"
+"""Reason of a process that was told to go."""
+
 
 class TrainerError(Exception):
     """An error with an exit code of its own. `reason` is the class name: finite, documented, shown by the operator."""
@@ -99,7 +102,7 @@ class Drain(Exception):
 
     @property
     def reason(self) -> str:
-        return "Drained"
+        return DRAINED
 
 
 class BudgetSpent(Drain):

@@ -135,9 +135,10 @@ class Run:
         """Leaves where the stage may sample no more, with the steps that it has made."""
         try:
             stage_budget.check(self.state.stage, self.runtime.job.spec)
-        except (BudgetSpent, BudgetExceeded):
-            self.runtime.last_words(self.state.stage_shown)
+        except (BudgetSpent, BudgetExceeded) as end:
+            self.runtime.last_words(self.state.stage_shown, end.reason, str(end))
             self.commits.last(self.state)
+            self.runtime.broadcast(True)  # whoever leaves first has the others leave: process 0 has said why by now
             raise
 
     def export(self) -> None:

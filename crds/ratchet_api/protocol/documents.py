@@ -277,7 +277,7 @@ class TerminationMessage(Document):
     """The last step that it knows to be committed."""
     boundary: Boundary | None = None
     stage: StageShown | None = None
-    """The stage that it was in, where its budget is why it left."""
+    """The stage that it was in, where that is over or its budget is spent."""
     owner: Owner | None = None
 
 

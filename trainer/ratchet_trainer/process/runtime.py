@@ -17,6 +17,7 @@ from ratchet_api.base import read_tolerantly
 from ratchet_api.job import Spec
 from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
 from ratchet_trainer.errors import (
+    DRAINED,
     Drain,
 )
 from ratchet_trainer.process.agreement import Peers
@@ -212,9 +213,11 @@ class Runtime:
         # it takes the time that its last save needs.
         self._far_enough = step == self.environment.until_step
 
-    def last_words(self, stage: dict[str, Any]) -> None:
-        """Has the termination message tell of the stage, as `State.stage_shown`."""
-        self._watchdog.standing.stage = stage
+    def last_words(self, stage: dict[str, Any] | None, reason: str = DRAINED, text: str = "") -> None:
+        """Has the termination message tell of the stage, as `State.stage_shown`, and of a reason of the run's own if
+        the process is told to go before it leaves by itself."""
+        standing = self._watchdog.standing
+        standing.stage, standing.reason, standing.text = stage, reason, text
 
     def boundary(self, stage_index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.
@@ -239,6 +242,7 @@ class Runtime:
         self.job.spec = read_tolerantly(Spec, self.job.spec.manifest() | {"stages": self._stages})
         self.job.may_enter = gate.may_enter
         self._watchdog.standing.boundary = None
+        self.last_words(None)
         if gate.ends(stage_index):
             self.enter("done")
             spent = self.progress.ledger.seconds.items()

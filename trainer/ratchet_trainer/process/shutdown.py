@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet_api.protocol import SPOT_GRACE_SECONDS, Exit
-from ratchet_trainer.errors import PeerLost, TrainerError
+from ratchet_trainer.errors import DRAINED, PeerLost, TrainerError
 from ratchet_trainer.process import stacks, termination_message
 from ratchet_trainer.process.agreement import Line
 
@@ -53,7 +53,9 @@ class Standing:
 
     step: int = 0  # the last committed step
     boundary: dict[str, Any] | None = None  # of the stage end that waits at the stage gate
-    stage: dict[str, Any] | None = None  # the stage whose budget is spent
+    stage: dict[str, Any] | None = None  # the stage that waits there, or whose budget is spent
+    reason: str = DRAINED  # of a process that is told to go, and in words, where the run has some
+    text: str = ""
 
 
 class Watchdog:
@@ -160,7 +162,7 @@ class Watchdog:
         error = flight.exception() if flight is not None and flight.done() else None
         if isinstance(error, TrainerError) and not isinstance(error, PeerLost):
             self.leave(error.exit, error.reason, str(error), getattr(error, "owner", None))
-        self.leave(Exit.DRAINED, "Drained", text)
+        self.leave(Exit.DRAINED, self.standing.reason, self.standing.text or text)
 
     # The thread
 
