@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,18 +48,53 @@ def test_an_example_says_what_it_is_for_and_how_to_run_it(file: Path) -> None:
     assert "Watch" in "\n".join(said)
 
 
-def script(folder: Path) -> ModuleType:
-    there = importlib.util.spec_from_file_location("write_sums", folder / "write_sums.py")
+def module(file: Path) -> ModuleType:
+    there = importlib.util.spec_from_file_location(file.stem, file)
     assert there
     assert there.loader
-    module = importlib.util.module_from_spec(there)
-    there.loader.exec_module(module)
-    return module
+    found = importlib.util.module_from_spec(there)
+    there.loader.exec_module(found)
+    return found
 
 
-def test_data_are_what_their_script_writes() -> None:
-    folder = ROOT / "examples/methods/data"
-    assert (folder / "sums.jsonl").read_text() == script(folder).text()
+@pytest.mark.parametrize("script", ["methods/data/write_sums.py", "recipes/data/write_tasks.py"])
+def test_data_are_what_their_script_writes(script: str) -> None:
+    file = ROOT / "examples" / script
+    writes = module(file)
+    assert {name: writes.text(name) for name in writes.FILES} == {
+        data.name: data.read_text() for data in file.parent.glob("*.jsonl")
+    }
+
+
+@pytest.mark.parametrize(
+    ("checker", "response", "verdicts"),
+    [
+        ("running_sums", ["5", "12"], [True, True]),
+        ("running_sums", ["5", "13"], [True, False]),
+        ("running_sums", ["12"], [False]),
+        ("running_sums", ["5", "12", "12"], [True, True, False]),
+        ("equations", ["First, 4 + 1 = 5.", "So 5 + 7 = 12."], [True, True]),
+        ("equations", ["4 + 1 = 5", "5 + 7 = 13", "It is 13."], [True, False, False]),
+        ("equations", ["14 + 1 = 5"], [False]),
+    ],
+)
+def test_checkers_of_steps(checker: str, response: list[str], verdicts: list[bool]) -> None:
+    solution = {"running_sums": "5\n12", "equations": "4 + 1 = 5\n5 + 7 = 12"}[checker]
+    case = SimpleNamespace(item={"solution": solution}, steps=response)
+    assert getattr(module(ROOT / "examples/recipes/steps/steps.py"), checker)(case) == verdicts
+    if checker == "running_sums":
+        assert module(ROOT / "examples/methods/steps/steps.py").check(case) == verdicts
+
+
+@pytest.mark.parametrize("file", [f for f in RECIPES if not f.stem.endswith("-smollm2")], ids=lambda f: f.stem)
+def test_a_recipe_is_there_for_real_hardware_with_the_same_stages(file: Path) -> None:
+    def stages(file: Path) -> list[tuple[str, str | None]]:
+        found = [(stage["name"], stage.get("rl", {}).get("method")) for stage in spec_of(file)["stages"]]
+        return [pair for pair in found if pair[0] != "warm-up"]  # a pretrained model needs none
+
+    real = file.with_name(f"{file.stem}-smollm2.yaml")
+    assert stages(real) == stages(file)
+    assert spec_of(real)["placements"][0]["accelerator"].startswith("tpu")
 
 
 @pytest.mark.parametrize("file", TRAINED, ids=lambda f: f.stem)

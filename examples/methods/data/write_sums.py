@@ -37,8 +37,8 @@ def item(number: int, question: str, answer: str) -> dict[str, Any]:
     }
 
 
-def text() -> str:
-    """Sums of three numbers of one digit, each once, one JSON object a line."""
+def sums() -> list[dict[str, Any]]:
+    """Sums of three numbers of one digit, each once."""
     drawn = reasoning_gym.create_dataset(
         "basic_arithmetic",
         seed=1,
@@ -50,9 +50,18 @@ def text() -> str:
     asked = {entry["question"]: entry["answer"] for entry in drawn}
     found = [item(i, question, answer) for i, (question, answer) in enumerate(asked.items()) if i < ITEMS]
     assert len(found) == ITEMS
-    return "".join(json.dumps(one) + "\n" for one in found)
+    return found
+
+
+FILES = {"sums.jsonl": sums}
+
+
+def text(name: str) -> str:
+    """The content of a file of FILES: one JSON object a line."""
+    return "".join(json.dumps(one) + "\n" for one in FILES[name]())
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    (folder / "sums.jsonl").write_text(text())
+    for name in FILES:
+        (folder / name).write_text(text(name))
