@@ -145,10 +145,10 @@ EXPERIMENTS = (
     Experiment(
         "sums",
         "Does leaving out prompts that teach nothing pay on a task of reasoning-gym?",
-        Gym("basic_arithmetic", SUMS, size=800, prompt_tokens=33, response_tokens=3, warm_up=120),
-        shape(8, 8, SLOW),
+        Gym("basic_arithmetic", SUMS, size=800, prompt_tokens=33, response_tokens=3, warm_up=180),
+        shape(16, 8),
         {"grpo": {"method": "grpo"}, "dapo": {"method": "dapo"}},
-        target=0.5,
+        target=0.3,
         seeds=3,
     ),
 )
