@@ -197,7 +197,7 @@ def test_the_best_of_a_supervised_stage_needs_an_evaluation() -> None:
     job = manifest(evaluations=[])
     job["spec"]["stages"].append(job["spec"]["stages"][1] | {"name": "after", "start": {"weights": "best"}})
     (found,) = said(job)
-    assert "which weights of stage choose are the best: a curate stage moves none; give the job an evalu" in found
+    assert "stage choose moves no weight, so it has none to choose from" in found
 
 
 def test_a_curate_stage_has_no_best_weights() -> None:
