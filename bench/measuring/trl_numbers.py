@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import torch
 from trl import GRPOTrainer
 from trl.rewards import get_soft_overlong_punishment
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
 given = {name: torch.tensor(values, dtype=torch.float64) for name, values in json.load(sys.stdin).items()}
 mask = given["mask"]
@@ -91,5 +92,12 @@ for buffer in (5, longest):
     punished = get_soft_overlong_punishment(longest, buffer)(completion_ids=tokens)
     found[f"overlong|{longest}|{buffer}"] = torch.tensor(punished)
 found[f"overlong|{longest - 2}|4"] = torch.tensor(get_soft_overlong_punishment(longest - 2, 4)(completion_ids=tokens))
+
+logits = given["logits"].clone().requires_grad_()
+log_prob = selective_log_softmax(logits / 0.7, given["tokens"].long())
+entropy = entropy_from_logits(logits / 0.7)
+found["log_prob|0.7"], found["entropy|0.7"] = log_prob, entropy
+both = (given["values"] * log_prob + given["new_values"] * entropy).sum()
+(found["logits_grad|0.7"],) = torch.autograd.grad(both, logits)
 
 print(json.dumps({name: value.detach().double().tolist() for name, value in found.items()}))
