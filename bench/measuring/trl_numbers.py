@@ -87,6 +87,16 @@ policy("ppo|seq-mean-token-mean|0.2|0.2|k3=0.04", "grpo", 0.2, 0.2, kl=0.04)
 policy("ppo|token-mean|0.2|0.2|entropy=0.01", "dapo", 0.2, 0.2, entropy=0.01)
 policy("ppo|token-mean|0.2|0.2|cap=2", "dapo", 0.2, 0.2, cap=2.0)
 
+# TRL's trainers leave the optimizer to torch, and so does verl.
+for rate, decay, clip in (("0.01", "0.1", "1"), ("0.01", "0", "100")):
+    weights = given["values"].clone().requires_grad_()
+    adamw = torch.optim.AdamW([weights], lr=float(rate), betas=(0.9, 0.999), eps=1e-8, weight_decay=float(decay))
+    for name in ("log_probs", "old_log_probs", "ref_log_probs"):
+        weights.grad = given[name].clone()
+        torch.nn.utils.clip_grad_norm_([weights], float(clip))
+        adamw.step()
+    found[f"adamw|{rate}|{decay}|{clip}"] = weights
+
 tokens = [[0] * int(length) for length in mask.sum(1)]
 for buffer in (5, longest):
     punished = get_soft_overlong_punishment(longest, buffer)(completion_ids=tokens)

@@ -18,6 +18,8 @@ file may have any:
     log_prob|TEMPERATURE, entropy|TEMPERATURE                          of `tokens` under `logits`, unmasked
     logits_grad|TEMPERATURE                                            by `logits`, of their sum weighted by `values`
                                                                        (log_prob) and `new_values` (entropy)
+    adamw|RATE|DECAY|CLIP                                              `values` after three updates by the gradients
+                                                                       log_probs, old_log_probs, ref_log_probs
     overlong|LIMIT|BUFFER                                              [R], DAPO's punishment of long responses
 """
 
@@ -41,6 +43,7 @@ from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.objective.surrogate import importance
 from ratchet_trainer.algorithm.rewards.length import overlong
 from ratchet_trainer.algorithm.slots import Micro
+from ratchet_trainer.learning import optimizer
 from ratchet_trainer.learning.critic import value_loss
 from ratchet_trainer.model.policy import log_prob_and_entropy
 
@@ -188,6 +191,16 @@ def _of_logits(z: Arrays, temperature: str) -> tuple[Any, Any, Any]:
     return chosen, entropy, gradient
 
 
+def _adamw(z: Arrays, rate: str, decay: str, clip: str) -> Any:
+    settings = {"learning_rate": rate, "weight_decay": decay, "clip_norm": clip}
+    numbers = {name: jnp.float32(float(value)) for name, value in settings.items()}
+    params: dict[str, Any] = {"matrix": _floats(z["values"])}
+    state = optimizer.init(params)
+    for gradient in (z["log_probs"], z["old_log_probs"], z["ref_log_probs"]):
+        params, state, _ = optimizer.step({"matrix": _floats(gradient)}, jnp.float32(0), state, params, numbers)
+    return params["matrix"]
+
+
 def _overlong(z: Arrays, limit: str, buffer: str) -> np.ndarray:
     return np.array([overlong(int(length), int(limit), int(buffer)) for length in _lengths(z)])
 
@@ -203,6 +216,7 @@ OUTPUTS: dict[str, Callable[..., Any]] = {
     "log_prob": lambda z, temperature: _of_logits(z, temperature)[0],
     "entropy": lambda z, temperature: _of_logits(z, temperature)[1],
     "logits_grad": lambda z, temperature: _of_logits(z, temperature)[2],
+    "adamw": _adamw,
     "overlong": _overlong,
     "loss": lambda z, *words: _policy_loss(z, *words)[0],
     "grad": lambda z, *words: _policy_loss(z, *words)[1],
