@@ -32,7 +32,7 @@ PEERS = {
     "verl": ("verl==0.9.1", "verl_numbers.py"),
     "trl": ("trl==1.16.0", "trl_numbers.py"),
 }
-SEED, GROUPS, RESPONSES, LONGEST = 20260, 3, 4, 10
+SEED, GROUPS, RESPONSES, LONGEST, VOCABULARY = 20260, 3, 4, 10, 5
 TOLERANCE = 1e-5
 
 
@@ -58,6 +58,8 @@ def inputs(seed: int) -> dict[str, Any]:
         "entropy": random.gamma(2.0, 0.5, shape),
         "values": random.normal(0.5, 0.3, shape),
         "new_values": random.normal(0.5, 0.3, shape),
+        "tokens": random.integers(0, VOCABULARY, shape),
+        "logits": random.normal(0, 2, (*shape, VOCABULARY)),
     }
     return {name: values.astype(np.float32).tolist() for name, values in found.items()}
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import torch
 from trl import GRPOTrainer
 from trl.rewards import get_soft_overlong_punishment
+from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
 given = {name: torch.tensor(values, dtype=torch.float64) for name, values in json.load(sys.stdin).items()}
 mask = given["mask"]
@@ -86,10 +87,27 @@ policy("ppo|seq-mean-token-mean|0.2|0.2|k3=0.04", "grpo", 0.2, 0.2, kl=0.04)
 policy("ppo|token-mean|0.2|0.2|entropy=0.01", "dapo", 0.2, 0.2, entropy=0.01)
 policy("ppo|token-mean|0.2|0.2|cap=2", "dapo", 0.2, 0.2, cap=2.0)
 
+# TRL's trainers leave the optimizer to torch, and so does verl.
+for rate, decay, clip in (("0.01", "0.1", "1"), ("0.01", "0", "100")):
+    weights = given["values"].clone().requires_grad_()
+    adamw = torch.optim.AdamW([weights], lr=float(rate), betas=(0.9, 0.999), eps=1e-8, weight_decay=float(decay))
+    for name in ("log_probs", "old_log_probs", "ref_log_probs"):
+        weights.grad = given[name].clone()
+        torch.nn.utils.clip_grad_norm_([weights], float(clip))
+        adamw.step()
+    found[f"adamw|{rate}|{decay}|{clip}"] = weights
+
 tokens = [[0] * int(length) for length in mask.sum(1)]
 for buffer in (5, longest):
     punished = get_soft_overlong_punishment(longest, buffer)(completion_ids=tokens)
     found[f"overlong|{longest}|{buffer}"] = torch.tensor(punished)
 found[f"overlong|{longest - 2}|4"] = torch.tensor(get_soft_overlong_punishment(longest - 2, 4)(completion_ids=tokens))
+
+logits = given["logits"].clone().requires_grad_()
+log_prob = selective_log_softmax(logits / 0.7, given["tokens"].long())
+entropy = entropy_from_logits(logits / 0.7)
+found["log_prob|0.7"], found["entropy|0.7"] = log_prob, entropy
+both = (given["values"] * log_prob + given["new_values"] * entropy).sum()
+(found["logits_grad|0.7"],) = torch.autograd.grad(both, logits)
 
 print(json.dumps({name: value.detach().double().tolist() for name, value in found.items()}))

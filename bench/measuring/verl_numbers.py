@@ -12,6 +12,7 @@ os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"
 
 import numpy as np
 import torch
+import verl.utils.torch_functional as verl_F
 from verl.trainer.ppo import core_algos as verl
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 from verl.workers.config import ActorConfig
@@ -84,5 +85,12 @@ values = given["new_values"].clone().requires_grad_()
 loss, _ = verl.compute_value_loss(values, found["gae_returns"], given["values"], mask, 0.2)
 found["value_loss|0.2"] = loss
 (found["value_grad|0.2"],) = torch.autograd.grad(loss, values)
+
+logits = given["logits"].clone().requires_grad_()
+log_prob = verl_F.logprobs_from_logits_naive(logits / 0.7, given["tokens"].long())
+entropy = verl_F.entropy_from_logits(logits / 0.7)
+found["log_prob|0.7"], found["entropy|0.7"] = log_prob, entropy
+both = (given["values"] * log_prob + given["new_values"] * entropy).sum()
+(found["logits_grad|0.7"],) = torch.autograd.grad(both, logits)
 
 print(json.dumps({name: value.detach().double().tolist() for name, value in found.items()}))

@@ -106,6 +106,7 @@ _FULL: dict[str, Any] = {
                 "guards": [{"metric": "curate/accuracy", "atMost": "0", "action": "Fail"}],
             },
         ],
+        "budgets": [{"stage": "reason", "generatedTokens": 100000, "chipHours": "8", "onExceeded": "Fail"}],
         "checkpoint": {
             "directory": "/checkpoints/sums",
             "claimName": "checkpoints",

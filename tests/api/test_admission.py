@@ -168,6 +168,7 @@ MUTABLE = [
     lambda s: s.update(stages=s["stages"][:1]),
     lambda s: s.update(suspend=True, image="registry.example/trainer:2"),
     lambda s: s["placements"].pop(),
+    lambda s: s.update(budgets=[{"stage": "warm-up", "chipHours": "0.5"}]),
     lambda s: s["datasets"].append({"name": "more", "reasoningGym": {"task": "chain_sum"}}),
 ]
 
@@ -223,6 +224,8 @@ REFUSED = [
     (("stages", 2, "guards", 0, "action"), "Advance", "can only have action: Fail"),
     (("datasets", 2, "verifier"), "math", "asked and verified as where they come from"),
     (("datasets", 2), {"name": "chosen"}, "or fromStage"),
+    (("budgets", 0), {"stage": "reason", "onExceeded": "Fail"}, "a budget limits something"),
+    (("budgets", 0, "chipHours"), "0", "must be greater than 0"),
 ]
 
 

@@ -64,6 +64,8 @@ def test_the_peers_were_asked_for_every_form_that_a_method_has() -> None:
         "k3",
     }
     assert set(FORMS) | {"kl|k1", "kl|k2", "kl|k3", "gae_returns", "gae_adv_whitened"} <= asked
+    assert {"importance|2", "value_grad|0.2", "log_prob|0.7", "entropy|0.7", "logits_grad|0.7"} <= asked
+    assert any(name.startswith("adamw|") for name in asked)
 
 
 def test_a_wrong_number_shows_in_its_array_only(bent: Any) -> None:

@@ -5,7 +5,8 @@
 Decides what each array's name means. FILE is an archive of arrays (.npz), or JSON with nested lists in `arrays` and
 anything else beside it, such as who made them. Inputs, for R sequences of at most T tokens: `log_probs`,
 `old_log_probs`, `ref_log_probs`, `mask`, `values` [R, T], `rewards`, `group` [R]; where an output needs them also
-`entropy`, `sampled_log_probs` (of the sampler), `new_values` [R, T]. Outputs, of which a file may have any:
+`entropy`, `sampled_log_probs` (of the sampler), `new_values`, `tokens` [R, T], `logits` [R, T, V]. Outputs, of which a
+file may have any:
 
     adv_grpo, adv_grpo_no_std, adv_rloo, adv_reinforce_pp_baseline     advantage by group
     gae_adv_whitened, gae_returns                                      gamma 1, lambda 0.95
@@ -14,6 +15,11 @@ anything else beside it, such as who made them. Inputs, for R sequences of at mo
     kl|k1, kl|k2, kl|k3
     importance|CAP                                                     old over sampled, at most CAP
     value_loss|CLIP, value_grad|CLIP                                   critic, `new_values` against `gae_returns`
+    log_prob|TEMPERATURE, entropy|TEMPERATURE                          of `tokens` under `logits`, unmasked
+    logits_grad|TEMPERATURE                                            by `logits`, of their sum weighted by `values`
+                                                                       (log_prob) and `new_values` (entropy)
+    adamw|RATE|DECAY|CLIP                                              `values` after three updates by the gradients
+                                                                       log_probs, old_log_probs, ref_log_probs
     overlong|LIMIT|BUFFER                                              [R], DAPO's punishment of long responses
 """
 
@@ -37,14 +43,17 @@ from ratchet_trainer.algorithm.objective.policy_gradient import PolicyGradient
 from ratchet_trainer.algorithm.objective.surrogate import importance
 from ratchet_trainer.algorithm.rewards.length import overlong
 from ratchet_trainer.algorithm.slots import Micro
+from ratchet_trainer.learning import optimizer
 from ratchet_trainer.learning.critic import value_loss
+from ratchet_trainer.model.policy import log_prob_and_entropy
 
 Arrays = Mapping[str, np.ndarray]
 
 INPUTS = {"log_probs", "old_log_probs", "ref_log_probs", "mask", "rewards", "group", "values"}
-SOME_INPUTS = {"entropy", "sampled_log_probs", "new_values"}
-FORMATS = {"rewards": np.float64, "group": np.int64}
-"""Arrays [R], and the formats that they have; the others are float32."""
+SOME_INPUTS = {"entropy", "sampled_log_probs", "new_values", "tokens", "logits"}
+OF_SEQUENCES = "rewards", "group"
+FORMATS = {"rewards": np.float64, "group": np.int64, "tokens": np.int64}
+"""Formats of arrays that are not float32."""
 FORMS = {
     # array -> form of advantage
     "adv_grpo": "mean-std",
@@ -86,7 +95,9 @@ def _read(file: Path) -> Arrays:
         raise NotGolden(f"arrays {', '.join(sorted(missing))} are missing; inputs are {', '.join(sorted(INPUTS))}")
     shape = z["mask"].shape
     inputs = INPUTS | (SOME_INPUTS & z.keys())
-    wanted = {name: shape[:1] if name in FORMATS else shape for name in inputs}
+    wanted = {name: shape[:1] if name in OF_SEQUENCES else shape for name in inputs}
+    if "logits" in inputs:
+        wanted["logits"] = (*shape, *z["logits"].shape[2:][:1])
     if len(shape) != 2 or any(z[name].shape != wanted[name] for name in inputs):
         raise NotGolden("mask must be [sequences, tokens], rewards and group [sequences], the other inputs as mask")
     lengths = (z["mask"] > 0).sum(1)
@@ -167,6 +178,29 @@ def _value_loss(z: Arrays, clip: str) -> tuple[Any, Any]:
     return value, gradient
 
 
+def _of_logits(z: Arrays, temperature: str) -> tuple[Any, Any, Any]:
+    """Log-probability and entropy [R, T] of given tokens, and a gradient of both by the logits [R, T, V]."""
+    tokens, logits = (jnp.asarray(_given(z, name, "a log-probability")) for name in ("tokens", "logits"))
+    weights = _floats(z["values"]), _floats(_given(z, "new_values", "a gradient by logits"))
+
+    def weighted(logits: jax.Array) -> Any:
+        found = log_prob_and_entropy(logits, tokens, jnp.float32(float(temperature)))
+        return sum(jnp.sum(w * x) for w, x in zip(weights, found, strict=True)), found
+
+    (_, (chosen, entropy)), gradient = jax.value_and_grad(weighted, has_aux=True)(logits)
+    return chosen, entropy, gradient
+
+
+def _adamw(z: Arrays, rate: str, decay: str, clip: str) -> Any:
+    settings = {"learning_rate": rate, "weight_decay": decay, "clip_norm": clip}
+    numbers = {name: jnp.float32(float(value)) for name, value in settings.items()}
+    params: dict[str, Any] = {"matrix": _floats(z["values"])}
+    state = optimizer.init(params)
+    for gradient in (z["log_probs"], z["old_log_probs"], z["ref_log_probs"]):
+        params, state, _ = optimizer.step({"matrix": _floats(gradient)}, jnp.float32(0), state, params, numbers)
+    return params["matrix"]
+
+
 def _overlong(z: Arrays, limit: str, buffer: str) -> np.ndarray:
     return np.array([overlong(int(length), int(limit), int(buffer)) for length in _lengths(z)])
 
@@ -179,6 +213,10 @@ OUTPUTS: dict[str, Callable[..., Any]] = {
     "importance": _importance,
     "value_loss": lambda z, clip: _value_loss(z, clip)[0],
     "value_grad": lambda z, clip: _value_loss(z, clip)[1],
+    "log_prob": lambda z, temperature: _of_logits(z, temperature)[0],
+    "entropy": lambda z, temperature: _of_logits(z, temperature)[1],
+    "logits_grad": lambda z, temperature: _of_logits(z, temperature)[2],
+    "adamw": _adamw,
     "overlong": _overlong,
     "loss": lambda z, *words: _policy_loss(z, *words)[0],
     "grad": lambda z, *words: _policy_loss(z, *words)[1],
