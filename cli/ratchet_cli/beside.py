@@ -12,6 +12,7 @@ from pathlib import Path
 from ratchet_api.datasets import Dataset
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.verifiers import ENV_CONFIG_MAP_FOLDER
+from ratchet_operator.build.verifiers import verifier_volumes
 
 FILES = ("jsonl", "parquet", "hugging_face")
 """Fields of a data set that name a file or a folder."""
@@ -23,9 +24,12 @@ def with_files_beside(job: RLTrainingJob, folder: Path) -> RLTrainingJob:
     return job.model_copy(update={"spec": job.spec.model_copy(update={"datasets": datasets})})
 
 
-def take_functions_beside(folder: Path) -> None:
-    """ConfigMaps are looked for in `folder` by this process and its children, unless the environment says where."""
-    os.environ.setdefault(ENV_CONFIG_MAP_FOLDER, str(folder.absolute()))
+def take_functions_beside(job: RLTrainingJob, folder: Path) -> None:
+    """Where `folder` has one of the job's ConfigMaps, this process and its children look for all of them there, unless
+    the environment already says where."""
+    names = [volume["configMap"]["name"] for volume, _ in verifier_volumes(job.spec)]
+    if any((folder / name).is_dir() for name in names):
+        os.environ.setdefault(ENV_CONFIG_MAP_FOLDER, str(folder.absolute()))
 
 
 def _here(dataset: Dataset, folder: Path) -> Dataset:

@@ -150,6 +150,6 @@ def job_of(file: str, processes: int | None, model: Path | None = None) -> tuple
         here = job.spec.model.model_copy(update={"path": str(model.absolute())})
         job = job.model_copy(update={"spec": job.spec.model_copy(update={"model": here})})
     folder = Path(file).parent  # of standard input, "-", the present one
-    take_functions_beside(folder)
+    take_functions_beside(job, folder)
     job = with_files_beside(job, folder)
     return data["metadata"]["name"], job, processes or count(job.spec.placements[0])

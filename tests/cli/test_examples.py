@@ -15,7 +15,8 @@ import yaml
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.presets import PRESETS
-from ratchet_cli.beside import with_files_beside
+from ratchet_api.verifiers import ENV_CONFIG_MAP_FOLDER
+from ratchet_cli.beside import take_functions_beside, with_files_beside
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted((ROOT / "examples/methods").glob("*.yaml"))
@@ -143,3 +144,17 @@ def test_a_file_that_is_where_the_manifest_says_is_taken_there(tmp_path: Path) -
         (tmp_path / folder / "sums.jsonl").touch()
     there = str(tmp_path / "mounted" / "sums.jsonl")
     assert path_of(with_files_beside(job(there), tmp_path)) == there
+
+
+@pytest.mark.parametrize(("folder", "said"), [("steps", None), ("steps", "/elsewhere"), ("others", None)])
+def test_functions_of_a_config_map_are_looked_for_beside_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, said: str | None
+) -> None:
+    monkeypatch.setenv(ENV_CONFIG_MAP_FOLDER, said or "")
+    if said is None:
+        monkeypatch.delenv(ENV_CONFIG_MAP_FOLDER)
+    (tmp_path / folder).mkdir()
+    sgpo = RLTrainingJob.model_validate({"spec": spec_of(ROOT / "examples/methods/sgpo.yaml")})
+    take_functions_beside(sgpo, tmp_path)
+    beside = str(tmp_path) if folder == "steps" else None
+    assert os.environ.get(ENV_CONFIG_MAP_FOLDER) == (said or beside)
