@@ -110,7 +110,7 @@ EXPERIMENTS = (
         Chain(4, 0.6, sure=5),
         {"method": "grpo", **shape(8, 8, SLOW)},
         {"grpo": {}, "history": {"selection": {"kind": "historyResampling"}}},
-        target=0.5,
+        target=0.7,
         steps=200,
         shares=MOSTLY_SOLVED,
         items=320,  # an epoch is 40 steps, so that history has something to say
@@ -146,9 +146,9 @@ EXPERIMENTS = (
         "sums",
         "Does leaving out prompts that teach nothing pay on a task of reasoning-gym?",
         Gym("basic_arithmetic", SUMS, size=800, prompt_tokens=33, response_tokens=3, warm_up=180),
-        shape(16, 8),
+        shape(16, 8, SLOW),
         {"grpo": {"method": "grpo"}, "dapo": {"method": "dapo"}},
-        target=0.3,
+        target=0.7,
         seeds=3,
     ),
 )
