@@ -94,7 +94,9 @@ EXPERIMENTS = (
         {
             "uniform": {},
             "lilo": {"selection": {"kind": LEARNABILITY}},
+            "lilo-reuse": {"selection": {"kind": LEARNABILITY, "reuse": True}},
             "sfl": {"selection": {"kind": LEARNABILITY, "buffer": {"everySteps": 10}}},
+            "dynamic-sampling": {"expansion": {"kind": "dynamicSampling"}},
         },
         target=0.5,
         steps=120,
