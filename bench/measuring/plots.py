@@ -15,7 +15,7 @@ def draw(bands: Mapping[str, Band], target: float, title: str, file: Path) -> No
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), dpi=120)
+    figure, axes = pyplot.subplots(figsize=(6.4, 3.6), dpi=100)
     for name, band in bands.items():
         (line,) = axes.plot(band.steps, band.middle, label=name, marker=".")
         axes.fill_between(band.steps, band.low, band.high, alpha=0.2, color=line.get_color(), linewidth=0)
