@@ -141,8 +141,9 @@ def learn(
     if not (data / "train.jsonl").exists():
         write_data(experiment, data)
     job = learning_manifest(experiment, variant, seed, model, data)
-    # Its folder is named by all of it: another row's numbers are another run, not one to go on with.
-    folder = root / experiment.name / f"{variant}-{seed}-{sha256(job['spec'])[:8]}"
+    # Its folder is named by all that it is made of: with other settings or items it is another run.
+    made_of = sha256([job["spec"], (data / "train.jsonl").read_text()])[:8]
+    folder = root / experiment.name / f"{variant}-{seed}-{made_of}"
     watched = (sys.executable, str(Path(__file__).with_name("watched_values.py")))
     seconds = run(job, folder, cache, watched if experiment.values else TRAINER)
     return read(folder) | {"seconds": seconds}
