@@ -21,9 +21,7 @@ from typing import Any
 import measuring.swift  # noqa: F401 - first: it may start this program again
 from measuring.curves import HELD_OUT, band, table
 from measuring.experiments import EXPERIMENTS, Experiment
-from measuring.gym_task import Gym
 from measuring.learning_runs import CannotRun, learn, starting_weights, write_data
-from measuring.noisy_chain import Chain
 from measuring.page import renewed
 from measuring.plots import draw
 from measuring.values_error import bias_table, error_table
@@ -33,7 +31,7 @@ Runs = dict[str, list[dict[str, Any]]]
 
 def runs_of(experiment: Experiment, root: Path, parallel: int) -> tuple[Runs, dict[str, str]]:
     """The runs of every variant, and why the others could not be made."""
-    starting_weights(experiment.task, root / "weights", root / "cache")
+    starting_weights(experiment.chain, root / "weights", root / "cache")
     write_data(experiment, root / "data" / experiment.name)
     asked = [(variant, seed) for seed in range(experiment.seeds) for variant in experiment.variants]
     found: Runs = {}
@@ -57,12 +55,14 @@ def runs_of(experiment: Experiment, root: Path, parallel: int) -> tuple[Runs, di
 
 def report(experiment: Experiment, runs: Runs, refused: dict[str, str], out: Path) -> list[str]:
     """What is measured of an experiment, its picture written."""
-    picture = f"learning/{experiment.name}.png"
+    chain, picture = experiment.chain, f"learning/{experiment.name}.png"
     bands = {name: band(of_variant, HELD_OUT) for name, of_variant in runs.items()}
     draw(bands, experiment.target, experiment.question.partition(" (")[0], out / picture)
+    shares = ", ".join(f"{share:.0%} {kind}" for kind, share in experiment.shares.items())
     rl = experiment.rl
     return [
-        f"{said(experiment)}; {rl['promptsPerStep']} x {rl['groupSize']} rollouts a step, {experiment.steps} steps.",
+        f"Chain of k = {chain.k}, q = {chain.q} (right at the start: {chain.value(0):.4f}), "
+        f"prompts: {shares}; {rl['promptsPerStep']} x {rl['groupSize']} rollouts a step, {experiment.steps} steps.",
         "",
         *table(runs, experiment.target),
         "",
@@ -73,22 +73,13 @@ def report(experiment: Experiment, runs: Runs, refused: dict[str, str], out: Pat
     ]
 
 
-def said(experiment: Experiment) -> str:
-    """The task in words."""
-    task, shares = experiment.task, ", ".join(f"{share:.0%} {kind}" for kind, share in experiment.shares.items())
-    if isinstance(task, Gym):
-        return f"`{task.task}` of reasoning-gym, {task.size} items, after {task.warm_up} supervised steps"
-    return f"Chain of k = {task.k}, q = {task.q} (right at the start: {task.value(0):.4f}), prompts: {shares}"
-
-
 def values_of(experiment: Experiment, runs: Runs) -> list[str]:
     """What is known of the values of states, in the first step and the first 20."""
-    assert isinstance(experiment.task, Chain), "states are worth something known there"
     values = {name: [run["values"] for run in of_variant] for name, of_variant in runs.items()}
     return [
         "Values at the first step, by how many steps of the response are right; a state counts once:",
         "",
-        *bias_table(values, experiment.task),
+        *bias_table(values, experiment.chain),
         "",
         "Squared error of values; a state counts as often as responses are in it:",
         "",

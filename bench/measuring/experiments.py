@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from measuring.gym_task import Gym
 from measuring.noisy_chain import Chain, Kind
 
 Plain = dict[str, Any]
@@ -25,7 +24,7 @@ class Experiment:
 
     name: str
     question: str
-    task: Chain | Gym
+    chain: Chain
     rl: Plain
     variants: Mapping[str, Plain]
     target: float
@@ -58,9 +57,6 @@ def by_steps(**settings: str) -> Plain:
 
 MOSTLY_IMPOSSIBLE: Mapping[Kind, float] = {"impossible": 0.9, "sure": 0.05, "noisy": 0.05}
 MOSTLY_SOLVED: Mapping[Kind, float] = {"sure": 0.8, "noisy": 0.2}
-SUMS = {
-    "min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1, "operators": ["+"], "allow_parentheses": False,
-}  # fmt: skip
 LEARNABILITY = "learnability"
 
 EXPERIMENTS = (
@@ -98,7 +94,9 @@ EXPERIMENTS = (
         {
             "uniform": {},
             "lilo": {"selection": {"kind": LEARNABILITY}},
+            "lilo-reuse": {"selection": {"kind": LEARNABILITY, "reuse": True}},
             "sfl": {"selection": {"kind": LEARNABILITY, "buffer": {"everySteps": 10}}},
+            "dynamic-sampling": {"expansion": {"kind": "dynamicSampling"}},
         },
         target=0.5,
         steps=120,
@@ -110,7 +108,7 @@ EXPERIMENTS = (
         Chain(4, 0.6, sure=5),
         {"method": "grpo", **shape(8, 8, SLOW)},
         {"grpo": {}, "history": {"selection": {"kind": "historyResampling"}}},
-        target=0.5,
+        target=0.7,
         steps=200,
         shares=MOSTLY_SOLVED,
         items=320,  # an epoch is 40 steps, so that history has something to say
@@ -141,14 +139,5 @@ EXPERIMENTS = (
         },
         target=0.5,
         values=True,
-    ),
-    Experiment(
-        "sums",
-        "Does leaving out prompts that teach nothing pay on a task of reasoning-gym?",
-        Gym("basic_arithmetic", SUMS, size=800, prompt_tokens=33, response_tokens=3, warm_up=180),
-        shape(16, 8),
-        {"grpo": {"method": "grpo"}, "dapo": {"method": "dapo"}},
-        target=0.3,
-        seeds=3,
     ),
 )

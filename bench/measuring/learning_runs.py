@@ -17,7 +17,6 @@ from typing import Any
 
 from measuring import chain_model, noisy_chain
 from measuring.experiments import Experiment
-from measuring.gym_task import Gym
 from measuring.noisy_chain import Chain
 from measuring.values_error import by_step
 from ratchet_api.canonical import sha256
@@ -28,7 +27,6 @@ from ratchet_trainer.tools.local import TRAINER, Folder, train
 
 TRACES, IMITATED_STEPS, BATCH, RATE = 40_000, 400, 128, "0.003"
 HELD_OUT = 128
-STAGE = "learn"
 EVERY = 10
 """Steps between two evaluations."""
 
@@ -37,20 +35,18 @@ class CannotRun(Exception):
     """The manifest is not valid here: the trainer does not know the method (yet)."""
 
 
-def manifest(
-    name: str, model: dict[str, Any], datasets: list[dict[str, Any]], stages: list[dict[str, Any]], **spec: Any
-) -> Any:
-    """A job on one core that keeps no rollouts and makes a checkpoint at the end of each stage only."""
+def manifest(name: str, model: Path, datasets: list[dict[str, Any]], stage: dict[str, Any], **spec: Any) -> Any:
+    """A job on one core that keeps no rollouts and makes a checkpoint at the end only."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": name},
         "spec": {
-            "model": model,
+            "model": {"path": str(model)},
             "datasets": datasets,
-            "stages": stages,
+            "stages": [stage],
             "samples": {"count": 0},
-            "checkpoint": {"directory": "/checkpoints", "everySteps": stages[-1]["advance"]["steps"]},
+            "checkpoint": {"directory": "/checkpoints", "everySteps": stage["advance"]["steps"]},
             "placements": [{"name": "here", "cpu": {"hosts": 1}}],
             "podTemplate": {"resources": {"requests": {"cpu": "1"}}},
             **spec,
@@ -78,11 +74,8 @@ def run(job: dict[str, Any], folder: Path, cache: Path, command: Sequence[str] =
     return float(took.read_text())
 
 
-def starting_weights(chain: Chain | Gym, root: Path, cache: Path, steps: int = IMITATED_STEPS) -> Path:
-    """A model that answers right with probability q^k: made by imitation, once for a task. A task of reasoning-gym has
-    none; nothing is at the path then."""
-    if isinstance(chain, Gym):
-        return root / "none"
+def starting_weights(chain: Chain, root: Path, cache: Path, steps: int = IMITATED_STEPS) -> Path:
+    """A model that answers right with probability q^k: made by imitation, once for a task."""
     place = root / f"chain-k{chain.k}-q{chain.q}-s{chain.seed}-{chain.sure}-{chain.impossible}-{steps}"
     learned = place / "learned"
     if (place / "ready").exists():
@@ -99,29 +92,21 @@ def starting_weights(chain: Chain | Gym, root: Path, cache: Path, steps: int = I
     stage = {"name": "imitate", "sft": sft, "advance": {"steps": steps}}
     traces = {"name": "traces", "jsonl": {"path": str(place / "traces.jsonl")}}
     model = chain_model.write(place / "blank", chain.seed)
-    run(
-        manifest("imitate", {"path": str(model)}, [traces], [stage], export={"directory": str(learned)}),
-        place / "run",
-        cache,
-    )
+    run(manifest("imitate", model, [traces], stage, export={"directory": str(learned)}), place / "run", cache)
     (place / "ready").touch()
     return learned
 
 
 def learning_manifest(experiment: Experiment, variant: str, seed: int, model: Path, data: Path) -> dict[str, Any]:
-    """The job of one variant. `data` has the files of `write_data`; a task of reasoning-gym needs neither them nor a
-    model."""
-    task = experiment.task
-    most = (task.prompt_tokens, task.response_tokens) if isinstance(task, Gym) else (2 * task.k + 2, task.k + 1)
-    limits = dict(zip(("maxPromptTokens", "maxResponseTokens"), most, strict=True))
-    rl = {"dataset": "train", **limits, **experiment.rl, **experiment.variants[variant]}
-    stage = {"name": STAGE, "rl": rl, "advance": {"steps": experiment.steps}}
-    looked_at = {"everySteps": EVERY, "items": HELD_OUT, "temperature": "1"}
-    if isinstance(task, Gym):
-        held_out = [{"name": "held-out", "dataset": "train", **looked_at}]  # items of an evaluation are others
-        datasets, stages = [task.dataset("train")], [task.stage("train"), stage]
-        return manifest("learn", {"preset": "tiny"}, datasets, stages, evaluations=held_out, seed=seed)
-    chain, hinted = task, variant in experiment.hints
+    """The job of one variant. `data` has the files of `write_data`."""
+    chain, hinted = experiment.chain, variant in experiment.hints
+    rl = {
+        "dataset": "train",
+        "maxPromptTokens": 2 * chain.k + 2,
+        "maxResponseTokens": chain.k + 1,
+        **experiment.rl,
+        **experiment.variants[variant],
+    }
     names = ["train", "held-out", *(["solved"] if chain.sure else [])]
     datasets = [
         {
@@ -130,15 +115,15 @@ def learning_manifest(experiment: Experiment, variant: str, seed: int, model: Pa
         }
         for n in names
     ]
+    looked_at = {"everySteps": EVERY, "items": HELD_OUT, "temperature": "1"}
     evaluations = [{"name": n, "dataset": n, **looked_at} for n in names[1:]]
-    return manifest("learn", {"path": str(model)}, datasets, [stage], evaluations=evaluations, seed=seed)
+    stage = {"name": "learn", "rl": rl, "advance": {"steps": experiment.steps}}
+    return manifest("learn", model, datasets, stage, evaluations=evaluations, seed=seed)
 
 
 def write_data(experiment: Experiment, folder: Path) -> Path:
     """The sets of an experiment: to train on, held out, and solved from the start where the task has such."""
-    chain, ask = experiment.task, noisy_chain.questions
-    if isinstance(chain, Gym):
-        return folder
+    chain, ask = experiment.chain, noisy_chain.questions
     noisy_chain.write(ask(chain, "rl", experiment.items, experiment.shares), folder / "train.jsonl")
     noisy_chain.write(ask(chain, "held-out", HELD_OUT, {"noisy": 1.0}), folder / "held-out.jsonl")
     if chain.sure:
@@ -151,13 +136,14 @@ def learn(
 ) -> dict[str, Any]:
     """One run, and what it said: `records` of the committed stream, `rollouts` of each step, `seconds`."""
     cache = root / "cache"
-    model = starting_weights(experiment.task, root / "weights", cache, imitated)
+    model = starting_weights(experiment.chain, root / "weights", cache, imitated)
     data = root / "data" / experiment.name
     if not (data / "train.jsonl").exists():
         write_data(experiment, data)
     job = learning_manifest(experiment, variant, seed, model, data)
-    # Its folder is named by all of it: another row's numbers are another run, not one to go on with.
-    folder = root / experiment.name / f"{variant}-{seed}-{sha256(job['spec'])[:8]}"
+    # Its folder is named by all that it is made of: with other settings or items it is another run.
+    made_of = sha256([job["spec"], (data / "train.jsonl").read_text()])[:8]
+    folder = root / experiment.name / f"{variant}-{seed}-{made_of}"
     watched = (sys.executable, str(Path(__file__).with_name("watched_values.py")))
     seconds = run(job, folder, cache, watched if experiment.values else TRAINER)
     return read(folder) | {"seconds": seconds}
@@ -167,13 +153,11 @@ def read(folder: Path) -> dict[str, Any]:
     """The committed metrics of a run by step, and how many rollouts each step took, those not trained on included:
     as many as its sampled tokens are responses of its mean length. `values`: states of its first steps, if watched."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    # Steps count from the end of a warm-up, which is evaluated.
-    first = max((r["step"] for r in records if r["stage"] != STAGE), default=0)
-    said: dict[int, Mapping[str, Any]] = {r["step"] - first: r["metrics"] for r in records if r["step"] >= first}
+    said: dict[int, Mapping[str, Any]] = {r["step"]: r["metrics"] for r in records}
     tokens: dict[int, float] = {}
     for file in sorted((folder / "timings").glob("*.jsonl")):
         for line in map(json.loads, file.read_text().splitlines()):
-            tokens[line["step"] - first] = line.get("generatedTokens", 0)
+            tokens[line["step"]] = line.get("generatedTokens", 0)
     rollouts = {s: tokens.get(s, 0) / max(1.0, float(m.get("train/response_tokens", 1))) for s, m in said.items()}
     values = folder / "values.jsonl"
     states = by_step([json.loads(line) for line in values.read_text().splitlines()]) if values.exists() else {}
