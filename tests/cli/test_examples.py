@@ -98,7 +98,12 @@ def test_a_recipe_is_there_for_real_hardware_with_the_same_stages(file: Path) ->
     assert spec_of(real)["placements"][0]["accelerator"].startswith("tpu")
 
 
-@pytest.mark.parametrize("file", TRAINED, ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file",
+    # Most of a recipe's time is compilation: one of them in `make test`, all in `make soak`.
+    [pytest.param(f, marks=[pytest.mark.soak] if f in RECIPES and f.stem != "scaffold" else []) for f in TRAINED],
+    ids=lambda f: f.stem,
+)
 def test_every_stage_makes_a_step(tmp_path: Path, file: Path) -> None:
     """With the files beside it: data, hints, checkers and lengths fit."""
     spec = spec_of(file)
