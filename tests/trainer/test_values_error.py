@@ -45,7 +45,7 @@ def test_tables_have_a_row_for_each_number_of_right_steps_that_was_seen_twice() 
     assert row.startswith("| vineppo | 1 | 0.1500 [0.1500, 0.1500] | 0.5625 [0.5625, 0.5625] | - |")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_watched_trainer_says_what_states_are_worth(tmp_path: Path) -> None:
     vine = {"steps": "tokens", "stepTokens": 1, "continuations": 9}
     variants = {"ppo": {"method": "ppo"}, "vineppo": {"method": "vineppo", "advantage": {"vine": vine}}}
