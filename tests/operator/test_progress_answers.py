@@ -13,7 +13,7 @@ from ratchet_operator.progress import Invalid, Leader, Mismatch, parse
 LEADER = Leader("127.0.0.1", "job-uid", 3, "set-uid")
 GOOD = {
     "v": 1, "jobUID": "job-uid", "attempt": 3, "jobSetUID": "set-uid", "revision": "7", "phase": "generate",
-    "stage": {"name": "warm-up", "index": 0, "startStep": 0}, "startStep": 9, "step": 12,
+    "stage": {"name": "warm-up", "index": 0, "startStep": 0, "generatedTokens": 512}, "startStep": 9, "step": 12,
     "targetStep": 50, "reward": 0.25, "accuracy": 0.5, "tokensPerSecond": 1200.5,
     "checkpoint": {"step": 12, "path": "steps/12", "time": None},
     "boundary": None, "exactSince": None, "draining": False,

@@ -83,7 +83,7 @@ def test_no_chunk_is_decoded_twice_and_no_bit_differs(tmp_path, memory_runtime, 
 def test_stopped_again_and_again(tmp_path, memory_runtime, straight, decoded) -> None:
     commits = None
     for _ in range(straight.safe_points + 5):
-        runtime = memory_runtime(job(), commits=commits, drain_at=3, rollouts=tmp_path)
+        runtime = memory_runtime(job(), commits=commits, drain_at=4, rollouts=tmp_path)
         commits = runtime.commits
         try:
             run(runtime)
@@ -193,8 +193,8 @@ def test_a_file_holds_what_was_kept(tmp_path) -> None:
 
 # Kills without notice
 
-SAFE_POINTS = CHUNKS + 1
-"""Of a step: one after each chunk, one after verifying."""
+SAFE_POINTS = CHUNKS + 2
+"""Of a step: one at its beginning, one after each chunk, one after verifying."""
 
 
 class Killed(BaseException):
@@ -231,7 +231,7 @@ def until_written(journal: RolloutJournal) -> None:
 
 
 def test_what_a_kill_leaves_is_taken_up_and_no_bit_differs(tmp_path, memory_runtime, straight, decoded) -> None:
-    for point in (2, 3, SAFE_POINTS, SAFE_POINTS + 2):
+    for point in (3, 4, SAFE_POINTS, SAFE_POINTS + 3):
         decoded.clear()
         first = killed(memory_runtime, tmp_path / str(point), point)
         second = memory_runtime(job(), commits=first.commits)
