@@ -131,7 +131,8 @@ async def test_stages_go_on_where_http_is_blocked(world):
     await world.apply()
     status = await world.completed()
     assert [s["endStep"] for s in status["stages"]] == [10, 30]
-    assert {a["verdict"] for a in status["attempts"]} <= {"Drained", "Completed"}
+    # On a busy machine a pod may be deleted with its JobSet before its end is seen, which is charged to nobody either.
+    assert {a["verdict"] for a in status["attempts"]} <= {"Drained", "Completed", "Deleted"}
     assert status["counters"].get("failures", 0) == 0
 
 
