@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ratchet_api import expansion
+from ratchet_api.advance import Guard, When
 from ratchet_api.datasets import Dataset
 from ratchet_api.job import Model, Spec
 from ratchet_api.method import samples_values
 from ratchet_api.placements import Placement
 from ratchet_api.sampled_values import states, vine
-from ratchet_api.stages import Guard, Stage, When, full_metric
+from ratchet_api.stage_metrics import full_metric
+from ratchet_api.stages import Stage
 from ratchet_api.validate import devices, placement_shape, processes
 from ratchet_cli.explain_knobs import Knob
 

@@ -1,6 +1,6 @@
 """What a person has agreed to: `spec.approvals[]`.
 
-Decides what a manifest may say. Which ends of stages need an approval is said by the stages (`stages.Advance`,
+Decides what a manifest may say. Which ends of stages need an approval is said by the stages (`advance.Advance`,
 `Guard`); what waits for one is decided by the operator (`ratchet_operator/decide/approval.py`).
 """
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from ratchet_api import selection
 from ratchet_api.base import LIST_MAP, ApiModel, Name, Rule, as_whole
-from ratchet_api.method import estimator, estimator_cel, preset_cel, samples_values
+from ratchet_api.method import estimator, estimator_cel, kind_cel, rules_of_kinds, samples_values
 from ratchet_api.presets import PRESETS
 from ratchet_api.rewards import OF_FAILED_GROUPS_CEL, of_failed_groups
 
@@ -213,25 +213,13 @@ def per_template(rl: Rl) -> bool:
 
 
 # The first in CEL, given where the Rl is.
-KIND_CEL = (
-    "(has({0}.expansion) && has({0}.expansion.kind) ? {0}.expansion.kind : "
-    + preset_cel("expansion", usual="none")
-    + ")"
-)
+KIND_CEL = kind_cel("expansion", usual="none")
 _KIND = KIND_CEL.format("self")
 _TEMPLATES = "has(self.expansion) && has(self.expansion.templates)"
 _PER_TEMPLATE = "has(self.expansion) && has(self.expansion.baseline) && self.expansion.baseline == 'perTemplate'"
 
 RULES = (
-    *(
-        Rule(
-            f"!has(self.expansion) || !has(self.expansion.{name}) || {_KIND} == '{owner}'",
-            f"expansion.{name} belongs to expansion.kind {owner}; take that kind, or leave it out",
-            lambda rl, field=field, owner=owner: knob(rl, field) is None or kind(rl) == owner,  # type: ignore[misc]
-            ".expansion",
-        )
-        for field, name, owner in KNOBS
-    ),
+    *rules_of_kinds("expansion", KNOBS, KIND_CEL, kind),
     Rule(
         f"{_KIND} != 'dynamicSampling' || self.groupSize >= 2",
         "expansion.kind dynamicSampling drops prompts whose responses are all right or all wrong, and one response "

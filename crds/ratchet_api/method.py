@@ -6,6 +6,7 @@ preset's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -184,6 +185,30 @@ def preset_cel(column: str, usual: str) -> str:
     for value in sorted({getattr(preset, column) for preset in PRESETS.values()} - {usual}):
         found = f"({_has_cel(column, value)} ? '{value}' : {found})"
     return found
+
+
+def kind_cel(part: str, usual: str) -> str:
+    """The kind of a part of a stage, such as its selection, in CEL, given where the Rl is; `usual`: what most have."""
+    own = f"{{0}}.{part}"
+    return f"(has({own}) && has({own}.kind) ? {own}.kind : {preset_cel(part, usual)})"
+
+
+def rules_of_kinds(
+    part: str, knobs: Sequence[tuple[str, str, str]], cel: str, kind: Callable[[Rl], str]
+) -> tuple[Rule, ...]:
+    """Rules by which a knob of a part of rl goes with its own kind alone. `knobs`: name here and in the manifest, and
+    the kind; `cel` and `kind`: the kind that a stage has, as of `kind_cel`."""
+    return tuple(
+        Rule(
+            f"!has(self.{part}) || !has(self.{part}.{name}) || {cel.format('self')} == '{owner}'",
+            f"{part}.{name} belongs to {part}.kind {owner}; take that kind, or leave it out",
+            lambda rl, field=field, owner=owner: (  # type: ignore[misc]
+                getattr(getattr(rl, part), field, None) is None or kind(rl) == owner
+            ),
+            f".{part}",
+        )
+        for field, name, owner in knobs
+    )
 
 
 def estimator_cel(value: str) -> str:

@@ -10,12 +10,14 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ratchet_api import expansion
+from ratchet_api.advance import Guard, When
 from ratchet_api.curation import can_keep
 from ratchet_api.datasets import Dataset
 from ratchet_api.drift import plateau, reference
 from ratchet_api.job import Spec
 from ratchet_api.metric_ranges import metric_range
-from ratchet_api.stages import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, Guard, Rl, Stage, When, full_metric
+from ratchet_api.stage_metrics import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, full_metric
+from ratchet_api.stages import Rl, Stage
 
 EVALUATION, REWARD, OF_STAGE = "evaluation/", "reward/", "stage/"
 OF_EVALUATIONS = ("accuracy", "score", "truncated", "response_tokens")

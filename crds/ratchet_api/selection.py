@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from ratchet_api.base import ApiModel, Rule, as_whole
-from ratchet_api.method import Share, preset_cel
+from ratchet_api.method import Share, kind_cel, rules_of_kinds
 from ratchet_api.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -162,11 +162,7 @@ def band(rl: Rl) -> tuple[float, float, Fraction]:
 
 
 # The first two in CEL, given where the Rl is.
-KIND_CEL = (
-    "(has({0}.selection) && has({0}.selection.kind) ? {0}.selection.kind : "
-    + preset_cel("selection", usual="uniform")
-    + ")"
-)
+KIND_CEL = kind_cel("selection", usual="uniform")
 BUFFERED_CEL = (
     f"({KIND_CEL} == 'learnability' && ({{0}}.method == 'sfl' || (has({{0}}.selection) && "
     "has({0}.selection.buffer))))"
@@ -186,15 +182,7 @@ _SHARE = (
 )
 
 RULES = (
-    *(
-        Rule(
-            f"!has(self.selection) || !has(self.selection.{name}) || {_KIND} == '{owner}'",
-            f"selection.{name} belongs to selection.kind {owner}; take that kind, or leave it out",
-            lambda rl, field=field, owner=owner: knob(rl, field) is None or kind(rl) == owner,  # type: ignore[misc]
-            ".selection",
-        )
-        for field, name, owner in KNOBS
-    ),
+    *rules_of_kinds("selection", KNOBS, KIND_CEL, kind),
     Rule(
         f"{_KIND} != 'learnability' || self.groupSize >= 2 || (has(self.selection) && has(self.selection.rollouts))",
         "one response of a candidate is always all right or all wrong, so every score would be 0; set "

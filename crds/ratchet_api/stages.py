@@ -1,8 +1,7 @@
-"""The curriculum: `spec.stages[]`, what each trains and when it is over.
+"""The curriculum: `spec.stages[]`, what each trains and what it begins with.
 
-Decides what a manifest may say of a stage. When a rule holds is decided by the trainer at step boundaries
-(`ratchet_trainer/step/stage_over.py`); whether the next stage may begin is the operator's stage gate
-(`ratchet_operator/decide/stage_gate.py`).
+Decides what a manifest may say of a stage. When it is over is in `advance`, what it says of itself in `stage_metrics`;
+whether the next one may begin is the operator's stage gate (`ratchet_operator/decide/stage_gate.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from ratchet_api import drift
 from ratchet_api import expansion as expansions
 from ratchet_api import method as methods
 from ratchet_api import selection as selections
+from ratchet_api.advance import Advance, Guard
 from ratchet_api.base import (
     LIST_MAP,
-    METRIC_PATTERN,
     ApiModel,
     Decimal,
     Name,
@@ -32,6 +31,7 @@ from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
 from ratchet_api.rewards import RULES as REWARD_RULES
 from ratchet_api.sampling import CORRECTION, Sampling
+from ratchet_api.stage_metrics import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, emits_always, full_metric
 
 RowsPerPass = Annotated[int, Field(ge=1, le=65_536), BeforeValidator(as_whole)]
 ROWS_PER_PASS = Field(
@@ -46,96 +46,6 @@ ON_NON_FINITE: Any = Field(
     description="What to do when a loss or gradient is NaN or infinite: fail for good, with the batch written out to "
     "inspect/ in the checkpoint directory, or leave that update out and go on.",
 )
-SFT_METRICS = ("train/loss", "train/tokens")
-RL_METRICS = (
-    "train/accuracy",
-    "train/reward",
-    "train/loss",
-    "train/entropy",
-    "train/unsolved",
-    "train/solved",
-    "train/informative",
-    "train/truncated",
-    "train/unparsable",
-    "train/verifier_failures",
-    "train/response_tokens",
-    "train/clip_fraction",
-    "train/clip_fraction_low",
-    "train/clip_fraction_high",
-    "train/logprob_mismatch",
-    "train/importance_ratio",
-    "train/kl",
-    "train/value_loss",
-    "train/scored_rollouts",
-    "train/active_items",
-    "train/exhausted",
-    "train/rounds",
-    "train/dropped_right",
-    "train/dropped_wrong",
-    "train/surplus",
-    "train/hinted",
-    "train/unhelped",
-    "train/hint_rollouts",
-)
-SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
-CONDITIONAL = (
-    # metric, when an rl stage emits it (in CEL and here), and what brings it
-    (
-        "train/kl",
-        drift.REFERENCE_CEL.format("self.rl"),
-        drift.has_reference,
-        "train/kl needs a reference; set rl.reference {kind: frozen} or rl.kl",
-    ),
-    (
-        "train/value_loss",
-        methods.CRITIC_CEL.format("self.rl"),
-        methods.has_critic,
-        "train/value_loss needs a critic; take rl.method ppo or rl.advantage {estimator: gae}",
-    ),
-    (
-        "train/scored_rollouts",
-        selections.KIND_CEL.format("self.rl") + " == 'learnability'",
-        lambda rl: selections.kind(rl) == "learnability",
-        "train/scored_rollouts needs rl.selection {kind: learnability} (methods sfl and lilo)",
-    ),
-    *(
-        (
-            metric,
-            selections.KIND_CEL.format("self.rl") + " in ['historyResampling', 'difficultyBand']",
-            lambda rl: selections.kind(rl) in ("historyResampling", "difficultyBand"),
-            f"{metric} needs rl.selection {{kind: historyResampling}} (method srpo) or {{kind: difficultyBand}}",
-        )
-        for metric in ("train/active_items", "train/exhausted")
-    ),
-    *(
-        (
-            metric,
-            expansions.KIND_CEL.format("self.rl") + " == 'dynamicSampling'",
-            lambda rl: expansions.kind(rl) == "dynamicSampling",
-            f"{metric} needs rl.expansion {{kind: dynamicSampling}} (method dapo)",
-        )
-        for metric in ("train/rounds", "train/dropped_right", "train/dropped_wrong", "train/surplus")
-    ),
-    *(
-        (
-            metric,
-            expansions.KIND_CEL.format("self.rl") + " == 'hints'",
-            lambda rl: expansions.kind(rl) == "hints",
-            f"{metric} needs rl.expansion {{kind: hints}} (method scaf-grpo)",
-        )
-        for metric in ("train/hinted", "train/unhelped", "train/hint_rollouts")
-    ),
-)
-
-
-def emits_always(name: str) -> bool:
-    """Whether an rl stage may have this metric: its own, or what an evaluation or a reward's part says."""
-    return name in RL_METRICS or name.startswith(("evaluation/", "reward/"))
-
-
-def full_metric(name: str) -> str:
-    """The full name of a metric: `accuracy` means `train/accuracy`."""
-    return SHORT_NAMES.get(name, name)
 
 
 class Optimizer(ApiModel):
@@ -281,98 +191,6 @@ class Rl(ApiModel):
         return self.datasets or [WeightedDataset(name=self.dataset or "")]
 
 
-METRIC_TEXT = (
-    "Metric to watch; short names mean train/..., so accuracy is train/accuracy. evaluation/NAME/accuracy is what the "
-    "evaluation of that name says, reward/NAME the mean of a reward's part."
-)
-Patience = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(as_whole)]
-
-
-class Plateau(ApiModel):
-    """A metric that no longer rises."""
-
-    patience: Patience = Field(description="Latest values of which none is better than the one before them.")
-    min_delta: Decimal = Field(default="0", description="A value is better if it is above by more than this.")
-
-
-class Stall(ApiModel):
-    """A metric that no longer changes: its largest and smallest value are equal but for minDelta."""
-
-    patience: Patience = Field(description="Values of the metric that are looked at.")
-    min_delta: Decimal = Field(default="0", description="Largest difference that counts as none.")
-
-
-class When(ApiModel):
-    """One way for a stage to be over: a metric's mean over a window reaches a bound, or it no longer moves."""
-
-    rules: ClassVar = (
-        Rule(
-            "(has(self.atLeast) ? 1 : 0) + (has(self.atMost) ? 1 : 0) + (has(self.plateau) ? 1 : 0) + "
-            "(has(self.stall) ? 1 : 0) == 1",
-            "give exactly one of atLeast, atMost, plateau and stall",
-            lambda w: sum(x is not None for x in (w.at_least, w.at_most, w.plateau, w.stall)) == 1,
-        ),
-    )
-    metric: str = Field(max_length=128, pattern=METRIC_PATTERN, description=METRIC_TEXT)
-    at_least: Decimal | None = Field(default=None, description="The rule holds when the mean is at least this.")
-    at_most: Decimal | None = Field(default=None, description="The rule holds when the mean is at most this.")
-    window: Whole = whole(
-        "Number of latest steps in this stage that the mean is over; false until there are that many.",
-        ge=1,
-        le=10_000,
-        default=1,
-    )
-    plateau: Plateau | None = Field(default=None, description="The rule holds when the metric no longer rises.")
-    stall: Stall | None = Field(default=None, description="The rule holds when the metric no longer changes.")
-
-
-class Guard(ApiModel):
-    """A bound that a metric's mean must keep to while a stage trains."""
-
-    rules: ClassVar = (
-        Rule(
-            "has(self.atLeast) != has(self.atMost)",
-            "give exactly one bound: atLeast or atMost",
-            lambda g: (g.at_least is None) != (g.at_most is None),
-        ),
-    )
-    metric: str = Field(max_length=128, pattern=METRIC_PATTERN, description=METRIC_TEXT)
-    at_least: Decimal | None = Field(default=None, description="The guard trips when the mean is at least this.")
-    at_most: Decimal | None = Field(default=None, description="The guard trips when the mean is at most this.")
-    window: Whole = whole("Latest values of the metric that the mean is over.", ge=1, le=10_000, default=1)
-    action: Literal["Fail", "Approval", "Advance"] = Field(
-        default="Fail",
-        description="Fail: the job ends as failed. Approval: the stage is over and the next one waits for an entry in "
-        "spec.approvals. Advance: the stage is over.",
-    )
-
-
-class Advance(ApiModel):
-    """When a stage is over."""
-
-    rules: ClassVar = (
-        Rule(
-            "self.minSteps <= self.steps",
-            "minSteps is larger than steps, so no rule could ever hold",
-            lambda a: a.min_steps <= a.steps,
-        ),
-    )
-    steps: Whole = whole("Hard limit: the stage is over after this many steps.", ge=1, le=100_000_000)
-    min_steps: Whole = whole("No rule is looked at before this many steps.", ge=0, le=100_000_000, default=0)
-    when: list[When] = Field(
-        default=[], max_length=16, description="Any of these suffices; the first in order wins and is recorded."
-    )
-    at_limit: Literal["Advance", "Fail", "Approval"] = Field(
-        default="Advance",
-        description="What to do when `steps` is reached though rules were given and none held. Approval: the next "
-        "stage waits for an entry in spec.approvals.",
-    )
-    approval: Literal["None", "Manual"] = Field(
-        default="None",
-        description="Manual: whatever ended this stage, the next one waits for an entry in spec.approvals.",
-    )
-
-
 class Start(ApiModel):
     """What a stage begins with."""
 
@@ -389,8 +207,8 @@ class Start(ApiModel):
     )
     critic: Literal["keep", "reset"] = Field(
         default="keep",
-        description="Where the stage before had a critic, too: whether it goes on, optimizer included. Else, a critic "
-        "starts from the policy's weights.",
+        description="Where the stage before had a critic, too: whether it goes on, optimizer included; curate stages "
+        "between do not count. Else, a critic starts from the policy's weights.",
     )
 
 

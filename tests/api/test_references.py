@@ -8,7 +8,7 @@ import pytest
 from manifests_for_tests import full
 
 from ratchet_api.metric_ranges import COUNTS_AND_SIZES, SHARES
-from ratchet_api.stages import RL_METRICS, SFT_METRICS
+from ratchet_api.stage_metrics import RL_METRICS, SFT_METRICS
 from ratchet_api.validate import problems
 
 EVALUATIONS = [{"name": "held", "dataset": "sums", "samples": 8, "passAt": [1, 8]}]

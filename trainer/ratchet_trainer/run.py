@@ -162,7 +162,7 @@ class Run:
     def curate_step(self, state: State) -> tuple[State, Metrics, Timing]:
         """One step of making a data set: further items are answered, no weight moves. The last step leaves the file. A
         process that is told to go meanwhile leaves the state before; what was sampled is kept."""
-        sampling_context.bind(self.runtime, self.stage, state)
+        self.about_to_sample(state)
         state, metrics, timing = curate.step(self.stage, state)
         state = replace(state, stage=stage_budget.counted(state.stage, timing["generatedTokens"]))
         if due := self.evaluations.due(state.step, state.stage, self.stage, metrics):
@@ -176,11 +176,8 @@ class Run:
         first = state.stage.start_step
         ctx = Context(self.stage.seed, state.step + 1, state.next_ordinal, self.stage.rl, first, steps, decode)
         begun = state.pending
-        sampling_context.bind(self.runtime, self.stage, state)  # evaluations of a step that was begun go on, too
+        self.about_to_sample(state)
         made = self.stage.engine.tokens
-        if begun is None:
-            self.runtime.enter("generate")
-            self.runtime.safe_point()  # who was told to go meanwhile need not wait for the first chunk
         pending = self.batch(state, ctx) if begun is None else taken_up(begun, self.stage)
 
         # Update.
@@ -207,6 +204,7 @@ class Run:
         window, judgement = method.reference.after(state.reference_window, metrics, ctx)
         state = replace(state, reference_window=window)
         if judgement != "keep":
+            log.info("step %d: its weights are the reference from now on (%s)", ctx.step, judgement)
             reference = self.programs.learner.copied(trained(state.params))
             state = replace(state, reference=reference, reference_version=ctx.step)
         if judgement == "reset+optimizer":
@@ -216,6 +214,14 @@ class Run:
         # What an earlier attempt has sampled is no work of this one.
         timing["generatedTokens"] = self.stage.engine.tokens - made
         return state, metrics, timing
+
+    def about_to_sample(self, state: State) -> None:
+        """Before a step that samples: names what it will sample, evaluations of a step that was begun included. Who was
+        told to go since the step before need not wait for the first chunk."""
+        sampling_context.bind(self.runtime, self.stage, state)
+        if state.pending is None:
+            self.runtime.enter("generate")
+            self.runtime.safe_point()
 
     def batch(self, state: State, ctx: Context) -> Pending:
         """What the step is to learn from: verified and rewarded rollouts, and what each of their tokens earns."""
@@ -443,7 +449,7 @@ class Run:
         """The state of a checkpoint, its stage ready to go on. Raises ConfigurationInvalid where the stage or what it
         reads is not what it was."""
         spec = self.runtime.job.spec
-        arrays = self.programs.arrays_of(spec.stages[saved.control["stage"]["index"]])
+        arrays = self.programs.arrays_of(spec.stages, saved.control["stage"]["index"])
         state = State.restored(saved.arrays, saved.control, arrays)
         self.pin_best(state.stage)  # the next commit may come before the next step is over
         state = replace(state, params=self.programs.whole(state.params, spec.seed))

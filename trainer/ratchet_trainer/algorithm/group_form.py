@@ -42,8 +42,10 @@ def written(groups: Sequence[Group], slots: int) -> tuple[Plain, dict[str, np.nd
             {
                 "draw": asdict(group.draw),
                 "disposition": group.disposition,
-                "rewards": [float(reward).hex() for reward in group.rewards],
-                "parts": {name: [float(value).hex() for value in values] for name, values in group.parts.items()},
+                "rewards": _in_hex(group.rewards),
+                "parts": {name: _in_hex(values) for name, values in group.parts.items()},
+                "firstRewards": _in_hex(group.first_rewards),
+                "firstParts": {name: _in_hex(values) for name, values in group.first_parts.items()},
                 **{
                     name: [_rollout(r, index[r.request, r.prompt, r.trained_prompt]) for r in rollouts]
                     for name, rollouts in {"rollouts": group.rollouts, "replaced": group.replaced}.items()
@@ -68,10 +70,12 @@ def read(plain: Plain, arrays: Mapping[str, np.ndarray]) -> list[Group]:
         Group(
             Draw(**group["draw"]),
             tuple(map(back, group["rollouts"])),
-            tuple(map(float.fromhex, group["rewards"])),
-            {name: tuple(map(float.fromhex, values)) for name, values in group["parts"].items()},
+            _floats(group["rewards"]),
+            {name: _floats(values) for name, values in group["parts"].items()},
             group["disposition"],
             tuple(map(back, group["replaced"])),
+            _floats(group["firstRewards"]),
+            {name: _floats(values) for name, values in group["firstParts"].items()},
         )
         for group in plain["groups"]
     ]
@@ -79,6 +83,14 @@ def read(plain: Plain, arrays: Mapping[str, np.ndarray]) -> list[Group]:
 
 def _padded(rows: Iterable[np.ndarray], slots: int) -> np.ndarray:
     return np.stack([np.pad(row, (0, slots - len(row))) for row in rows])
+
+
+def _in_hex(numbers: Iterable[float]) -> list[str]:
+    return [float(number).hex() for number in numbers]
+
+
+def _floats(numbers: Iterable[str]) -> tuple[float, ...]:
+    return tuple(map(float.fromhex, numbers))
 
 
 def in_hex(numbers: Mapping[str, float]) -> dict[str, str]:

@@ -15,7 +15,8 @@ from ratchet_api import method as api
 from ratchet_api import sampled_values
 from ratchet_api import selection as selection_api
 from ratchet_api.presets import PRESETS
-from ratchet_api.stages import Rl, full_metric
+from ratchet_api.stage_metrics import full_metric
+from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm.advantage.gae import Gae
 from ratchet_trainer.algorithm.advantage.group import DELTA, GroupAdvantage
 from ratchet_trainer.algorithm.advantage.vine import Vine

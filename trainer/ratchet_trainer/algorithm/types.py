@@ -97,7 +97,8 @@ class Rollout:
 class Group:
     """All rollouts of one draw. `rewards` and `parts` (name of a part -> its value for each rollout) are filled by the
     rewards slot; `disposition` says what became of the draw; `replaced`: first rollouts that others stand for now,
-    which are not trained on."""
+    which are not trained on, and `first_rewards` and `first_parts` what the first rollouts earned (empty while none is
+    replaced)."""
 
     draw: Draw
     rollouts: tuple[Rollout, ...]
@@ -105,6 +106,8 @@ class Group:
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     disposition: Disposition | None = None
     replaced: tuple[Rollout, ...] = ()
+    first_rewards: tuple[float, ...] = ()
+    first_parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def informative(self) -> bool:

@@ -14,15 +14,13 @@ import numpy as np
 
 from ratchet_api.curation import Curate
 from ratchet_trainer.data.items import Source
-from ratchet_trainer.data.lengths import Kept, measured
+from ratchet_trainer.data.lengths import AT_ONCE, Kept, measured
 from ratchet_trainer.data.remembered import Remembered
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 
 LEFT_OUT = ("contradictory", "duplicates", "tooLong")
 """Reasons, as the report counts them."""
-AT_ONCE = 1000
-"""Items after which it is said that the process is alive."""
 
 
 class Candidates(Kept):

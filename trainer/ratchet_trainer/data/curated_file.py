@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ratchet_trainer.checkpoints.journal import sync
 from ratchet_trainer.data.hints import HINTS
 from ratchet_trainer.data.item import Item
 from ratchet_trainer.data.items import Source
@@ -59,11 +60,7 @@ def write(folder: Path, items: bytes, report: Mapping[str, Any]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, folder / name)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(folder)
     except OSError as error:
         raise StorageUnavailable(f"curated data set {folder}: {error}; make room or mend the storage") from error
 

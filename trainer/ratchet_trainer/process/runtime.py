@@ -16,10 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet_api.base import read_tolerantly
 from ratchet_api.job import Spec
 from ratchet_api.protocol import BOUNDARY_WAIT_SECONDS
-from ratchet_trainer.errors import (
-    DRAINED,
-    Drain,
-)
+from ratchet_trainer.errors import DRAINED, Drain
 from ratchet_trainer.process.agreement import Peers
 from ratchet_trainer.process.durable_state import DurableState, Job, Saved
 from ratchet_trainer.process.environment import Environment
@@ -77,7 +74,7 @@ class Runtime:
         self._stages = list(job["spec"]["stages"])  # as admitted: the hashes in the gate are of these
         self._honoured = 0  # the last checkpointRequest of the gate that was answered
         self._gate_read = 0.0
-        self._far_enough = False  # the step is made after which this attempt ends
+        self._until_reached = False  # the step is made after which this attempt ends
         watchdog.on_request = lambda: progress.update(draining=True)
         watchdog.silence = progress.silence
         self.enter("start")
@@ -127,7 +124,7 @@ class Runtime:
     def safe_point(self) -> None:
         """A place where leaving is cheap. *Collective.* Raises Drain on all processes or on none."""
         self.progress.alive()
-        told = self._watchdog.requested or self._far_enough
+        told = self._watchdog.requested or self._until_reached
         mine = [told, self._checkpoint_asked() if self.process == 0 else 0, self.rollouts.due]
         flags: list[list[Any]] = self.gather(mine) if self.processes > 1 else [mine]
         if flags[0][1] > self._honoured:
@@ -211,7 +208,7 @@ class Runtime:
         self.progress.update(**changes | ({"parts": parts} if parts else {}))
         # The next safe point is in the step after: what stands there is this step. Nobody ends the process by force, so
         # it takes the time that its last save needs.
-        self._far_enough = step == self.environment.until_step
+        self._until_reached = step == self.environment.until_step
 
     def last_words(self, stage: dict[str, Any] | None, reason: str = DRAINED, text: str = "") -> None:
         """Has the termination message tell of the stage, as `State.stage_shown`, and of a reason of the run's own if
@@ -226,7 +223,7 @@ class Runtime:
         *Collective.* Raises Drain when the gate stays shut for a minute; the termination message has the boundary then.
         """
         self.wait_for_commits()
-        if self._far_enough:
+        if self._until_reached:
             self._watchdog.request()
         shown = {"stage": stage_index, "step": step, "rule": rule}
         shown |= {"needsApproval": True} if needs_approval else {}

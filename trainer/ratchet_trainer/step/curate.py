@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ratchet_api.curation import Curate, Keep
+from ratchet_trainer.algorithm.group_outcomes import right_responses, unanswered
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.outcome import Case
 from ratchet_trainer.algorithm.slots import SlotState
@@ -76,7 +77,10 @@ def step(stage: Stage, state: State) -> tuple[State, dict[str, float], dict[str,
     groups = grouped(requests, stage.engine.sample(requests, state.params, state.step))
     taken = expected_answers_taken(stage, groups) if settings.refused == "LeaveOut" else [True] * len(groups)
     right = state.selection.arrays["right"].copy()
-    right[at : at + len(items)] = [counted(group) if ok else REFUSED for group, ok in zip(groups, taken, strict=True)]
+    right[at : at + len(items)] = [
+        (FAILED if unanswered(group) else right_responses(group)) if ok else REFUSED
+        for group, ok in zip(groups, taken, strict=True)
+    ]
     state = replace(
         state,
         step=state.step + 1,
@@ -85,13 +89,6 @@ def step(stage: Stage, state: State) -> tuple[State, dict[str, float], dict[str,
     )
     timing = {"trainedTokens": 0, "generatedTokens": stage.engine.tokens - made, "skippedUpdates": 0}
     return state, metrics_of(groups), timing
-
-
-def counted(group: Group) -> int:
-    """How many responses are right; FAILED where no verifier said anything of any."""
-    if all(r.outcome.status in ("timeout", "crash") for r in group.rollouts):
-        return FAILED
-    return sum(r.outcome.accuracy == 1.0 for r in group.rollouts)
 
 
 def metrics_of(groups: Sequence[Group]) -> dict[str, float]:
@@ -232,6 +229,6 @@ def nothing_left(stage: str, settings: Curate, counts: Mapping[str, int], items:
     by_size = sorted((name for name in SETTINGS if counts[name]), key=lambda name: -counts[name])
     ways = "; ".join(f"for {name}, {SETTINGS[name]}" for name in by_size[:2])
     return (
-        f"stage {stage}: nothing of data set {settings.dataset} is left: {said(counts, items)}. Ways out: {ways}. The "
-        f"report is in {folder}"
+        f"stage {stage}: nothing of data set {settings.dataset} is left: {said(counts, items)}. Ways out, in "
+        f"another job as this stage has begun: {ways}. The report is in {folder}"
     )

@@ -6,7 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -23,6 +23,7 @@ from ratchet_api.curation import Curate
 from ratchet_api.default_learning_rate import peak_learning_rate
 from ratchet_api.evaluations import Evaluation
 from ratchet_api.job import Lora, Model, Reproducibility, Spec
+from ratchet_api.method import has_critic
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
 from ratchet_trainer.algorithm.slots import DataFacts, Objective
@@ -138,14 +139,18 @@ class Programs:
         params, state = shapes(both, of_parameters(self.mesh, both))
         return params, state
 
-    def arrays_of(self, stage: api.Stage) -> dict[str, Any]:
-        """Shapes of the arrays that a state in the middle or at the end of a stage has; see State.restored."""
+    def arrays_of(self, stages: Sequence[api.Stage], index: int) -> dict[str, Any]:
+        """Shapes of the arrays that a state in the middle or at the end of stage `index` has; see State.restored. A
+        curate stage keeps the critic of the stage before it."""
         params, state = self.template
-        method = resolve(stage.rl) if stage.rl is not None else None
+        rl = stages[index].rl
+        method = resolve(rl) if rl is not None else None
+        trains = next((stage for stage in reversed(stages[: index + 1]) if stage.curate is None), None)
+        learns_values = trains is not None and trains.rl is not None and has_critic(trains.rl)
         return {
             "params": trained(params),
             "optimizer": state,
-            "critic": self.critic.template if method and method.advantage.critic else None,
+            "critic": self.critic.template if learns_values else None,
             "reference": method.reference.init(trained(params)) if method else None,
         }
 

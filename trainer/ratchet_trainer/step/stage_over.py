@@ -12,7 +12,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ratchet_api.stages import Guard, Stage, When, full_metric
+from ratchet_api.advance import Guard, When
+from ratchet_api.stage_metrics import full_metric
+from ratchet_api.stages import Stage
 from ratchet_trainer.errors import GuardTripped, StageFailed
 from ratchet_trainer.step.learning_signs import WINDOWS
 from ratchet_trainer.step.state import StageState

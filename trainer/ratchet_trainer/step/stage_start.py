@@ -113,7 +113,8 @@ def _with_slots(stage: Stage, state: State) -> State:
 
 def _with_companions(stage: Stage, state: State) -> State:
     """The state with the models beside the policy that the stage's method has: a reference, a critic."""
-    critic = reference = None
+    critic = state.critic if stage.spec.curate is not None else None  # it waits for who uses it, as the moments do
+    reference = None
     if stage.spec.rl is not None:
         if stage.method.advantage.critic is not None:
             keep = state.critic is not None and stage.spec.start.critic == "keep"

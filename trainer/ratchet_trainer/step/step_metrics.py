@@ -29,13 +29,15 @@ def rl_metrics(
     every = [(*g.rollouts, *g.replaced) for g in groups]
     firsts = [[r for r in all_of if r.request.purpose == Purpose.TRAIN] or list(all_of) for all_of in every]
     rollouts = [r for g in firsts for r in g]
+    rewards = [g.first_rewards if g.replaced else g.rewards for g in groups]
+    parts = [g.first_parts if g.replaced else g.parts for g in groups]
     right = [[r.outcome.accuracy for r in g] for g in firsts]
     statuses = [r.outcome.status for r in rollouts]
     tokens = sum(len(r.response) for r in rollouts)
     sampled = tokens - sum(r.forced for r in rollouts)
     found = {
         "train/accuracy": _mean([a for g in right for a in g]),
-        "train/reward": _mean([reward for g in groups for reward in g.rewards]),
+        "train/reward": _mean([reward for of_group in rewards for reward in of_group]),
         "train/loss": _mean([update["loss"] for update in updates]),
         "train/entropy": sum(float(e) for r in rollouts for e in r.entropy) / max(1, sampled),
         "train/unsolved": _mean([float(max(g) == 0.0) for g in right]),
@@ -51,8 +53,8 @@ def rl_metrics(
         "train/logprob_mismatch": per_token(updates[:1], "mismatch", math.nan),
         "train/importance_ratio": per_token(updates[:1], "importance", math.nan),
     }
-    for name in groups[0].parts if groups else ():
-        found[f"reward/{name}"] = _mean([value for g in groups for value in g.parts[name]])
+    for name in parts[0] if parts else ():
+        found[f"reward/{name}"] = _mean([value for of_group in parts for value in of_group[name]])
     if reference:
         found["train/kl"] = per_token(updates, "kl", math.nan)
     if critic is not None:

@@ -18,8 +18,12 @@ from ratchet_trainer.algorithm.group_outcomes import constant, verified
 from ratchet_trainer.algorithm.slots import Context, More, Reward, SlotState
 from ratchet_trainer.algorithm.types import Group, Rounds, StepSamples, grouped
 
-COUNTS = {"rounds": "train/rounds", "right": "train/dropped_right", "wrong": "train/dropped_wrong"}
-COUNTS |= {"surplus": "train/surplus"}
+COUNTS = {
+    "rounds": "train/rounds",
+    "right": "train/dropped_right",
+    "wrong": "train/dropped_wrong",
+    "surplus": "train/surplus",
+}
 """Counts of the state, of the last step, and their names in the metric stream."""
 
 

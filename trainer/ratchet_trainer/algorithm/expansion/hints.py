@@ -95,7 +95,13 @@ def with_hinted(group: Group, right: Rollout, seed: int) -> Group:
     drawn = hashlib.blake2b(f"{seed}/{group.draw.ordinal}".encode(), digest_size=8).digest()
     at = int.from_bytes(drawn) % len(group.rollouts)
     rollouts = (*group.rollouts[:at], right, *group.rollouts[at + 1 :])
-    return replace(group, rollouts=rollouts, replaced=(group.rollouts[at],))
+    return replace(
+        group,
+        rollouts=rollouts,
+        replaced=(group.rollouts[at],),
+        first_rewards=group.rewards,
+        first_parts=group.parts,
+    )
 
 
 def stalled(e: SlotState, share: float, step: int, rl: Rl) -> SlotState:

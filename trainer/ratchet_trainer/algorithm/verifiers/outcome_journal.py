@@ -18,6 +18,7 @@ from typing import Any
 from ratchet_api.canonical import canonical
 from ratchet_trainer.algorithm.outcome import Case, Outcome, outcome_from_json
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
+from ratchet_trainer.checkpoints.journal import sync
 from ratchet_trainer.errors import CheckpointUnreadable, StorageUnavailable
 
 V = 1
@@ -72,11 +73,7 @@ class OutcomeJournal:
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+                sync(self.path.parent)
         except OSError as error:
             raise StorageUnavailable(f"outcome journal {self.path}: {error}; make room or mend the storage") from error
         self._known |= fresh
