@@ -6,12 +6,12 @@ import copy
 import json
 
 import pytest
+from bent_manifests import GOOD, WRONG
+from bent_manifests import bend as bent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from manifests_for_tests import full, paths
 from pydantic import ValidationError
-from test_validation import GOOD, WRONG
-from test_validation import bend as bent
 
 from ratchet_api.job import RLTrainingJob, parse_spec
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from serving import served
 
 from ratchet_api.base import ApiModel
 from ratchet_api.rewards import Reward
@@ -225,11 +225,8 @@ class Judge(BaseHTTPRequestHandler):
 @pytest.fixture
 def judge() -> Iterator[str]:
     Judge.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/steps"
-    server.shutdown()
-    server.server_close()
+    with served(Judge) as url:
+        yield f"{url}/steps"
 
 
 def verification(reward: dict[str, Any], folder: Path) -> Verification:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from same_end import same
 
 from ratchet_api.curation import Curate, Keep, MakeHints
 from ratchet_trainer.data import lengths
@@ -239,6 +240,26 @@ def test_evaluations_and_guards_look_on(memory_runtime: Any, tmp_path: Path) -> 
     plan["stages"][0]["guards"] = [{"metric": "curate/accuracy", "atMost": "0", "window": 2}]
     with pytest.raises(GuardTripped, match=r"curate/accuracy <= 0 over 2"):
         run(memory_runtime(plan))
+
+
+def test_a_critic_waits_for_the_stage_that_uses_it(memory_runtime: Any, tmp_path: Path) -> None:
+    sizes = {"promptsPerStep": 2, "groupSize": 2, "maxPromptTokens": 24, "maxResponseTokens": 3}
+    learn = {"name": "learn", "rl": {"dataset": "all", "method": "ppo", **sizes}, "advance": {"steps": 1}}
+    plan = spec(tmp_path, start=[learn])
+    plan["stages"][2]["rl"]["method"] = "ppo"
+    straight = memory_runtime(plan)
+    run(straight)
+    critics = {
+        step: {path: leaf for path, leaf in arrays.items() if path.startswith("critic/")}
+        for step, arrays, *_ in straight.commits
+    }
+    learned, kept = critics[1], critics[max(step for step in critics if step < straight.commits[-1][0] - 1)]
+    assert learned.keys() == kept.keys() != set()
+    assert all(np.array_equal(learned[path], kept[path]) for path in learned)
+    midway = next(i for i, (*_, control, _, _) in enumerate(straight.commits) if control["stage"]["name"] == "choose")
+    runtime = memory_runtime(plan, commits=straight.commits[: midway + 1])
+    run(runtime)
+    same(runtime, straight)
 
 
 def test_moments_go_through_it_and_evaluations_are_sampled_as_it_samples(memory_runtime: Any, tmp_path: Path) -> None:

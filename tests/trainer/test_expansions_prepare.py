@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
+from compiling import compiled_in
 from sums import job
 
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.outcome import Outcome
 from ratchet_trainer.rollout.engine import Engine
-from ratchet_trainer.run import Run, run
+from ratchet_trainer.run import run
 
 TEMPLATES = [{"name": "plain", "text": "{question}"}, {"name": "polite", "text": "Please: {question}"}]
 TO_HOST = "jit(<lambda>)"
@@ -41,24 +41,8 @@ def test_a_step_compiles_nothing(method: str, memory_runtime: Any, monkeypatch: 
     spec["datasets"] = [{"name": "sums", "jsonl": {"path": str(tmp_path / "sums.jsonl"), "hints": "hints"}}]
     spec["stages"] = spec["stages"][1:]
     spec["stages"][0]["advance"]["steps"] = 3
-    compiled: list[str] = []
-    steps: list[list[str]] = []
-    step = Run.rl_step
-
-    def listening(self: Run, *arguments: Any) -> Any:
-        before = len(compiled)
-        found = step(self, *arguments)
-        steps.append(compiled[before:])
-        return found
-
     monkeypatch.setattr(Engine, "_verify", half_right)
-    monkeypatch.setattr(Run, "rl_step", listening)
-    jax.clear_caches()
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **more: (
-            compiled.append(str(more.get("fun_name"))) if event.endswith("backend_compile_duration") else None
-        )
-    )
+    compiled, steps = compiled_in(monkeypatch, "rl_step")
     run(memory_runtime(spec))
     assert compiled, "it would have been heard"
     assert [[name for name in names if name != TO_HOST] for names in steps] == [[], [], []]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import jax
 import pytest
-from same_end import same
+from compiling import compiled_in
+from same_end import left_anywhere
 
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.errors import Drain
@@ -85,35 +86,15 @@ def test_scored_groups_that_are_reused_are_the_batch(after_warm_up, samples, cal
 @pytest.mark.parametrize("kind", ["lilo", "sfl"])
 def test_nothing_is_compiled_in_a_step(kind, after_warm_up, monkeypatch) -> None:
     runtime = after_warm_up(STAGES[kind])
-    compiled: list[str] = []
-    batch = Run.batch
-
-    def listening(self: Run, *arguments: Any) -> Any:
-        before = len(compiled)
-        found = batch(self, *arguments)
-        assert compiled[before:] == [], "scoring has its programs"
-        return found
-
-    monkeypatch.setattr(Run, "batch", listening)
-    jax.clear_caches()
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
-    )
+    compiled, batches = compiled_in(monkeypatch, "batch")
     run(runtime)
     assert compiled, "it would have been heard"
+    assert not any(batches), "scoring has its programs"
 
 
 @pytest.mark.parametrize("kind", STAGES)
 def test_left_at_any_safe_point_without_a_trace(kind, after_warm_up) -> None:
-    straight = after_warm_up(STAGES[kind])
-    run(straight)
-    for point in range(1, straight.safe_points + 1):
-        first = after_warm_up(STAGES[kind], drain_at=point, to_finish=0.0)
-        with pytest.raises(Drain):
-            run(first)
-        second = after_warm_up(STAGES[kind], commits=first.commits)
-        run(second)
-        same(second, straight, point)
+    assert left_anywhere(partial(after_warm_up, STAGES[kind]))
 
 
 def test_finished_candidates_are_not_answered_again(after_warm_up, calls, tmp_path) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from drawing_path import rl
 from expanding import Expanding
-from same_end import same
+from same_end import left_anywhere
 
 from ratchet_trainer.algorithm.keys import Purpose
 from ratchet_trainer.algorithm.methods import resolve
 from ratchet_trainer.algorithm.slots import ModelOutputs
 from ratchet_trainer.algorithm.types import Draw, Request, grouped
-from ratchet_trainer.errors import ConfigurationInvalid, Drain
+from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.learning.learner import Learner
 from ratchet_trainer.rollout.engine import Engine
 from ratchet_trainer.run import Run, run
@@ -123,15 +124,7 @@ def test_prompts_are_trained_on_as_they_were_shown(kind: str, after_warm_up: Any
 
 
 def test_left_at_any_safe_point_without_a_trace(after_warm_up: Any) -> None:
-    straight = after_warm_up(STAGES["pooled"])
-    run(straight)
-    for point in range(1, straight.safe_points + 1):
-        first = after_warm_up(STAGES["pooled"], drain_at=point, to_finish=0.0)
-        with pytest.raises(Drain):
-            run(first)
-        second = after_warm_up(STAGES["pooled"], commits=first.commits)
-        run(second)
-        same(second, straight, point)
+    assert left_anywhere(partial(after_warm_up, STAGES["pooled"]))
 
 
 def test_a_template_that_makes_prompts_too_long_is_found_before_the_first_step(after_warm_up: Any) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from same_end import same
+from compiling import compiled_in
+from same_end import left_anywhere
 
 from ratchet_api.sampled_values import states
 from ratchet_api.stages import Rl
@@ -316,36 +317,14 @@ def test_prefixes_have_calls_that_are_known_before() -> None:
 
 def test_nothing_is_compiled_in_a_step(after_warm_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = after_warm_up(STAGE | {"promptsInFlight": 2, "promptBuckets": [16]})
-    compiled: list[str] = []
-    batch = Run.batch
-
-    def listening(self: Run, *arguments: Any) -> Any:
-        before = len(compiled)
-        found = batch(self, *arguments)
-        assert compiled[before:] == [], "values have their programs"
-        return found
-
-    monkeypatch.setattr(Run, "batch", listening)
-    jax.clear_caches()
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
-    )
+    compiled, batches = compiled_in(monkeypatch, "batch")
     run(runtime)
     assert compiled, "it would have been heard"
+    assert not any(batches), "values have their programs"
 
 
 def test_left_at_any_safe_point_without_a_trace(after_warm_up: Any) -> None:
-    straight = after_warm_up(STAGE)
-    run(straight)
-    phases = []
-    for point in range(1, straight.safe_points + 1):
-        first = after_warm_up(STAGE, drain_at=point, to_finish=0.0)
-        with pytest.raises(Drain):
-            run(first)
-        phases.append(first.drained[0])
-        second = after_warm_up(STAGE, commits=first.commits)
-        run(second)
-        same(second, straight, point)
+    phases = left_anywhere(partial(after_warm_up, STAGE))
     of_first = "".join(phase[0] for phase in phases[: len(phases) // 2])
     assert "u" in of_first[: of_first.rindex("g")], "left while values are sampled, which is after the rollouts' own"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
 from cases import case, spec, verified
+from serving import served
 
 from ratchet_trainer.algorithm.outcome import Case, NoOutcome, Outcome
 from ratchet_trainer.algorithm.verifiers import http
@@ -72,12 +72,8 @@ class Endpoint(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Endpoint.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/score"
-    server.shutdown()
-    server.server_close()
+    with served(Endpoint) as url:
+        yield f"{url}/score"
 
 
 def built(url: str, retries: int = 0, secret: str | None = None) -> Callable[[Case], Outcome]:
