@@ -52,8 +52,10 @@ def read(file: str) -> list[Document]:
     try:
         nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
         documents = [data for data in yaml.safe_load_all(text) if data is not None]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         fail(os.EX_DATAERR, f"{file}: not YAML: {error}")
+    except RecursionError:
+        fail(os.EX_DATAERR, f"{file}: lists or mappings in it are nested too deeply to be read")
     if not documents:
         fail(os.EX_DATAERR, f"{file}: no manifest in it")
     return [Document(file, node, data) for node, data in zip(nodes, documents, strict=False)]

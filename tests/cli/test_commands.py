@@ -79,6 +79,8 @@ def test_the_processors_of_one_process_may_count_as_several_devices(tmp_path):
     [
         ("", os.EX_DATAERR, "no manifest"),
         ("a: [", os.EX_DATAERR, "not YAML"),
+        ("a: 2026-13-45", os.EX_DATAERR, "not YAML: month must be in 1..12"),
+        pytest.param("[" * 20_000, os.EX_DATAERR, "nested too deeply", id="deep"),
         ("- 1", os.EX_DATAERR, "a manifest is a mapping"),
         ("kind: Job", os.EX_DATAERR, "RLTrainingJob"),
     ],
