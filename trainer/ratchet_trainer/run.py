@@ -184,6 +184,7 @@ class Run:
         self.runtime.enter("update")
         state, pending = self.update(replace(state, pending=None), pending)
         samples, updates = pending.samples, pending.updates
+        self.runtime.spend("other")  # what slots compute on the host is no part of an update
 
         # Observe.
         selection = method.selection.observe(pending.selection, samples, ctx)
@@ -235,6 +236,7 @@ class Run:
             return method.rewards.score(group, ctx)
 
         # Select prompts.
+        self.runtime.spend("other")
         need = prompts_per_round(self.stage.rl)
         selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
         drawn = len(requests) + len(ready)
@@ -260,6 +262,7 @@ class Run:
         groups, failed = verified([group for group in groups if group.disposition is None])
         expansion, samples = ask(method.expansion.run(state.expansion, groups, more, reward, ctx))
         if carried := [group for group in samples.dropped if group.disposition == "carried"]:
+            self.runtime.spend("update")
             expansion = method.expansion.keep(expansion, with_old_logprobs(self.stage, state, carried))
         samples = replace(samples, dropped=(*samples.dropped, *failed, *unchosen))
 
@@ -269,6 +272,7 @@ class Run:
         batch = Batch((), np.zeros((0, self.stage.rl.max_response_tokens)))
         if samples.trained:
             parts, outputs = model_outputs(self.stage, state, samples.rollouts)
+            self.runtime.spend("other")
             batch = ask(method.advantage.assign(samples.trained, outputs, ctx))
         samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
         values = None if state.critic is None else ()

@@ -49,6 +49,9 @@ class Alone:
     def enter(self, phase: str) -> None:
         """Nobody watches."""
 
+    def spend(self, category: str) -> None:
+        """Nobody keeps books."""
+
     def safe_point(self) -> None:
         """Nobody drains."""
 
