@@ -1,0 +1,165 @@
+"""A file of the rollout journal: calls of the sampler by name, each in arrays that can be read one by one.
+
+Decides the bytes: the length of a header and its SHA-256, the header (JSON: the context, and for every array its number
+format, shape and SHA-256), then the arrays one after the other. So a process reads its own rows out of a file that
+another process wrote, and trusts nothing that is torn. What is kept, and who uses it, is decided in `rollout_journal`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+_PREFIX = 8 + 32
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One call: `made` float32[3, P, G, at] are tokens, log-probabilities and entropy so far, of all rows.
+
+    `parts` is the decoding state of the rows that a process has, None once the call is finished: the first row of a
+    part, counted over the whole call, -> the rows of every leaf from there on. Rows are named, not devices or
+    processes: after a restart other processes may have them.
+    """
+
+    made: np.ndarray
+    parts: Mapping[int, tuple[np.ndarray, ...]] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.made.nbytes + sum(leaf.nbytes for part in (self.parts or {}).values() for leaf in part)
+
+    @property
+    def progress(self) -> tuple[bool, int]:
+        """How far the call has come: whether it is finished, and the tokens of each response."""
+        return self.parts is None, self.made.shape[-1]
+
+
+@dataclass(frozen=True)
+class _Place:
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One call as a file describes it."""
+
+    path: Path
+    made: _Place
+    parts: Mapping[int, tuple[_Place, ...]] | None
+
+    @property
+    def progress(self) -> tuple[bool, int]:
+        """As `Kept.progress`."""
+        return self.parts is None, self.made.shape[-1]
+
+    def has(self, rows: Collection[int]) -> bool:
+        """Whether the parts that begin at these rows are there, or not needed."""
+        return self.parts is None or set(rows) <= self.parts.keys()
+
+    def load(self, rows: Collection[int]) -> Kept | None:
+        """The call with the parts that begin at these rows; None if they are not what the file was written with."""
+        try:
+            with open(self.path, "rb") as file:
+                made = _array(file, self.made)
+                if self.parts is None:
+                    return Kept(made)
+                return Kept(made, {row: tuple(_array(file, leaf) for leaf in self.parts[row]) for row in rows})
+        except (OSError, ValueError) as error:
+            log.warning("%s is left alone: %s", self.path, error)
+            return None
+
+
+def write(path: Path, context: str, calls: Mapping[str, Kept]) -> int:
+    """Replaces the file as a whole; bytes written. Nothing is copied: there may be no memory for it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: list[memoryview] = []
+
+    def put(array: np.ndarray) -> list[Any]:
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        arrays.append(data)
+        return [str(array.dtype), list(array.shape), hashlib.sha256(data).hexdigest()]
+
+    described = {
+        call: {
+            "made": put(kept.made),
+            "parts": kept.parts and {str(row): [put(leaf) for leaf in part] for row, part in kept.parts.items()},
+        }
+        for call, kept in calls.items()
+    }
+    header = json.dumps({"context": context, "calls": described}).encode()
+    with open(beside(path), "wb") as file:
+        size = sum(
+            file.write(part) for part in (len(header).to_bytes(8, "big"), hashlib.sha256(header).digest(), header)
+        )
+        size += sum(file.write(array) for array in arrays)
+    os.replace(beside(path), path)
+    return size
+
+
+def read(path: Path, context: str) -> dict[str, Stored]:
+    """The calls in a file that was written with this context; empty if it is another one's, torn or not there."""
+    try:
+        with open(path, "rb") as file:
+            prefix = file.read(_PREFIX)
+            length = int.from_bytes(prefix[:8], "big")
+            header = file.read(length) if length <= path.stat().st_size else b""
+    except OSError:
+        return {}
+    if hashlib.sha256(header).digest() != prefix[8:]:
+        log.warning("%s is torn and left alone", path)
+        return {}
+    content = json.loads(header)
+    if content["context"] != context:
+        return {}
+    offset = _PREFIX + length
+
+    def place(described: list[Any]) -> _Place:  # called in the order of writing
+        nonlocal offset
+        dtype, shape, sha256 = described
+        found = _Place(dtype, tuple(shape), sha256, offset)
+        offset += found.size
+        return found
+
+    return {
+        call: Stored(
+            path,
+            place(one["made"]),
+            one["parts"] and {int(row): tuple(map(place, part)) for row, part in one["parts"].items()},
+        )
+        for call, one in content["calls"].items()
+    }
+
+
+def beside(path: Path) -> Path:
+    """Where a file is written before it replaces the one at `path`."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _array(file: Any, place: _Place) -> np.ndarray:
+    """Raises ValueError when the bytes are not those that were written."""
+    file.seek(place.offset)
+    data = file.read(place.size)
+    if hashlib.sha256(data).hexdigest() != place.sha256:
+        raise ValueError("it is torn")
+    return np.frombuffer(data, np.dtype(place.dtype)).reshape(place.shape)
