@@ -174,12 +174,9 @@ def placement(said: Placement, spec: Spec) -> str:
     if said.cpu is not None:
         where = f"{counted(hosts, 'CPU host')}, no chips"
     else:
-        slices = f"{counted(said.slices, 'slice')} of {said.accelerator}" + (
-            f" {said.topology}" if said.topology else ""
-        )
-        where = (
-            f"{slices}: {counted(hosts, 'host')} of {counted(shape.chips_per_node, 'chip')}, {chips(said)} chips in all"
-        )
+        kind = " ".join(filter(None, (said.accelerator, said.topology)))
+        each = f"{counted(hosts, 'host')} of {counted(shape.chips_per_node, 'chip')}"
+        where = f"{counted(said.slices, 'slice')} of {kind}: {each}, {chips(said)} chips in all"
         if shape.devices_per_chip > 1:
             where += f", {there} devices"
     data = spec.parallelism.data_on(there, said.slices)

@@ -316,7 +316,7 @@ class PodTemplate(ApiModel):
         default=10001,
     )
     termination_grace_period_seconds: Whole = whole(
-        "Seconds that a pod gets to commit its state when it is told to go; no more than the notice on capacity that is "
+        "Seconds that a pod gets to commit its state when it is told to go; no more than the notice where capacity is "
         "taken away. Larger for a model whose checkpoint takes longer.",
         ge=5,
         le=3600,

@@ -47,7 +47,7 @@ class Placement(ApiModel):
         ),
         Rule(
             "has(self.accelerator) == (has(self.topology) || has(self.hosts))",
-            "accelerator and topology go together: give both or neither; without a topology give hosts and chipsPerNode",
+            "accelerator and topology go together: give both or neither, or hosts and chipsPerNode",
             lambda p: (p.accelerator is None) == (p.topology is None and p.hosts is None),
         ),
         Rule(
@@ -105,8 +105,8 @@ class Placement(ApiModel):
     )
     hosts: SliceHosts | None = Field(
         default=None,
-        description="Machines of one slice, of an accelerator or a topology that `ratchet validate` does not know: with "
-        "chipsPerNode it says what the slice is. Absent: it follows from the topology.",
+        description="Machines of one slice, for an accelerator or a topology that `ratchet validate` does not know: "
+        "with chipsPerNode it says what the slice is. Absent: it follows from the topology.",
     )
     devices_per_chip: DevicesPerChip | None = Field(
         default=None, description="Devices that JAX shows for one chip, with hosts. Absent: 1."

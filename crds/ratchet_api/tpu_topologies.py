@@ -139,8 +139,8 @@ def check_slices(accelerator: str, one: Shape, slices: int) -> None:
     if one.hosts == 1:
         raise ImpossibleShape(
             "slices",
-            f"{slices} slices of a single host each cannot work together; set slices to 1 and take a topology of several "
-            "hosts" + (f" ({', '.join(kind.multi_host[:3])})" if kind is not None and kind.multi_host else ""),
+            f"{slices} slices of a single host each cannot work together; set slices to 1 and take a topology of "
+            "several hosts" + (f" ({', '.join(kind.multi_host[:3])})" if kind is not None and kind.multi_host else ""),
         )
 
 

@@ -1,8 +1,8 @@
 """The first touch of the devices: waiting for a TPU that is still held, and saying what is wrong with one that fails.
 
 After a preemption a machine may be given to the next pod while the process before it still holds the chips
-(`/dev/vfio/0: Device or resource busy`), and a slice may be half up. Both pass by themselves, or are the machine's fault:
-so they are waited for, and then end the process with a code that is charged to the infrastructure, never to the job.
+(`/dev/vfio/0: Device or resource busy`), and a slice may be half up. Both pass by themselves, or are the machine's
+fault: so they are waited for, and then end the process with a code that is charged to the infrastructure, not the job.
 Decides what is waited for and how long; what was found is compared in `start_check`.
 """
 
@@ -69,8 +69,8 @@ def devices(
                     ) from error
         if now() > until:
             raise AcceleratorUnavailable(
-                f"the TPU did not start within {PATIENCE_SECONDS:.0f} s: {text}. Another attempt may get other machines; "
-                "if it does not, look at the node's device plugin and at RLIMIT_MEMLOCK in this log"
+                f"the TPU did not start within {PATIENCE_SECONDS:.0f} s: {text}. Another attempt may get other "
+                "machines; if it does not, look at the node's device plugin and at RLIMIT_MEMLOCK in this log"
             )
         if text != said:
             log.warning("the TPU is not ready, trying again for %.0f s: %s", until - now(), text)

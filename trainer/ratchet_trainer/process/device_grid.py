@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 AXES = ("data", "fsdp", "tensor")
 
+HOST_SIDE = 2
+"""Chips of a host of a larger slice stand 2 x 2."""
+
 
 def slices_of(devices: Sequence[Any]) -> int:
     """The number of TPU slices that devices are of; 1 where there are none."""
@@ -43,8 +46,16 @@ def device_grid(devices: Sequence[Any], parallelism: Parallelism) -> np.ndarray:
             + ("those of a slice" if slices > 1 else "them")
             + ", and data is best left out"
         )
+    if devices[0].platform == "tpu":
+        devices = sorted(devices, key=_place)  # some of the layouts below follow the order that they are given
     within = data // slices, parallelism.fsdp, parallelism.tensor
     # Without splitting, most meshes that are no products of whole sides of the torus are refused.
     if slices > 1:
         return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
     return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
+
+
+def _place(device: Any) -> tuple[int, ...]:
+    """Where a chip stands: its slice, then host by host, as `jax.devices()` has them when processes are numbered so."""
+    (x, y, z), core = device.coords, device.core_on_chip
+    return getattr(device, "slice_index", 0), z, y // HOST_SIDE, x // HOST_SIDE, y, x, core

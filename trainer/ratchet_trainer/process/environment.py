@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class Environment:
     compilation_cache: Path | None
     until_step: int | None = None
     grace_seconds: int = protocol.SPOT_GRACE_SECONDS
-    asked: Asked = Asked()  # of the devices
+    asked: Asked = field(default_factory=Asked)  # of the devices
 
     @property
     def leader(self) -> bool:

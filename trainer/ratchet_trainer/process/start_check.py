@@ -69,8 +69,8 @@ def check(asked: Asked, processes: int, found: Found, environment: Mapping[str, 
         numbers = [name for name in ("MEGASCALE_NUM_SLICES", "MEGASCALE_COORDINATOR_ADDRESS") if name in environment]
         told = ", ".join(f"{name}={environment[name]}" for name in numbers) or "no MEGASCALE variable is set"
         raise ConfigurationInvalid(
-            f"JAX sees {found.slices} slice{'s' if found.slices > 1 else ''}, the placement has {asked.slices} ({told}); "
-            "podTemplate.env must not set MEGASCALE variables, and slices must be the number of node pools of one job"
+            f"JAX sees {found.slices} slice{'s' if found.slices > 1 else ''}, the placement has {asked.slices} "
+            f"({told}); podTemplate.env must not set MEGASCALE variables, and every slice is a node pool of its own"
         )
 
 

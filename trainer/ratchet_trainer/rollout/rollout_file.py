@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Stored:
-    """One call as a file describes it."""
+    """One call as a file describes it: the rows that one process had."""
 
     path: Path
     made: _Place
@@ -73,21 +73,27 @@ class Stored:
         """As `Kept.progress`."""
         return self.parts is None, self.made.shape[-1]
 
-    def has(self, rows: Collection[int]) -> bool:
-        """Whether the parts that begin at these rows are there, or not needed."""
-        return self.parts is None or set(rows) <= self.parts.keys()
 
-    def load(self, rows: Collection[int]) -> Kept | None:
-        """The call with the parts that begin at these rows; None if they are not what the file was written with."""
-        try:
-            with open(self.path, "rb") as file:
-                made = _array(file, self.made)
-                if self.parts is None:
-                    return Kept(made)
-                return Kept(made, {row: tuple(_array(file, leaf) for leaf in self.parts[row]) for row in rows})
-        except (OSError, ValueError) as error:
-            log.warning("%s is left alone: %s", self.path, error)
-            return None
+def cover(stored: Sequence[Stored], rows: Collection[int]) -> bool:
+    """Whether files that came equally far with a call have all parts that begin at these rows, or need none."""
+    return any(one.parts is None for one in stored) or set(rows) <= {row for one in stored for row in one.parts or ()}
+
+
+def load(stored: Sequence[Stored], rows: Collection[int]) -> Kept | None:
+    """The call with the parts that begin at these rows, which the files `cover`, each from the first file that has it.
+    None if they are not what was written."""
+    try:
+        made = _array(stored[0].path, stored[0].made)
+        if stored[0].parts is None:
+            return Kept(made)
+        parts = {}
+        for row in rows:
+            path, places = next((one.path, one.parts[row]) for one in stored if one.parts and row in one.parts)
+            parts[row] = tuple(_array(path, place) for place in places)
+        return Kept(made, parts)
+    except (OSError, ValueError) as error:
+        log.warning("what is kept of a call is left alone: %s", error)
+        return None
 
 
 def write(path: Path, context: str, calls: Mapping[str, Kept]) -> int:
@@ -156,10 +162,11 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def _array(file: Any, place: _Place) -> np.ndarray:
+def _array(path: Path, place: _Place) -> np.ndarray:
     """Raises ValueError when the bytes are not those that were written."""
-    file.seek(place.offset)
-    data = file.read(place.size)
+    with open(path, "rb") as file:
+        file.seek(place.offset)
+        data = file.read(place.size)
     if hashlib.sha256(data).hexdigest() != place.sha256:
-        raise ValueError("it is torn")
+        raise ValueError(f"{path} is torn")
     return np.frombuffer(data, np.dtype(place.dtype)).reshape(place.shape)

@@ -86,18 +86,20 @@ class RolloutJournal:
     def find(self, call: str, rows: Collection[int]) -> Kept | None:
         """What is kept of a call, as far as all processes have come with it. `rows`: where the parts begin that this
         process needs (`Sampler.first_rows`). *Collective.*"""
-        known: dict[tuple[bool, int], Kept | Stored] = {}
+        stored: dict[tuple[bool, int], list[Stored]] = {}
         for file in self._stored:
-            if (stored := file.get(call)) is not None and stored.has(rows):
-                known.setdefault(stored.progress, stored)
+            if (one := file.get(call)) is not None:
+                stored.setdefault(one.progress, []).append(one)
+        known = [progress for progress, files in stored.items() if rollout_file.cover(files, rows)]
         if (kept := self._calls.get(call)) is not None:
-            known[kept.progress] = kept
-        everywhere = [{(done, at) for done, at in shown} for shown in self._gather(sorted(known))]
+            known.append(kept.progress)
+        everywhere = [{(done, at) for done, at in shown} for shown in self._gather(sorted(set(known)))]
         if not (common := set.intersection(*everywhere)):
             return None
-        found = known[max(common)]
-        loaded = found.load(rows) if isinstance(found, Stored) else found
-        return loaded if all(self._gather(loaded is not None)) else None
+        furthest = max(common)
+        if kept is None or kept.progress != furthest:
+            kept = rollout_file.load(stored[furthest], rows)
+        return kept if all(self._gather(kept is not None)) else None
 
     @property
     def due(self) -> bool:

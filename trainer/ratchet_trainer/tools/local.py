@@ -365,6 +365,7 @@ def verdict(codes: Sequence[int]) -> int:
         Exit.DETERMINISTIC_FAILURE,
         Exit.CHECKPOINT_UNREADABLE,
         Exit.STORAGE_UNAVAILABLE,
+        Exit.ACCELERATOR_UNAVAILABLE,
         Exit.INTERNAL,
         Exit.FENCED,
     ]
