@@ -49,7 +49,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
         watchdog.grace = float(environment.grace_seconds)
         job = read_job_file(environment.job_file)
         if not watchdog.requested:
-            _reexecute_if_needed(job)
+            _reexecute_if_needed(job, environment.asked.platform)
         _train(environment, job, watchdog, run)
         watchdog.leave(Exit.DONE, "Done", "all stages are done")
     except BaseException as error:
@@ -165,9 +165,9 @@ def _collective_broke(error: BaseException) -> bool:
     return any(sign in text for sign in signs)
 
 
-def _reexecute_if_needed(job: dict[str, Any]) -> None:
+def _reexecute_if_needed(job: dict[str, Any], platform: str | None) -> None:
     # Python reads its hash seed, XLA its thread count, and the allocator its settings, once at the start.
-    wrong = {k: v for k, v in exact_environment_of(job["spec"]).items() if os.environ.get(k) != v}
+    wrong = {k: v for k, v in exact_environment_of(job["spec"], platform).items() if os.environ.get(k) != v}
     again = os.environ.get(_REEXECUTED)
     if wrong and again:
         raise ConfigurationInvalid(

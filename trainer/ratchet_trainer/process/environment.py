@@ -145,12 +145,12 @@ def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
                 break
 
 
-def exact_environment_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that must stand before Python starts; `spec` as plain JSON."""
+def exact_environment_of(spec: Mapping[str, Any], platform: str | None = None) -> dict[str, str]:
+    """The variables that must stand before Python starts; `spec` as plain JSON, `platform` as in `Asked`."""
     mode = spec.get("reproducibility", {})
     shards = mode.get("virtualShards") if mode.get("mode") == "Exact" else None
     cpu = spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu")
-    return exact_environment(cpu, shards, tpu=os.environ.get(protocol.ENV_PLATFORM) == "tpu")
+    return exact_environment(cpu, shards, tpu=platform == "tpu")
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:

@@ -74,26 +74,29 @@ class Stored:
         return self.parts is None, self.made.shape[-1]
 
 
-def cover(stored: Sequence[Stored], rows: Collection[int]) -> bool:
-    """Whether files that came equally far with a call have all parts that begin at these rows, or need none."""
-    return any(one.parts is None for one in stored) or set(rows) <= {row for one in stored for row in one.parts or ()}
+def cover(known: Sequence[Kept | Stored], rows: Collection[int]) -> bool:
+    """Whether what is known of a call, all of it equally far, has all parts that begin at these rows, or needs none."""
+    return any(one.parts is None for one in known) or set(rows) <= {row for one in known for row in one.parts or ()}
 
 
-def load(stored: Sequence[Stored], rows: Collection[int]) -> Kept | None:
-    """The call with the parts that begin at these rows, which the files `cover`, each from the first file that has it.
-    None if they are not what was written."""
+def load(known: Sequence[Kept | Stored], rows: Collection[int]) -> Kept | None:
+    """The call with the parts that begin at these rows, which `known` must `cover`, each from the first that has it.
+    None if a file does not hold what was written."""
+    first = known[0]
     try:
-        made = _array(stored[0].path, stored[0].made)
-        if stored[0].parts is None:
-            return Kept(made)
-        parts = {}
-        for row in rows:
-            path, places = next((one.path, one.parts[row]) for one in stored if one.parts and row in one.parts)
-            parts[row] = tuple(_array(path, place) for place in places)
-        return Kept(made, parts)
+        made = first.made if isinstance(first, Kept) else _array(first.path, first.made)
+        return Kept(made, None if first.parts is None else {row: _part(known, row) for row in rows})
     except (OSError, ValueError) as error:
         log.warning("what is kept of a call is left alone: %s", error)
         return None
+
+
+def _part(known: Sequence[Kept | Stored], row: int) -> tuple[np.ndarray, ...]:
+    one = next(one for one in known if one.parts and row in one.parts)
+    assert one.parts is not None
+    if isinstance(one, Kept):
+        return one.parts[row]
+    return tuple(_array(one.path, place) for place in one.parts[row])
 
 
 def write(path: Path, context: str, calls: Mapping[str, Kept]) -> int:

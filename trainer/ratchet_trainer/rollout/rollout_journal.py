@@ -62,7 +62,7 @@ class RolloutJournal:
         self._gather = gather
         self._context = ""
         self._calls: dict[str, Kept] = {}
-        self._stored: list[dict[str, Stored]] = []  # what the attempt before left, a file each
+        self._others: list[dict[str, Stored]] = []  # what the attempt before left in the files of other processes
         self._read = self._on_disk = False
         self._news, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -71,35 +71,33 @@ class RolloutJournal:
     def bind(self, context: str) -> None:
         """Calls from now on belong to the step that `context` names, by all that decides what is sampled in it; what
         is kept of another step goes."""
-        stored: list[dict[str, Stored]] = []
+        calls: dict[str, Kept] = {}
+        others: list[dict[str, Stored]] = []
         if not self._read:
             self._read = True
-            stored = self._left_behind(context)
+            calls, others = self._left_behind(context)
         elif context == self._context:
             return
         elif self._on_disk:
             self._on_disk = False
             self._path.unlink(missing_ok=True)
         with self._lock:
-            self._calls, self._context, self._stored = {}, context, stored
+            self._calls, self._context, self._others = calls, context, others
 
     def find(self, call: str, rows: Collection[int]) -> Kept | None:
         """What is kept of a call, as far as all processes have come with it. `rows`: where the parts begin that this
         process needs (`Sampler.first_rows`). *Collective.*"""
-        stored: dict[tuple[bool, int], list[Stored]] = {}
-        for file in self._stored:
+        own = self._calls.get(call)
+        known: dict[tuple[bool, int], list[Kept | Stored]] = {} if own is None else {own.progress: [own]}
+        for file in self._others:
             if (one := file.get(call)) is not None:
-                stored.setdefault(one.progress, []).append(one)
-        known = [progress for progress, files in stored.items() if rollout_file.cover(files, rows)]
-        if (kept := self._calls.get(call)) is not None:
-            known.append(kept.progress)
-        everywhere = [{(done, at) for done, at in shown} for shown in self._gather(sorted(set(known)))]
+                known.setdefault(one.progress, []).append(one)
+        mine = sorted(progress for progress, some in known.items() if rollout_file.cover(some, rows))
+        everywhere = [{(done, at) for done, at in shown} for shown in self._gather(mine)]
         if not (common := set.intersection(*everywhere)):
             return None
-        furthest = max(common)
-        if kept is None or kept.progress != furthest:
-            kept = rollout_file.load(stored[furthest], rows)
-        return kept if all(self._gather(kept is not None)) else None
+        found = rollout_file.load(known[max(common)], rows)
+        return found if all(self._gather(found is not None)) else None
 
     @property
     def due(self) -> bool:
@@ -154,16 +152,29 @@ class RolloutJournal:
                 with contextlib.suppress(OSError):  # it may have filled the disk
                     rollout_file.beside(path).unlink()
 
-    def _left_behind(self, context: str) -> list[dict[str, Stored]]:
-        found = []
-        for path in (self._path, *([] if self._local is None else [self._local])):
+    def _left_behind(self, context: str) -> tuple[dict[str, Kept], list[dict[str, Stored]]]:
+        """What the attempt before left: the calls in this process's own files, as far as the further one has them, and
+        what the files of others say."""
+        own: dict[str, Stored] = {}
+        others = []
+        paths = [self._path, *([] if self._local is None else [self._local])]
+        for path in paths:
             with contextlib.suppress(OSError):
                 rollout_file.beside(path).unlink()  # of a process that had no time to finish it
-            found += [rollout_file.read(file, context) for file in _files(path)]
+            for file in _files(path):
+                calls = rollout_file.read(file, context)
+                if file != path:
+                    others.append(calls)
+                    continue
+                for call, one in calls.items():
+                    if call not in own or one.progress > own[call].progress:
+                        own[call] = one
         self._on_disk = self._path.exists()
-        if calls := {call for file in found for call in file}:
-            log.info("%d sampling calls of the attempt before may be taken up again", len(calls))
-        return found
+        loaded = {call: rollout_file.load([one], one.parts or ()) for call, one in own.items()}
+        found = {call: kept for call, kept in loaded.items() if kept is not None}
+        if found:
+            log.info("%d sampling calls of the attempt before may be taken up again", len(found))
+        return found, others
 
 
 def _files(path: Path) -> list[Path]:
