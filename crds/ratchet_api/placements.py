@@ -46,14 +46,14 @@ class Placement(ApiModel):
             lambda p: (p.accelerator is None) != (p.cpu is None),
         ),
         Rule(
-            "has(self.accelerator) == (has(self.topology) || has(self.hosts))",
-            "accelerator and topology go together: give both or neither, or hosts and chipsPerNode",
-            lambda p: (p.accelerator is None) == (p.topology is None and p.hosts is None),
-        ),
-        Rule(
             "!has(self.cpu) || (self.slices == 1 && !has(self.chipsPerNode) && !has(self.hosts))",
             "a cpu placement has neither slices, hosts nor chipsPerNode; set cpu.hosts",
             lambda p: p.cpu is None or (p.slices == 1 and p.chips_per_node is None and p.hosts is None),
+        ),
+        Rule(
+            "has(self.accelerator) == (has(self.topology) || has(self.hosts))",
+            "accelerator and topology go together: give both or neither, or hosts and chipsPerNode",
+            lambda p: (p.accelerator is None) == (p.topology is None and p.hosts is None),
         ),
         Rule(
             "!has(self.hosts) || has(self.chipsPerNode)",

@@ -62,7 +62,7 @@ class RolloutJournal:
         self._gather = gather
         self._context = ""
         self._calls: dict[str, Kept] = {}
-        self._others: list[dict[str, Stored]] = []  # what the attempt before left in the files of other processes
+        self._files: list[dict[str, Stored]] = []  # what the attempt before left, by any process
         self._read = self._on_disk = False
         self._news, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -72,24 +72,24 @@ class RolloutJournal:
         """Calls from now on belong to the step that `context` names, by all that decides what is sampled in it; what
         is kept of another step goes."""
         calls: dict[str, Kept] = {}
-        others: list[dict[str, Stored]] = []
+        files: list[dict[str, Stored]] = []
         if not self._read:
             self._read = True
-            calls, others = self._left_behind(context)
+            calls, files = self._left_behind(context)
         elif context == self._context:
             return
         elif self._on_disk:
             self._on_disk = False
             self._path.unlink(missing_ok=True)
         with self._lock:
-            self._calls, self._context, self._others = calls, context, others
+            self._calls, self._context, self._files = calls, context, files
 
     def find(self, call: str, rows: Collection[int]) -> Kept | None:
         """What is kept of a call, as far as all processes have come with it. `rows`: where the parts begin that this
         process needs (`Sampler.first_rows`). *Collective.*"""
         own = self._calls.get(call)
         known: dict[tuple[bool, int], list[Kept | Stored]] = {} if own is None else {own.progress: [own]}
-        for file in self._others:
+        for file in self._files:
             if (one := file.get(call)) is not None:
                 known.setdefault(one.progress, []).append(one)
         mine = sorted(progress for progress, some in known.items() if rollout_file.cover(some, rows))
@@ -153,20 +153,16 @@ class RolloutJournal:
                     rollout_file.beside(path).unlink()
 
     def _left_behind(self, context: str) -> tuple[dict[str, Kept], list[dict[str, Stored]]]:
-        """What the attempt before left: the calls in this process's own files, as far as the further one has them, and
-        what the files of others say."""
+        """What the attempt before left: the calls in this process's own files, so that they are not lost when those
+        are written anew, and what each file says."""
         own: dict[str, Stored] = {}
-        others = []
-        paths = [self._path, *([] if self._local is None else [self._local])]
-        for path in paths:
+        files = []
+        for path in (self._path, *([] if self._local is None else [self._local])):
             with contextlib.suppress(OSError):
                 rollout_file.beside(path).unlink()  # of a process that had no time to finish it
             for file in _files(path):
-                calls = rollout_file.read(file, context)
-                if file != path:
-                    others.append(calls)
-                    continue
-                for call, one in calls.items():
+                files.append(calls := rollout_file.read(file, context))
+                for call, one in calls.items() if file == path else ():
                     if call not in own or one.progress > own[call].progress:
                         own[call] = one
         self._on_disk = self._path.exists()
@@ -174,7 +170,7 @@ class RolloutJournal:
         found = {call: kept for call, kept in loaded.items() if kept is not None}
         if found:
             log.info("%d sampling calls of the attempt before may be taken up again", len(found))
-        return found, others
+        return found, files
 
 
 def _files(path: Path) -> list[Path]:
