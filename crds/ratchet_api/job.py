@@ -233,10 +233,11 @@ class Parallelism(ApiModel):
         default=1,
     )
 
-    def data_on(self, devices: int) -> int | None:
-        """The size of axis data on so many devices; None if they do not fit."""
+    def data_on(self, devices: int, slices: int = 1) -> int | None:
+        """The size of axis data on so many devices of so many equal slices; None if they do not fit. The other two stay
+        within a slice: between slices is a slow network."""
         data, rest = divmod(devices, self.fsdp * self.tensor)
-        return data if data and not rest and self.data in (None, data) else None
+        return data if data and not rest and not data % slices and self.data in (None, data) else None
 
 
 class Restart(ApiModel):
@@ -308,6 +309,34 @@ class PodTemplate(ApiModel):
         pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
         description="Service account of the pods; only those that the operator's values allow.",
     )
+    fs_group: Whole = whole(
+        "Group that owns the files of mounted volumes, so that a trainer that is not root can write to them. The group "
+        "of a volume is changed at its first mount only (OnRootMismatch).",
+        ge=0,
+        default=10001,
+    )
+    termination_grace_period_seconds: Whole = whole(
+        "Seconds that a pod gets to commit its state when it is told to go; no more than the notice where capacity is "
+        "taken away. Larger for a model whose checkpoint takes longer.",
+        ge=5,
+        le=3600,
+        default=30,
+    )
+    priority_class_name: str | None = Field(
+        default=None,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="PriorityClass of the pods; absent: the cluster's default.",
+    )
+
+
+class JobSetTemplate(ApiModel):
+    """What the user may add to the JobSet of an attempt, for those who look at it: a queue, above all."""
+
+    labels: StringMap = Field(
+        default={}, max_length=32, description="Labels added to the JobSet, for example kueue.x-k8s.io/queue-name."
+    )
+    annotations: StringMap = Field(default={}, max_length=32, description="Annotations added to the JobSet.")
 
 
 IMMUTABLE = ("model", "seed", "reproducibility", "parallelism")
@@ -400,6 +429,9 @@ class Spec(ApiModel):
     )
     restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")
+    job_set_template: JobSetTemplate = Field(
+        default=JobSetTemplate(), description="What is added to the JobSets of attempts."
+    )
 
     def budget(self, stage: str) -> Budget | None:
         """What the stage of that name may cost; None: whatever it takes."""

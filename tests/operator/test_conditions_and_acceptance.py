@@ -95,6 +95,36 @@ REFUSED = [
     ({"podTemplate": {"annotations": {"ratchet.dev/word": "{}"}}}, "spec.podTemplate.annotations", "domain of yours"),
     ({"podTemplate": {"labels": {"team": "my team!"}}}, "spec.podTemplate.labels", "letters, digits"),
     ({"podTemplate": {"annotations": {"a/b/c": "x"}}}, "spec.podTemplate.annotations", "letters, digits"),
+    ({"jobSetTemplate": {"labels": {"ratchet.dev/attempt": "9"}}}, "spec.jobSetTemplate.labels", "domain of yours"),
+    (
+        {"jobSetTemplate": {"annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "x"}}},
+        "spec.jobSetTemplate.annotations",
+        "domain of yours",
+    ),
+    ({"jobSetTemplate": {"labels": {"team": "my team!"}}}, "spec.jobSetTemplate.labels", "letters, digits"),
+    (
+        {"podTemplate": {"priorityClassName": "system-node-critical"}},
+        "spec.podTemplate.priorityClassName",
+        "a class of yours",
+    ),
+    (
+        {"placements": [{"name": "p", "accelerator": "tpu-v6e-slice", "topology": "2x2", "slices": 2}]},
+        "spec.placements[0].slices",
+        "topology of several hosts",
+    ),
+    (
+        {"placements": [{"name": "p", "accelerator": "tpu-v9-slice", "topology": "4x4"}]},
+        "spec.placements[0].accelerator",
+        "give hosts and chipsPerNode",
+    ),
+    (
+        {
+            "placements": [{"name": "p", "accelerator": "tpu-v6e-slice", "topology": "4x4", "slices": 2}],
+            "parallelism": {"fsdp": 32},
+        },
+        "spec.parallelism",
+        "2 slices of 16; fsdp x tensor must divide 16",
+    ),
     (
         {"placements": [{"name": "p", "cpu": {"hosts": 1}, "nodeSelector": {"pool": "-x"}}]},
         "spec.placements[0].nodeSelector",

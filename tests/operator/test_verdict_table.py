@@ -241,6 +241,7 @@ TABLE = [
     (exits(77), "CheckpointUnreadable", "nothing", "none"),
     (exits(74), "StorageUnavailable", "nothing", "none"),
     (exits(71), "Hung", "failures", "none"),
+    (exits(72, message="open(/dev/vfio/0): Device or resource busy"), "AcceleratorUnavailable", "preemptions", "none"),
     (exits(70, message="Traceback"), "ApplicationFailed", "failures", "none"),
     (exits(1), "ApplicationFailed", "failures", "none"),
     (exits(2), "ApplicationFailed", "failures", "none"),

@@ -49,7 +49,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
         watchdog.grace = float(environment.grace_seconds)
         job = read_job_file(environment.job_file)
         if not watchdog.requested:
-            _reexecute_if_needed(job)
+            _reexecute_if_needed(job, environment.asked.platform)
         _train(environment, job, watchdog, run)
         watchdog.leave(Exit.DONE, "Done", "all stages are done")
     except BaseException as error:
@@ -124,7 +124,7 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
         if error.boundary is not None:
             watchdog.standing.boundary = error.boundary
         watchdog.leave(Exit.DRAINED, error.reason, str(error))
-    if isinstance(error, PeerLost) or _collective_broke(error):
+    if isinstance(error, PeerLost) or (not isinstance(error, TrainerError) and _collective_broke(error)):
         watchdog.peer_lost(str(error)[:2000])
     if isinstance(error, TrainerError):
         watchdog.settle(LAST_SAVE_SECONDS)
@@ -144,7 +144,10 @@ _STATUSES = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDE
 def _collective_broke(error: BaseException) -> bool:
     """Whether an error of JAX means that another process is gone; what a device itself reports is no such error."""
     jax = sys.modules.get("jax")
-    if jax is None or jax.process_count() == 1:
+    try:
+        if jax is None or jax.process_count() == 1:
+            return False
+    except RuntimeError:  # the devices did not start, so nothing was asked of the others
         return False
     text = str(error)
     # A program that fails while it is being started raises a ValueError, which begins with its status.
@@ -165,9 +168,9 @@ def _collective_broke(error: BaseException) -> bool:
     return any(sign in text for sign in signs)
 
 
-def _reexecute_if_needed(job: dict[str, Any]) -> None:
+def _reexecute_if_needed(job: dict[str, Any], platform: str | None) -> None:
     # Python reads its hash seed, XLA its thread count, and the allocator its settings, once at the start.
-    wrong = {k: v for k, v in exact_environment_of(job["spec"]).items() if os.environ.get(k) != v}
+    wrong = {k: v for k, v in exact_environment_of(job["spec"], platform).items() if os.environ.get(k) != v}
     again = os.environ.get(_REEXECUTED)
     if wrong and again:
         raise ConfigurationInvalid(

@@ -14,7 +14,8 @@ from ratchet_api.placements import Placement
 from ratchet_api.protocol import REPLICATED_JOB
 from ratchet_api.validate import placement_shape, processes
 from ratchet_operator.build.names import jobset_name, labels, owner
-from ratchet_operator.build.pod import AFFINITY_PODS, NODE_POOL, pod_template, sliced
+from ratchet_operator.build.nodes import AFFINITY_PODS, NODE_POOL, sliced
+from ratchet_operator.build.pod import pod_template
 
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
@@ -25,15 +26,17 @@ def jobset(
     """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows;
     `node_folder`: the nodes' folder for fast tiers, empty if there is none."""
     meta, shape = job["metadata"], placement_shape(placement)
-    own, huge = labels(job, number), sliced(placement) and processes(placement) > AFFINITY_PODS
+    own, added = labels(job, number), spec.job_set_template
+    huge = sliced(placement) and processes(placement) > AFFINITY_PODS
+    annotations = {**added.annotations, **({EXCLUSIVE: NODE_POOL} if huge else {})}
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
         "metadata": {
             "name": jobset_name(meta["name"], number),
             "namespace": meta["namespace"],
-            "labels": own,
-            **({"annotations": {EXCLUSIVE: NODE_POOL}} if huge else {}),
+            "labels": {**added.labels, **own},
+            **({"annotations": annotations} if annotations else {}),
             "ownerReferences": [owner(job)],
         },
         "spec": {

@@ -135,15 +135,22 @@ def _template(spec: Spec, values: Values) -> Iterator[Problem]:
             "spec.podTemplate.serviceAccountName",
             f"{account} is not allowed (allowed: {allowed}); the chart's value trainer.serviceAccounts lists them",
         )
-    for kind, given in (("labels", template.labels), ("annotations", template.annotations)):
+    if (template.priority_class_name or "").startswith("system-"):
+        path = "spec.podTemplate.priorityClassName"
+        yield Problem(path, f"{template.priority_class_name} is for the cluster itself; use a class of yours")
+    added = spec.job_set_template
+    for kind, given in (
+        ("podTemplate.labels", template.labels),
+        ("podTemplate.annotations", template.annotations),
+        ("jobSetTemplate.labels", added.labels),
+        ("jobSetTemplate.annotations", added.annotations),
+    ):
         for key in given:
             domain = key.split("/")[0] if "/" in key else ""
             if any(domain == own or domain.endswith("." + own) for own in OWN_DOMAINS):
-                yield Problem(
-                    f"spec.podTemplate.{kind}", f"{key} belongs to Kubernetes or to Ratchet; use a domain of yours"
-                )
-            if not KEY.match(key) or (kind == "labels" and not VALUE.match(given[key])):
-                yield Problem(f"spec.podTemplate.{kind}", f"{key}: {given[key]!r} is no label; {WORDS}")
+                yield Problem(f"spec.{kind}", f"{key} belongs to Kubernetes or to Ratchet; use a domain of yours")
+            if not KEY.match(key) or (kind.endswith("labels") and not VALUE.match(given[key])):
+                yield Problem(f"spec.{kind}", f"{key}: {given[key]!r} is no label; {WORDS}")
     for i, placement in enumerate(spec.placements):
         for key, value in placement.node_selector.items():
             if not KEY.match(key) or not VALUE.match(value):

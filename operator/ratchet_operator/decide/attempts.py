@@ -118,7 +118,7 @@ def end(builder: PlanBuilder, attempt: AttemptStatus, signs: list[Sign]) -> tupl
     now = builder.observed.now
     sign = placement.no_room_for_lost_peer(builder, attempt, strongest(signs))
     last_step = progress_report.last_step(builder, attempt)
-    deadline = stamps.after(now, gang.window(signs))
+    deadline = stamps.after(now, gang.window(signs, builder.observed.grace_seconds))
     attempt = builder.revise_attempt(attempt, ended_time=now, drain_deadline=deadline, pods_ready=0)
     record = revised(
         AttemptRecord(number=attempt.number, verdict=sign.verdict.value),
@@ -139,7 +139,7 @@ def follow_end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptReco
     now = builder.observed.now
     deadline = attempt.drain_deadline or now
     if record.final_time is None and gang.lost(signs):
-        sooner = stamps.after(now, gang.window(signs))
+        sooner = stamps.after(now, gang.window(signs, builder.observed.grace_seconds))
         if attempt.drain_deadline is None or stamps.seconds(sooner) < stamps.seconds(deadline):
             deadline = sooner
             attempt = builder.revise_attempt(attempt, drain_deadline=deadline)

@@ -29,7 +29,7 @@ from ratchet_operator.decide.observed_job import ObservedJob
 from ratchet_operator.decide.observed_node import Node
 from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.decide.own_end import ends_of_its_own
-from ratchet_operator.decide.sign import NOTICE_SECONDS, OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.sign import NOTICE_SECONDS, WHOLE_GRACE, Sign
 from ratchet_operator.decide.verdict import Verdict
 
 OVERDUE_SECONDS = 5.0
@@ -71,12 +71,12 @@ def late_signs(observed: ObservedJob, number: int, *, finishing: bool) -> list[S
 
 def suspended() -> Sign:
     """The user's own wish ends the attempt."""
-    return Sign(Verdict.DRAINED, SUSPENDED, OWN_GRACE_SECONDS)
+    return Sign(Verdict.DRAINED, SUSPENDED, WHOLE_GRACE)
 
 
 def budget_spent(words: str) -> Sign:
     """The stage has taken the chip time that it may take."""
-    return Sign(Verdict.DRAINED, words, OWN_GRACE_SECONDS)
+    return Sign(Verdict.DRAINED, words, WHOLE_GRACE)
 
 
 def jobset_vanished(name: str) -> Sign:
@@ -98,7 +98,7 @@ def _completed(pods: tuple[Pod, ...], finishing: bool) -> Sign | None:
     done = next((p for p in pods if p.is_leader and p.exit is not None and p.exit.code == Code.DONE), None)
     if not finishing or done is None:
         return None
-    return Sign(Verdict.COMPLETED, f"pod {done.name} exited with 0 after the last stage", OWN_GRACE_SECONDS)
+    return Sign(Verdict.COMPLETED, f"pod {done.name} exited with 0 after the last stage", WHOLE_GRACE)
 
 
 # --- what the cluster did to a pod ----------------------------------------------------------------------------------
@@ -200,9 +200,9 @@ def _leaving(pod: Pod) -> str:
 def _deletions(observed: ObservedJob, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
     jobset = observed.own_jobset(attempt.number)
     if jobset is None or (attempt.job_set_uid is not None and jobset.uid != attempt.job_set_uid):
-        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} was deleted", OWN_GRACE_SECONDS)
+        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} was deleted", WHOLE_GRACE)
     elif jobset.deleting:
-        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} is being deleted", OWN_GRACE_SECONDS)
+        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} is being deleted", WHOLE_GRACE)
     for pod in pods:
         node = observed.node_of(pod)
         if pod.deletion is None or pod.disruption is not None or (node is not None and node.absent):

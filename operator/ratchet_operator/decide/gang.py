@@ -4,8 +4,8 @@ With notice, all members get what is left of the window, so that they can commit
 nothing can be committed any more, and two seconds are enough. The JobSet goes in parallel; only that of a failed
 attempt stays, so that its log can be read.
 
-Deleting the JobSet cannot cut a drain short: garbage collection deletes pods with their own grace of 30 s, a deletion
-with a longer grace does not extend an earlier one, and no window here is longer than that.
+Deleting the JobSet cannot cut a drain short: garbage collection deletes pods with their own grace, a deletion with a
+longer grace does not extend an earlier one, and no window here is longer than that.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ratchet_operator.decide import stamps
 from ratchet_operator.decide.end_signs import OVERDUE_SECONDS
 from ratchet_operator.decide.fencing import LOSS_GRACE_SECONDS, delete_jobset, delete_pod, harmless
 from ratchet_operator.decide.plan_builder import PlanBuilder
-from ratchet_operator.decide.sign import OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.sign import Sign
 from ratchet_operator.decide.verdict import Verdict, ended_by_own_fault
 
 
-def window(signs: list[Sign]) -> float:
-    """Seconds that the gang gets: the shortest notice, or what a loss leaves."""
+def window(signs: list[Sign], grace: float) -> float:
+    """Seconds that the gang gets: the shortest notice, at most the `grace` of its pods, or what a loss leaves."""
     if lost(signs):
         return float(LOSS_GRACE_SECONDS)
-    return min([OWN_GRACE_SECONDS, *(sign.window for sign in signs if sign.window is not None)])
+    return min([grace, *(sign.window for sign in signs if sign.window is not None)])
 
 
 def lost(signs: list[Sign]) -> bool:

@@ -18,7 +18,8 @@ from ratchet_operator.decide.verdict import Verdict
 
 FORGET_SECONDS = 600.0
 """How long at least a placement without room is left out."""
-TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+LABELS = {"cloud.google.com/gke-tpu-accelerator": "accelerator", "cloud.google.com/gke-tpu-topology": "topology"}
+"""Node labels that a placement selects by, and the fields that they are."""
 
 
 def choose(builder: PlanBuilder, spec: Spec) -> Placement:
@@ -46,7 +47,8 @@ def of_jobset(spec: Spec, jobset: JobSet | None) -> Placement:
         pods = job.get("replicas", 1) * job["template"]["spec"].get("completions", 1)
         selector = job["template"]["spec"]["template"]["spec"].get("nodeSelector", {})
         for placement in spec.placements:
-            if pods == processes(placement) and selector.get(TOPOLOGY) == placement.topology:
+            alike = all(selector.get(label) == getattr(placement, name) for label, name in LABELS.items())
+            if pods == processes(placement) and alike:
                 return placement
     return spec.placements[0]
 

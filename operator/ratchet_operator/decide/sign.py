@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ratchet_operator.decide.verdict import Verdict, strength
 
 NOTICE_SECONDS = 15.0
 """What ordinary pods get when a GKE spot machine is taken."""
-OWN_GRACE_SECONDS = 30.0
-"""terminationGracePeriodSeconds of trainer pods: what a deletion gives."""
+WHOLE_GRACE = math.inf
+"""Window of an end that takes nothing away: the members have their pods' terminationGracePeriodSeconds."""
 
 
 @dataclass(frozen=True)

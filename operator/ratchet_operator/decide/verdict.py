@@ -43,6 +43,7 @@ class Verdict(StrEnum):
     DETERMINISTIC_FAILURE = "DeterministicFailure"
     CHECKPOINT_UNREADABLE = "CheckpointUnreadable"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    ACCELERATOR_UNAVAILABLE = "AcceleratorUnavailable"
     START_FAILED = "StartFailed"
     OUT_OF_MEMORY = "OutOfMemory"
     HUNG = "Hung"
@@ -91,6 +92,8 @@ TABLE: dict[Verdict, Row] = {
         "creating the job again",
     ),
     Verdict.STORAGE_UNAVAILABLE: Row(Charge.NOTHING),
+    # The machine's fault, as a lost node is: with every attempt the back-off grows, the failure budget does not shrink.
+    Verdict.ACCELERATOR_UNAVAILABLE: Row(Charge.PREEMPTIONS),
     Verdict.START_FAILED: Row(Charge.FAILURES),
     Verdict.OUT_OF_MEMORY: Row(Charge.FAILURES),
     Verdict.HUNG: Row(Charge.FAILURES),

@@ -1,7 +1,8 @@
 """One JAX over all processes of an attempt: the coordinator, the collectives, the mesh.
 
 Decides how JAX is set up before anything is computed: flags that bits depend on, the compilation cache, which addresses
-are bound, how soon a silent peer is given up. Control values do not travel here (`peers.py`).
+are bound, how soon a silent peer is given up. Waiting for the devices is in `accelerator`, what must be found in
+`start_check`, how devices lie on the mesh in `device_grid`. Control values do not travel here (`agreement`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import TYPE_CHECKING
 
 from ratchet_api.job import Parallelism
 from ratchet_trainer.checkpoints import program_cache
-from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
+from ratchet_trainer.errors import PeerLost
+from ratchet_trainer.process import accelerator, start_check
 from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
+from ratchet_trainer.process.device_grid import AXES, device_grid
 from ratchet_trainer.process.environment import Environment
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    from jax.sharding import AxisType, Mesh
 
 XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
-
-AXES = ("data", "fsdp", "tensor")
 
 
 def set_flags() -> None:
@@ -35,7 +36,11 @@ def set_flags() -> None:
 
 
 def start(environment: Environment, cache: Path) -> None:
-    """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
+    """Sets JAX up, joins the other processes and touches the devices.
+
+    Raises PeerLost when the coordinator does not answer, AcceleratorUnavailable when the devices do not start,
+    ConfigurationInvalid when they are not those that were asked for.
+    """
     import jax
 
     program_cache.use(cache)
@@ -46,8 +51,17 @@ def start(environment: Environment, cache: Path) -> None:
         "jax_enable_preemption_service": False,
     }.items():
         jax.config.update(name, value)
-    if environment.processes == 1:
-        return
+    if environment.processes > 1:
+        _join(environment)
+    if environment.asked.platform == "tpu":
+        start_check.log_locked_memory()
+    found = accelerator.devices(environment.asked.platform, jax.devices, accelerator.device_files())
+    start_check.check(environment.asked, environment.processes, start_check.Found.of(found), os.environ)
+
+
+def _join(environment: Environment) -> None:
+    import jax
+
     assert environment.coordinator is not None
     host, _, port = environment.coordinator.rpartition(":")
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
@@ -79,24 +93,21 @@ def mesh(parallelism: Parallelism = ONE) -> Mesh:
     """The mesh of all devices. Raises ConfigurationInvalid when they are not data x fsdp x tensor."""
     import jax
 
-    count = jax.device_count()
-    data = parallelism.data_on(count)
-    if data is None:
-        raise ConfigurationInvalid(
-            f"spec.parallelism: {parallelism.data or 'data'} x {parallelism.fsdp} x {parallelism.tensor} (data x fsdp "
-            f"x tensor) does not fit the {count} devices that are here; fsdp x tensor must divide them, and data is "
-            f"best left out"
-        )
-    sizes = data, parallelism.fsdp, parallelism.tensor
-    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    return jax.sharding.Mesh(device_grid(jax.devices(), parallelism), AXES, axis_types=_auto())
 
 
 def one_device() -> Mesh:
     """A mesh of this process's first device, for what needs no other."""
     import jax
 
-    kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((1, 1, 1), AXES, axis_types=kinds, devices=jax.local_devices()[:1])
+    return jax.make_mesh((1, 1, 1), AXES, axis_types=_auto(), devices=jax.local_devices()[:1])
+
+
+def _auto() -> tuple[AxisType, ...]:
+    # Pinned: JAX's own default differs between its ways of making a mesh, and between its versions.
+    import jax
+
+    return (jax.sharding.AxisType.Auto,) * len(AXES)
 
 
 def _bind_gloo(address: str) -> None:

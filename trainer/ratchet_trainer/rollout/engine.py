@@ -262,7 +262,8 @@ class Engine:
             shape.response_tokens,
             self.temperature,
         )
-        kept = self.journal.find(name) if self.journal is not None else None
+        own_rows = self.sampler.first_rows(shape.prompts)
+        kept = self.journal.find(name, own_rows) if self.journal is not None else None
         if not shape.refills:
             return self.sampler.begin(*arguments, kept, self.cut, self.stops, limits)
         batch_slots = BatchSlots(n, shape.prompts, self.refills(params, first.n))

@@ -7,7 +7,7 @@ process that holds a row matter. Rows are spread over the mesh axis `data`; what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,7 @@ from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
-from ratchet_trainer.rollout.rollout_journal import Kept
+from ratchet_trainer.rollout.rollout_file import Kept
 from ratchet_trainer.rollout.truncation import Truncation
 
 CHUNK = 16
@@ -145,7 +145,7 @@ class Sampler:
         if kept is None:
             nothing = np.zeros((3, len(row_words), len(samples), 0), np.float32)
             return going(self.start(*arguments), [nothing], slots)
-        return going(None if kept.state is None else self.taken_up(kept.state, *arguments), [kept.made], slots)
+        return going(None if kept.parts is None else self.taken_up(kept.parts, *arguments), [kept.made], slots)
 
     def start(
         self, params: Params, seed: np.ndarray, prompts: Prompts, words: np.ndarray, samples: np.ndarray, slots: int
@@ -176,12 +176,31 @@ class Sampler:
         rows = by_rows(self.mesh)
         return self._refill(params, state, seed, place(prompts, rows), place(words, rows), samples, fresh)
 
-    def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> Any:
-        """The decoding state that `own_parts` took apart; arguments as for `start`."""
+    def first_rows(self, prompts: int) -> list[int]:
+        """Where the parts of a call of so many prompts begin that this process has."""
+        indices = by_rows(self.mesh).addressable_devices_indices_map((prompts,)).values()
+        return sorted({_first_row(index) for index in indices if index is not None})
+
+    def parts(self, state: Any) -> dict[int, tuple[np.ndarray, ...]]:
+        """The decoding state of the rows that this process has, as `Kept.parts`. Views of the devices' memory where
+        that is the host's."""
+        found: dict[int, list[np.ndarray]] = {}
+        for leaf in jax.tree.leaves(state):
+            # Devices along `tensor` have the same rows: one of them says all.
+            own = {_first_row(piece.index): piece.data for piece in leaf.addressable_shards}
+            for row, data in sorted(own.items()):
+                found.setdefault(row, []).append(np.asarray(data))
+        return {row: tuple(leaves) for row, leaves in found.items()}
+
+    def taken_up(self, parts: Mapping[int, tuple[np.ndarray, ...]], *arguments: Any) -> Any:
+        """The decoding state of which `parts` has this process's rows; arguments as for `start`."""
         *others, slots = arguments
         leaves, structure = jax.tree.flatten(jax.eval_shape(partial(self._start, slots=slots), *others))
-        pairs = zip(leaves, kept, strict=True)
-        return jax.tree.unflatten(structure, [_put_back(leaf.shape, of, by_rows(self.mesh)) for leaf, of in pairs])
+        rows = by_rows(self.mesh)
+        whole = [
+            _put_back(leaf.shape, {row: part[i] for row, part in parts.items()}, rows) for i, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(structure, whole)
 
     def decode(
         self,
@@ -202,6 +221,7 @@ class Sampler:
 class Call(ABC):
     """A call of the sampler under way: `_state` is the decoding state, `_made` the chunks so far, each [3, ...]."""
 
+    _sampler: Sampler
     _state: Any
     _made: list[np.ndarray]
 
@@ -220,8 +240,8 @@ class Call(ABC):
 
     def kept(self) -> Kept:
         """All that another process needs to go on."""
-        state = None if self._state is None else tuple(own_parts(leaf) for leaf in jax.tree.leaves(self._state))
-        return Kept(np.concatenate(self._made, -1), state)
+        parts = None if self._state is None else self._sampler.parts(self._state)
+        return Kept(np.concatenate(self._made, -1), parts)
 
     def finish(self) -> Sampled:
         """Makes all that is missing."""
@@ -283,18 +303,13 @@ def sampled(made: np.ndarray, slots: int, endings: Endings) -> Sampled:
     return Sampled(tokens, log_probs, entropy, endings.lengths, endings.finish)
 
 
-def own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
-    """What this process's devices hold of an array, in the order of their rows."""
-    return tuple(np.asarray(s.data) for s in sorted(leaf.addressable_shards, key=lambda s: _place(s.index, s.device)))
+def _first_row(index: tuple[slice, ...]) -> int:
+    """Where a piece of a global array begins, by its place in the array."""
+    return index[0].start or 0
 
 
-def _place(index: tuple[slice, ...], device: jax.Device) -> tuple[int, ...]:
-    return (*(part.start or 0 for part in index), device.id)
-
-
-def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: NamedSharding) -> jax.Array:
-    """The array that `own_parts` took apart."""
-    indices = {d: index for d, index in sharding.addressable_devices_indices_map(shape).items() if index is not None}
-    devices = sorted(indices, key=lambda d: _place(indices[d], d))
-    pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
+def _put_back(shape: tuple[int, ...], leaf: dict[int, np.ndarray], sharding: NamedSharding) -> jax.Array:
+    """The global array of which `leaf` has this process's rows, by the first row of each piece."""
+    indices = sharding.addressable_devices_indices_map(shape)
+    pieces = [jax.device_put(leaf[_first_row(i)], device) for device, i in indices.items() if i is not None]
     return jax.make_array_from_single_device_arrays(shape, sharding, pieces)

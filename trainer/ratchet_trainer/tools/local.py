@@ -187,12 +187,15 @@ class Gang:
         write_json(folder.local / "job.json", job)
         (folder.local / "word").unlink(missing_ok=True)
         addresses = _addresses(processes)
+        platforms = os.environ.get("JAX_PLATFORMS") or "cpu"
+        platform = os.environ.get(protocol.ENV_PLATFORM) or platforms.split(",")[0]
         shared = (
             os.environ
             | performance_environment(os.environ)
-            | environment.exact_environment_of(job["spec"])
+            | environment.exact_environment_of(job["spec"], platform)
             | {
-                "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
+                "JAX_PLATFORMS": platforms,
+                protocol.ENV_PLATFORM: platform,
                 protocol.ENV_NAMESPACE: "default",
                 protocol.ENV_JOB_NAME: folder.name,
                 protocol.ENV_JOB_UID: folder.uid,
@@ -365,6 +368,7 @@ def verdict(codes: Sequence[int]) -> int:
         Exit.DETERMINISTIC_FAILURE,
         Exit.CHECKPOINT_UNREADABLE,
         Exit.STORAGE_UNAVAILABLE,
+        Exit.ACCELERATOR_UNAVAILABLE,
         Exit.INTERNAL,
         Exit.FENCED,
     ]
