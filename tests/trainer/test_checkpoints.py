@@ -105,7 +105,7 @@ def test_storage_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch:
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    monkeypatch.setattr("ratchet_trainer.checkpoints.checkpoint.BACK_OFF_SECONDS", (0.0,))
+    monkeypatch.setattr("ratchet_trainer.storage.retries.BACK_OFF_SECONDS", (0.0,))
     with pytest.raises(StorageUnavailable, match="input/output"):
         newest(tmp_path)
 
@@ -151,7 +151,7 @@ def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypa
             raise failures.pop()
 
     write = trusted_step.write
-    monkeypatch.setattr("ratchet_trainer.checkpoints.journal.sync", sync)
+    monkeypatch.setattr("ratchet_trainer.storage.posix.sync", sync)
     monkeypatch.setattr(trusted_step, "write", lambda *a: folders.append(a[0]) or write(*a))
     assert checkpoints.write(content(1))[0].seq == 2
     assert not failures

@@ -58,7 +58,7 @@ def test_a_stream_grows_and_is_cut(place: Location) -> None:
     again = Stream(place / "metrics.jsonl")
     assert again.restart(4, b"II\n") == 0
     assert again.read() == b"one\nII\n"
-    again.append(b"III\n", durable=True)
+    again.append(b"III\n")
     other = Stream(place / "metrics.jsonl")
     other.append(b"IV\n")
     assert other.read() == b"one\nII\nIII\nIV\n"

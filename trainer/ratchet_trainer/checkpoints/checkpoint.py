@@ -4,82 +4,41 @@ Decides in which order a step becomes durable, which steps are kept, and which s
 folder holds is `trusted_step.py`'s matter, who may write at all the journal's; when to save is `run.py`'s.
 
     steps/<step>-a<N>-<uid8>/   see trusted_step.py; with `-u<M>` at the end, the state after M updates of the next step
-    metrics.jsonl               the metric stream of all committed steps, for people and trackers
+    metrics.jsonl               the metric stream of all committed steps, for people and trackers; in a bucket a folder
+                                of pieces (storage/stream.py)
     timings/a<N>-<uid8>.jsonl   what the clock said, one file an attempt, never hashed
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import logging
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import digests, trusted_step
 from ratchet_trainer.checkpoints.journal import Commit, Journal
 from ratchet_trainer.checkpoints.trusted_step import Content
-from ratchet_trainer.errors import StorageUnavailable
+from ratchet_trainer.storage import Location, with_retries
+from ratchet_trainer.storage.stream import Stream
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
+TIMINGS = "timings"
 STEP_FOLDER = re.compile(r"[0-9]+-a[0-9]+-")
 """How the names of folders begin that a trainer has made; no other is ever removed."""
-WAYS_OUT = {
-    errno.ENOSPC: "free some space there or enlarge the volume",
-    errno.EDQUOT: "free some space there or raise the quota",
-    errno.EFBIG: "let larger files be written there",
-    errno.EROFS: "mount it writable",
-    errno.EACCES: "let the trainer's user write there",
-    errno.EPERM: "let the trainer's user write there",
-    errno.ENOENT: "it was removed or replaced while it was in use; is the volume still mounted?",
-}
-BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Waits between the tries of an operation on the storage; after the last one it is StorageUnavailable."""
-
-
-def with_retries(what: str, operation: Callable[[], T]) -> T:
-    """Runs an operation on the storage, again after each of BACK_OFF_SECONDS. Raises StorageUnavailable."""
-    for wait in (*BACK_OFF_SECONDS, None):
-        try:
-            return operation()
-        except Exception as error:
-            if not _storage_failed(error):
-                raise
-            if wait is None:
-                raise StorageUnavailable(f"{what}: {error}{_way_out(error)}") from error
-            log.warning("%s failed, again in %.1f s: %s", what, wait, error)
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _way_out(error: Exception) -> str:
-    # TensorStore's errors have the number in their text only.
-    found = re.search(r"OS error (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-    return f"; {WAYS_OUT[number]}" if number in WAYS_OUT else ""
-
-
-def _storage_failed(error: Exception) -> bool:
-    # TensorStore reports what the file system said as ValueError or RuntimeError with the status and errno in the text.
-    return isinstance(error, OSError) or (
-        type(error) in (ValueError, RuntimeError)
-        and any(w in str(error) for w in ("OS error", "Error writing", "Error opening"))
-    )
 
 
 class Checkpoints:
     """The checkpoint directory of one job, as one process sees it. Only process 0 writes."""
 
-    def __init__(self, directory: Path, tag: str, keep: int, identity: Mapping[str, Any]):
-        self.directory = Path(directory)
+    def __init__(self, directory: Location | Path, tag: str, keep: int, identity: Mapping[str, Any]):
+        self.directory = Location.parse(directory)
+        self.stream = stream_of(self.directory)
         self.journal = Journal(self.directory)
         self.tag = tag  # a<N>-<uid8> of this attempt
         self.keep = keep
@@ -125,19 +84,9 @@ class Checkpoints:
         return commit, hashes, proof
 
     def _extend_streams(self, content: Content) -> None:
-        # At a known offset, not at the end: a deterministic replay writes the same bytes to the same place.
-        handle = os.open(self.directory / "metrics.jsonl", os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            rest, offset = b"".join(content.lines), self._streamed
-            while rest:  # a disk that is nearly full takes a part; the call after that says why
-                done = os.pwrite(handle, rest, offset)
-                rest, offset = rest[done:], offset + done
-        finally:
-            os.close(handle)
+        self.stream.put(self._streamed, b"".join(content.lines))
         if content.timings:
-            (self.directory / "timings").mkdir(exist_ok=True)
-            with open(self.directory / "timings" / f"{self.tag}.jsonl", "ab") as file:
-                file.write(b"".join(content.timings))
+            Stream(self.directory / TIMINGS / f"{self.tag}.jsonl").append(b"".join(content.timings))
 
     def _prune(self) -> None:
         # Of what was there after the claim or is our own, never of what is there now: a writer that slept since its
@@ -151,15 +100,12 @@ class Checkpoints:
         ]
         kept = {c.path for c in self._alive}
         for path in self._prunable - kept:
-            shutil.rmtree(self.directory / path, ignore_errors=True)
-            if not (self.directory / path).exists():
+            with contextlib.suppress(OSError):  # another time
+                storage.delete_tree(self.directory / path)
                 self._prunable.discard(path)
 
     def _there(self) -> set[str]:
-        try:
-            return {f"steps/{name}" for name in os.listdir(self.directory / "steps") if STEP_FOLDER.match(name)}
-        except FileNotFoundError:
-            return set()
+        return {f"steps/{name}" for name in storage.names(self.directory / "steps") if STEP_FOLDER.match(name)}
 
     # Reading
 
@@ -202,17 +148,15 @@ class Checkpoints:
             c for c in self._alive if c.lineage != commit.lineage or (c.step, c.seq) <= (commit.step, commit.seq)
         ]
         offset = proof["metrics"]["offset"]
-        stream = self.directory / "metrics.jsonl"
-        size = stream.stat().st_size if stream.exists() else 0
-        if size < offset:
+        if blank := self.stream.restart(offset, b"".join(lines)):
             log.warning(
                 "metrics.jsonl lacks %d bytes before the restored step, they are left blank; the hash of the stream is "
                 "not affected",
-                offset - size,
+                blank,
             )
-        with open(stream, "r+b" if stream.exists() else "w+b") as file:
-            whole = file.read(offset).rfind(b"\n") + 1 if size < offset else offset  # half a line is none
-            file.truncate(whole)
-            file.seek(whole)
-            file.write(b"".join([b" " * (offset - whole - 1) + b"\n" if whole < offset else b"", *lines]))
         self._streamed = offset + sum(map(len, lines))
+
+
+def stream_of(directory: Location) -> Stream:
+    """The metric stream of a checkpoint directory."""
+    return Stream(directory / "metrics.jsonl")

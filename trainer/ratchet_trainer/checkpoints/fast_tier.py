@@ -22,6 +22,7 @@ from ratchet_trainer.checkpoints import trusted_step
 from ratchet_trainer.checkpoints.journal import Commit
 from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import TrainerError
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class LocalTier:
         try:
             if not folder.is_dir():
                 return None
-            proof = trusted_step.read_proof(folder, commit.step, commit.sha256)
-            content = None if proof is None else trusted_step.read(folder, commit.step, proof)
+            proof = trusted_step.read_proof(Location.parse(folder), commit.step, commit.sha256)
+            content = None if proof is None else trusted_step.read(Location.parse(folder), commit.step, proof)
         except (OSError, ValueError, KeyError, TypeError, TrainerError) as error:
             log.warning("%s cannot be read, the durable one is taken: %s", folder, error)
             return None
@@ -92,7 +93,7 @@ class LocalTier:
                 shutil.rmtree(left_over, ignore_errors=True)
             if not (steps / name).exists():
                 temporary = steps / f".{name}{self._suffix}"
-                trusted_step.write(temporary, content, proof, "local", durable=False)
+                trusted_step.write(Location.parse(temporary), content, proof, "local", durable=False)
                 self._show(temporary, steps / name)
             self._prune(steps, name)
         except Exception as error:  # TensorStore has errors of its own; whatever it is, training does not need this

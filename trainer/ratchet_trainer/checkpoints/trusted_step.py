@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,9 +25,12 @@ from typing import Any
 import numpy as np
 
 from ratchet_api.canonical import canonical
+from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import digests
-from ratchet_trainer.checkpoints.journal import sync
 from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.storage import Location
+from ratchet_trainer.storage.local_copy import local_copy
+from ratchet_trainer.storage.posix import sync
 
 log = logging.getLogger(__name__)
 
@@ -69,34 +72,25 @@ def proof_of(
     )
 
 
-def write(folder: Path, content: Content, proof: bytes, writer: str = "write", durable: bool = True) -> None:
+def write(folder: Location, content: Content, proof: bytes, writer: str = "write", durable: bool = True) -> None:
     """Writes the folder anew; once this returns it is durable. `writer`: threads that write at once have one each.
 
     Raises OSError, or what TensorStore makes of it.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # what an earlier try left
-    folder.mkdir(parents=True)
-    _orbax(writer).save((folder / "arrays").absolute(), dict(content.arrays))
-    files = (
-        ("control.json", canonical(content.control)),
-        ("metrics.jsonl", b"".join(content.lines)),
-        ("digests.json", proof),
-    )
-    for name, data in files:
-        (folder / name).write_bytes(data)
-    if not durable:
-        return
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            sync(os.path.join(parent, name))
-        sync(Path(parent))
-    sync(folder.parent)
+    storage.delete_tree(folder)  # what an earlier try left
+    _write_arrays(folder / "arrays", content.arrays, writer, durable)
+    files = {
+        "control.json": canonical(content.control),
+        "metrics.jsonl": b"".join(content.lines),
+        "digests.json": proof,
+    }
+    storage.write_all(folder, files, durable=durable)
 
 
-def read_proof(folder: Path, step: int, sha256: str) -> dict[str, Any] | None:
+def read_proof(folder: Location, step: int, sha256: str) -> dict[str, Any] | None:
     """The content of digests.json if it is the one that was journalled, else None (and a warning). Raises OSError, and
     CheckpointUnreadable for a format that is newer or older."""
-    data = _read(folder / "digests.json")
+    data = storage.read(folder / "digests.json")
     if data is None or hashlib.sha256(data).hexdigest() != sha256:
         log.warning("step %d: %s is not the digests.json that was journalled", step, folder / "digests.json")
         return None
@@ -114,9 +108,9 @@ def read_proof(folder: Path, step: int, sha256: str) -> dict[str, Any] | None:
     return proof
 
 
-def read(folder: Path, step: int, proof: Mapping[str, Any]) -> Content | None:
+def read(folder: Location, step: int, proof: Mapping[str, Any]) -> Content | None:
     """The state with every digest recomputed, or None (and a warning that says what is wrong). Raises OSError."""
-    control, lines = _read(folder / "control.json"), _read(folder / "metrics.jsonl")
+    control, lines = storage.read(folder / "control.json"), storage.read(folder / "metrics.jsonl")
     for name, data, expected in (
         ("control.json", control, proof["control"]),
         ("metrics.jsonl", lines, proof["metrics"]["sha256"]),
@@ -141,10 +135,10 @@ def read(folder: Path, step: int, proof: Mapping[str, Any]) -> Content | None:
     return Content(step, arrays, json.loads(control), lines.splitlines(keepends=True), sha256=found)
 
 
-def _read_arrays(folder: Path, step: int, leaves: list[str]) -> dict[str, np.ndarray] | None:
+def _read_arrays(folder: Location, step: int, leaves: list[str]) -> dict[str, np.ndarray] | None:
     for last in (False, True):
         try:
-            return _orbax("read").restore((folder / "arrays").absolute(), leaves)
+            return _orbax("read").restore(local_copy(folder / "arrays").absolute(), leaves)
         except Exception as error:
             # A damaged file fails in as many ways as it has bytes; what fails twice cannot be trusted.
             log.warning("step %d: the arrays in %s cannot be read: %s", step, folder, str(error)[:500])
@@ -189,18 +183,23 @@ def _orbax(name: str) -> _Orbax:
     return _instances[name]
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # damage, not the storage
-        return None
+def _write_arrays(folder: Location, arrays: Mapping[str, np.ndarray], writer: str, durable: bool) -> None:
+    if folder.on_bucket:
+        with tempfile.TemporaryDirectory() as temporary:
+            _orbax(writer).save(Path(temporary) / "arrays", dict(arrays))
+            made = Location.parse(Path(temporary) / "arrays")
+            storage.write_all(folder, {name: storage.read(made / name) or b"" for name in storage.tree(made)})
+        return
+    path = folder.local.absolute()
+    path.parent.mkdir(parents=True)
+    _orbax(writer).save(path, dict(arrays))
+    if durable:
+        for parent, _, names in os.walk(path):
+            for name in names:
+                sync(os.path.join(parent, name))
+            sync(parent)
 
 
-def _read_all(folder: Path) -> None:
-    def failed(error: OSError) -> None:
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # those are damage, not the storage
-            raise error
-
-    for parent, _, files in os.walk(folder, onerror=failed):
-        for name in files:
-            _read(Path(parent, name))
+def _read_all(folder: Location) -> None:
+    for name in storage.tree(folder):
+        storage.read(folder / name)

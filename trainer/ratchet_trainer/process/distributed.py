@@ -18,6 +18,7 @@ from ratchet_trainer.checkpoints import program_cache
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
 from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
 from ratchet_trainer.process.environment import Environment
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -34,7 +35,7 @@ def set_flags() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
-def start(environment: Environment, cache: Path) -> None:
+def start(environment: Environment, cache: Location | Path) -> None:
     """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
     import jax
 

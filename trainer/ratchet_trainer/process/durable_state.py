@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet_api.canonical import immutable_spec_hash
 from ratchet_api.job import Spec
 from ratchet_trainer.checkpoints import digests, identity
-from ratchet_trainer.checkpoints.checkpoint import Checkpoints, with_retries
+from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.fast_tier import LocalTier
 from ratchet_trainer.checkpoints.journal import Claim, Commit
 from ratchet_trainer.checkpoints.trusted_step import Content
@@ -26,6 +26,7 @@ from ratchet_trainer.process.agreement import Peers
 from ratchet_trainer.process.environment import Environment
 from ratchet_trainer.process.progress import Progress
 from ratchet_trainer.process.shutdown import Watchdog
+from ratchet_trainer.storage import Location, with_retries
 
 if TYPE_CHECKING:
     import jax
@@ -76,7 +77,7 @@ class DurableState:
         self._identity = identity.present(mesh)
         self.dtype: str | None = None  # that the model is computed in; None until it is known
         self._exact_since: dict[str, Any] | None = None
-        self.directory = Path(checkpoint.directory)
+        self.directory = Location.parse(checkpoint.directory, "spec.checkpoint.directory")
         self._checkpoints = Checkpoints(self.directory, environment.tag, checkpoint.keep, self._identity)
         local = checkpoint.local_directory
         self.local = LocalTier(Path(local) if local else None, self._process)

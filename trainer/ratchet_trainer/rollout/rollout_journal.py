@@ -19,7 +19,7 @@ import hashlib
 import json
 import logging
 import math
-import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,8 +29,13 @@ from typing import Any
 
 import numpy as np
 
+from ratchet_trainer import storage
+from ratchet_trainer.storage import Location
+from ratchet_trainer.storage.stream import Stream
+
 log = logging.getLogger(__name__)
 
+ANY = re.compile(r"[0-9]+-of-[0-9]+")
 LIMIT = 2 << 30
 """Bytes of unfinished state that a process keeps at most when it leaves: a local disk takes so much in two to four of
 the 15 seconds. A slower one may not have taken all when the time is over; then it is sampled again."""
@@ -56,7 +61,7 @@ class RolloutJournal:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Location | Path,
         process: int,
         processes: int,
         gather: Callable[[Any], list[Any]],
@@ -65,8 +70,8 @@ class RolloutJournal:
     ):
         """`local` is the fast tier's folder, None without one; there calls are written every `seconds`."""
         name = f"{process}-of-{processes}"
-        self._path = Path(directory) / "rollouts" / name
-        self._local = None if local is None else local / "rollouts" / name
+        self._kept_at = Stream(Location.parse(directory) / "rollouts" / name)
+        self._local = None if local is None else Stream(Location.parse(local) / "rollouts" / name)
         self._seconds, self._written = seconds, time.monotonic()
         self._kept, self._waiting = self._written, False  # when a call was kept unfinished, and whether it waits
         self._gather = gather
@@ -88,7 +93,7 @@ class RolloutJournal:
             return
         elif self._on_disk:
             self._on_disk = False
-            self._path.unlink(missing_ok=True)
+            self._kept_at.remove()
         with self._lock:
             self._calls, self._context = calls, context
 
@@ -128,14 +133,14 @@ class RolloutJournal:
         if not self._calls:
             return
         try:
-            size = _write(self._path, self._context, self._calls)
+            size = _write(self._kept_at, self._context, self._calls)
             log.info("kept %d sampling calls (%.1f MB) for the next attempt", len(self._calls), size / 1e6)
         except OSError as error:
             log.warning("what was sampled is not kept: %s", error)
 
     def _write_on(self) -> None:
         """On a thread of its own: what is new goes to the fast tier, at most every `seconds`."""
-        while (path := self._local) is not None:
+        while (local := self._local) is not None:
             self._news.wait()
             time.sleep(max(0.0, self._written + self._seconds - time.monotonic()))
             self._news.clear()
@@ -144,19 +149,17 @@ class RolloutJournal:
                 context, calls = self._context, dict(self._calls)
             try:
                 if calls:
-                    _write(path, context, calls)
+                    _write(local, context, calls)
             except OSError as error:
-                log.warning("what is sampled is not kept on %s any more in this attempt: %s", path, error)
+                log.warning("what is sampled is not kept on %s any more in this attempt: %s", local.place, error)
                 self._local = None
-                with contextlib.suppress(OSError):  # it may have filled the disk
-                    _beside(path).unlink()
 
     def _found(self, context: str) -> dict[str, Kept]:
-        for path in (self._path, *([] if self._local is None else [self._local])):
+        for stream in (self._kept_at, *([] if self._local is None else [self._local])):
             with contextlib.suppress(OSError):
-                _beside(path).unlink()  # of a process that had no time to finish it
-        found = self._load(self._path, context)
-        self._on_disk = self._path.exists()
+                stream.sweep()  # of a process that had no time to finish it
+        found = self._load(self._kept_at, context)
+        self._on_disk = True  # if there is nothing, nothing is removed
         for call, kept in (self._load(self._local, context) if self._local is not None else {}).items():
             if call not in found or _made(kept) > _made(found[call]):
                 found[call] = kept
@@ -164,16 +167,20 @@ class RolloutJournal:
             log.info("%d sampling calls of the attempt before are taken up again", len(found))
         return found
 
-    def _load(self, path: Path, context: str) -> dict[str, Kept]:
+    def _load(self, stream: Stream, context: str) -> dict[str, Kept]:
+        folder, own = stream.place.parent, stream.place.name
         try:
-            for other in path.parent.glob("[0-9]*-of-*"):
-                if other.name.partition("-of-")[2] != path.name.partition("-of-")[2]:
-                    other.unlink(missing_ok=True)  # of another number of processes: nobody will ask for it again
-            data = path.read_bytes()
-        except OSError:
+            for other in storage.names(folder):
+                if ANY.fullmatch(other) and other.partition("-of-")[2] != own.partition("-of-")[2]:
+                    storage.delete_tree(folder / other)  # of another number of processes: nobody will ask for it again
+            data = stream.read()
+        except OSError as error:
+            log.warning("%s cannot be read, its calls are sampled again: %s", stream.place, error)
+            return {}
+        if not data:
             return {}
         if hashlib.sha256(memoryview(data)[:-32]).digest() != data[-32:]:
-            log.warning("%s is torn and left alone", path)
+            log.warning("%s is torn and left alone", stream.place)
             return {}
         return _unpacked(data, context)
 
@@ -183,23 +190,15 @@ def _made(kept: Kept) -> tuple[bool, int]:
     return kept.state is None, kept.made.shape[-1]
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _write(path: Path, context: str, calls: dict[str, Kept]) -> int:
-    """Bytes written. Nothing is copied: there may be no memory for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(stream: Stream, context: str, calls: dict[str, Kept]) -> int:
+    """Bytes written. Nothing is copied on a file system: there may be no memory for it."""
     header, arrays = _described(context, calls)
     parts: list[bytes | memoryview] = [len(header).to_bytes(8, "big"), header, *(array.data for array in arrays)]
-    digest, size = hashlib.sha256(), 0
-    with open(_beside(path), "wb") as file:
-        for part in parts:
-            digest.update(part)
-            size += file.write(part)
-        file.write(digest.digest())
-    os.replace(_beside(path), path)
-    return size
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    stream.replace([*parts, digest.digest()])
+    return sum(memoryview(part).nbytes for part in parts)
 
 
 def context_of(parts: Sequence[Any]) -> str:

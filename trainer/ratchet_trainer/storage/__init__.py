@@ -25,6 +25,7 @@ from ratchet_trainer.storage.objects import (
     sweep,
     tree,
     write,
+    write_all,
 )
 from ratchet_trainer.storage.retries import with_retries
 
@@ -42,4 +43,5 @@ __all__ = [
     "tree",
     "with_retries",
     "write",
+    "write_all",
 ]

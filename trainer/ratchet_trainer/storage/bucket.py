@@ -15,10 +15,12 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.storage.location import Location
+
+T = TypeVar("T")
 
 REQUEST_SECONDS = 30.0
 """How long a request may take, besides the time for its bytes."""
@@ -72,7 +74,7 @@ def kvstore_spec(folder: Location) -> dict[str, Any]:
 
 
 def read(place: Location) -> bytes | None:
-    found = _wait(place, _store(place).read(place.key))
+    found = wait(place, _store(place).read(place.key))
     return bytes(found.value) if found.state == "value" else None
 
 
@@ -81,7 +83,7 @@ def read_all(places: Iterable[Location]) -> list[bytes | None]:
     found: list[bytes | None] = []
     for some in _some(list(places)):
         begun = [(place, _store(place).read(place.key)) for place in some]
-        results = [_wait(place, future) for place, future in begun]
+        results = [wait(place, future) for place, future in begun]
         found += [bytes(r.value) if r.state == "value" else None for r in results]
     return found
 
@@ -91,7 +93,7 @@ def read_piece(place: Location, begin: int) -> tuple[bytes, bytes]:
     store = _store(place)
     for part in (slice(begin, begin + PIECE), slice(begin, None)):
         try:
-            found = _wait(place, store.read(place.key, byte_range=part), PIECE)
+            found = wait(place, store.read(place.key, byte_range=part), PIECE)
         except BucketError as error:
             if error.status != UNDEFINED:
                 raise
@@ -104,7 +106,7 @@ def read_piece(place: Location, begin: int) -> tuple[bytes, bytes]:
 
 def generation(place: Location) -> bytes | None:
     """What an object's content has of its own: another one after every write. None where there is none."""
-    found = _wait(place, _store(place).read(place.key, byte_range=slice(0, 0)))
+    found = wait(place, _store(place).read(place.key, byte_range=slice(0, 0)))
     return bytes(found.stamp.generation) if found.state == "value" else None
 
 
@@ -113,20 +115,21 @@ def exists(place: Location) -> bool:
 
 
 def write(place: Location, data: bytes, durable: bool = True) -> None:
-    _wait(place, _store(place).write(place.key, data), len(data))
+    wait(place, _store(place).write(place.key, data), len(data))
 
 
-def write_all(objects: Sequence[tuple[Location, bytes]]) -> None:
-    """Writes several objects at the same time."""
-    begun = [(place, _store(place).write(place.key, data), len(data)) for place, data in objects]
-    for place, future, _ in begun:
-        _wait(place, future, sum(size for *_, size in begun))
+def write_all(folder: Location, files: Mapping[str, bytes], durable: bool = True) -> None:
+    for some in _some([(folder / name, data) for name, data in files.items()]):
+        size = sum(len(data) for _, data in some)
+        begun = [(place, _store(place).write(place.key, data)) for place, data in some]
+        for place, future in begun:
+            wait(place, future, size)
 
 
 def create(place: Location, data: bytes) -> bool:
     store = _store(place)
     try:
-        made = _wait(place, store.write(place.key, data, if_equal=_absent()), len(data))
+        made = wait(place, store.write(place.key, data, if_equal=_absent()), len(data))
     except BucketError as error:
         if error.status in WAYS_OUT:
             raise
@@ -146,12 +149,12 @@ def tree(folder: Location) -> list[str]:
 
     begin = f"{folder.key}/" if folder.key else ""
     keys = ts.KvStore.KeyRange(begin, _after(begin))
-    found = _wait(folder, _store(folder).list(keys, strip_prefix_length=len(begin.encode())), 16 << 20)
+    found = wait(folder, _store(folder).list(keys, strip_prefix_length=len(begin.encode())), 16 << 20)
     return sorted(name for key in found if (name := key.decode()) and not name.endswith("/"))
 
 
 def delete(place: Location) -> None:
-    _wait(place, _store(place).write(place.key, None))
+    wait(place, _store(place).write(place.key, None))
 
 
 def delete_tree(folder: Location) -> None:
@@ -159,15 +162,15 @@ def delete_tree(folder: Location) -> None:
 
     delete(folder)
     begin = f"{folder.key}/" if folder.key else ""
-    _wait(folder, _store(folder).delete_range(ts.KvStore.KeyRange(begin, _after(begin))), 64 << 20)
+    wait(folder, _store(folder).delete_range(ts.KvStore.KeyRange(begin, _after(begin))), 64 << 20)
 
 
 def sweep(folder: Location) -> None:
     """Nothing: a write that was not finished is no object."""
 
 
-def _some(places: Sequence[Location]) -> Iterable[Sequence[Location]]:
-    return (places[at : at + AT_ONCE] for at in range(0, len(places), AT_ONCE))
+def _some(things: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (things[at : at + AT_ONCE] for at in range(0, len(things), AT_ONCE))
 
 
 def _after(begin: str) -> str:
@@ -183,13 +186,20 @@ def _store(place: Location) -> Any:
 def _opened(scheme: str, name: str) -> Any:
     ts = _tensorstore(scheme)
     root = Location(scheme, name, "")
-    context = ts.Context({"gcs_request_retries": TRIES, "s3_request_retries": TRIES})
     try:
-        return ts.KvStore.open(kvstore_spec(root), context=context).result(timeout=REQUEST_SECONDS)
+        return ts.KvStore.open(kvstore_spec(root), context=context()).result(timeout=REQUEST_SECONDS)
     except ValueError as error:
         if _status(error) in ("", "INVALID_ARGUMENT"):
             raise ConfigurationInvalid(f"{root}: {_short(str(error))}; write {scheme}://BUCKET/PREFIX") from error
         raise BucketError(root, _status(error), str(error)) from error
+
+
+@lru_cache
+def context() -> Any:
+    """The settings of TensorStore that all requests have: few tries of its own."""
+    import tensorstore as ts
+
+    return ts.Context({"gcs_request_retries": TRIES, "s3_request_retries": TRIES})
 
 
 @lru_cache
@@ -211,8 +221,8 @@ def _tensorstore(scheme: str) -> Any:
     return tensorstore
 
 
-def _wait(place: Location, future: Any, size: int = 0) -> Any:
-    """What a request came to, of so many bytes. Raises BucketError."""
+def wait(place: Location, future: Any, size: int = 0) -> Any:
+    """What a request of TensorStore came to, that moves so many bytes. Raises BucketError."""
     seconds = REQUEST_SECONDS + size / SLOWEST
     try:
         return future.result(timeout=seconds)

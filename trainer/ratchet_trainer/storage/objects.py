@@ -6,6 +6,7 @@ ones, and whoever writes a file need not make folders first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, cast
 
 from ratchet_trainer.storage import bucket, posix
@@ -18,6 +19,7 @@ class Kind(Protocol):
     def read(self, place: Location) -> bytes | None: ...
     def exists(self, place: Location) -> bool: ...
     def write(self, place: Location, data: bytes, durable: bool) -> None: ...
+    def write_all(self, folder: Location, files: Mapping[str, bytes], durable: bool) -> None: ...
     def create(self, place: Location, data: bytes) -> bool: ...
     def names(self, folder: Location) -> list[str]: ...
     def tree(self, folder: Location) -> list[str]: ...
@@ -44,6 +46,11 @@ def write(place: Location, data: bytes, *, durable: bool = True) -> None:
     """Makes or replaces a file; readers see the one before or this one, never a part. With `durable` it outlives the
     machine once this returns; on buckets everything does."""
     _kind(place).write(place, data, durable)
+
+
+def write_all(folder: Location, files: Mapping[str, bytes], *, durable: bool = True) -> None:
+    """Makes the files of a folder that nobody reads yet, by their names; they are whole and durable once it returns."""
+    _kind(folder).write_all(folder, files, durable)
 
 
 def create(place: Location, data: bytes) -> bool:

@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ratchet_trainer.errors import ConfigurationInvalid
@@ -52,6 +52,20 @@ def write_parts(place: Location, parts: Iterable[bytes | memoryview], durable: b
         sync(path.parent)
 
 
+def write_all(folder: Location, files: Mapping[str, bytes], durable: bool) -> None:
+    root = folder.local
+    root.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        with open(root / name, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    if durable:
+        sync(root)
+        sync(root.parent)
+
+
 def create(place: Location, data: bytes) -> bool:
     path = place.local
     temporary = _beside(path, (data,), True)
@@ -65,8 +79,9 @@ def create(place: Location, data: bytes) -> bool:
             return True
         if error.errno in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
             raise ConfigurationInvalid(
-                f"{path.parent} is on a file system without hard links, by which writers are kept apart; use one that "
-                "has them, such as Filestore or another NFS, or a bucket by its gs:// address"
+                f"spec.checkpoint.directory: {path.parent} is on a file system without hard links, by which writers "
+                "are kept apart; use one that has them, such as Filestore or another NFS, or a bucket by its gs:// "
+                "address"
             ) from error
         raise
     finally:
@@ -97,7 +112,10 @@ def tree(folder: Location) -> list[str]:
 
 
 def delete(place: Location) -> None:
-    place.local.unlink(missing_ok=True)
+    try:
+        place.local.unlink()
+    except ABSENT:
+        return
 
 
 def delete_tree(folder: Location) -> None:

@@ -28,23 +28,28 @@ class Stream:
         self.place = place
         self._end: int | None = None  # on a bucket: where the next addition goes
 
-    def put(self, offset: int, data: bytes) -> None:
+    def put(self, offset: int, data: bytes, *, durable: bool = False) -> None:
         """Writes at a known place, not at the end: a deterministic replay writes the same bytes to the same place.
         The folder must be there: one that was removed in the middle of a run is not made again."""
         if self.place.on_bucket:
             if data:
                 objects.write(self._piece(offset), data)
             return
+        new = offset == 0
         handle = os.open(self.place.local, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             while data:  # a disk that is nearly full takes a part; the call after that says why
                 done = os.pwrite(handle, data, offset)
                 data, offset = data[done:], offset + done
+            if durable:
+                os.fsync(handle)
+                if new:
+                    posix.sync(self.place.local.parent)
         finally:
             os.close(handle)
 
-    def append(self, data: bytes, *, durable: bool = False) -> None:
-        """Adds at the end, on disk when it returns if `durable`."""
+    def append(self, data: bytes) -> None:
+        """Adds at the end."""
         if self.place.on_bucket:
             if self._end is None:
                 self._end = len(self.read())
@@ -53,14 +58,8 @@ class Stream:
             return
         path = self.place.local
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = durable and not path.exists()
         with open(path, "ab") as file:
             file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        if new:
-            posix.sync(path.parent)
 
     def restart(self, offset: int, data: bytes) -> int:
         """Makes it `data` from `offset` on. Bytes that are missing before are left blank, with the end of a line as the
@@ -80,11 +79,11 @@ class Stream:
         objects.delete_tree(self.place)
         offset = 0
         for pieces in _by(4, _pieces(parts)):
-            placed = []
+            named = {}
             for piece in pieces:
-                placed.append((self._piece(offset), piece))
+                named[_name(offset)] = piece
                 offset += len(piece)
-            bucket.write_all(placed)
+            objects.write_all(self.place, named)
 
     def read(self) -> bytes:
         """All of it; empty where there is nothing."""
@@ -102,8 +101,14 @@ class Stream:
         """Removes it, if there is one."""
         objects.delete_tree(self.place)
 
+    def sweep(self) -> None:
+        """Removes what writers of it that died have left unfinished."""
+        if not self.place.on_bucket:
+            for left_over in self.place.local.parent.glob(f".{self.place.name}.*tmp"):
+                left_over.unlink(missing_ok=True)
+
     def _piece(self, offset: int) -> Location:
-        return self.place / f"{offset:012d}"
+        return self.place / _name(offset)
 
     def _offsets(self) -> list[int]:
         return sorted(int(name) for name in objects.names(self.place) if name.isdigit())
@@ -130,6 +135,10 @@ class Stream:
         if end > offset:
             objects.write(self._piece(kept[-1]), last[: offset - kept[-1]])
         return min(end, offset)
+
+
+def _name(offset: int) -> str:
+    return f"{offset:012d}"
 
 
 def _pieces(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
