@@ -10,7 +10,6 @@ import functools
 import os
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet_api.job import Parallelism
@@ -35,7 +34,7 @@ def set_flags() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
-def start(environment: Environment, cache: Location | Path) -> None:
+def start(environment: Environment, cache: Location) -> None:
     """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
     import jax
 

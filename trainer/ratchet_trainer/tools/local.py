@@ -70,7 +70,7 @@ class Folder:
         path: Path,
         name: str,
         job: RLTrainingJob,
-        cache: Path | None = None,
+        cache: Location | Path | None = None,
         directory: Location | None = None,
     ):
         """`cache` is the compilation cache; by default RATCHET_COMPILATION_CACHE, else it is in the folder.
@@ -83,7 +83,8 @@ class Folder:
         self.directory = checkpoints_in(self.path)
         self.name = name
         shared = os.environ.get(environment.ENV_COMPILATION_CACHE)
-        self.cache = (cache or (Path(shared) if shared else self.path / "cache")).absolute()
+        place = Location.parse(cache or shared or self.path / "cache")
+        self.cache = place if place.on_bucket else Location.parse(place.local.absolute())
         plain = job.spec.manifest()
         places = {"directory": str(self.directory)}
         if job.spec.checkpoint.local_directory is not None:
