@@ -140,7 +140,7 @@ def _build(go: Path, folder: Path, progress: Progress) -> None:
     part.mkdir()
     progress("building the local cluster from source (once; about 5 minutes on two cores)")
     env = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0", "GOWORK": "off"}
-    _compile([str(go), "build", *FLAGS, "-o", f"{part}/", "tool"], env, folder.parent / "build.log", progress)
+    compile_module([str(go), "build", *FLAGS, "-o", f"{part}/", "tool"], env, folder.parent / "build.log", progress)
     for built, name in RENAMED.items():
         (part / built).rename(part / name)
     (part / "jobset.json").write_text(json.dumps(_jobset_objects(go, env)))
@@ -159,11 +159,14 @@ def _build(go: Path, folder: Path, progress: Progress) -> None:
     progress("built")
 
 
-def _compile(command: list[str], env: dict[str, str], log: Path, progress: Progress) -> None:
-    """Runs `go build`, telling of downloads and of the minutes that pass, with the compiler's own words on failure."""
+def compile_module(
+    command: list[str], env: dict[str, str], log: Path, progress: Progress, module: Path = MODULE
+) -> None:
+    """Runs `go build` in the folder of a go.mod, telling of downloads and of the minutes that pass; with the compiler's
+    own words on failure."""
     started, told = time.monotonic(), 0.0
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, cwd=MODULE, env=env, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=module, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
         while process.poll() is None:
             seconds = time.monotonic() - started
@@ -180,7 +183,7 @@ def _compile(command: list[str], env: dict[str, str], log: Path, progress: Progr
             process.wait()
     if process.returncode:
         words = "\n".join([line for line in log.read_text().splitlines() if "downloading" not in line][-20:])
-        raise BuildError(f"`go build` failed with exit code {process.returncode} in {MODULE}:\n{words}")
+        raise BuildError(f"`go build` failed with exit code {process.returncode} in {module}:\n{words}")
 
 
 def _jobset_objects(go: Path, env: dict[str, str]) -> list[Object]:

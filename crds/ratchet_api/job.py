@@ -71,6 +71,11 @@ class Model(ApiModel):
             "claimName, chatTemplate and systemPrompt are for a model with a path",
             lambda m: m.path is not None or (m.claim_name, m.chat_template, m.system_prompt) == (None, None, None),
         ),
+        Rule(
+            "!has(self.claimName) || self.path.startsWith('/')",
+            "claimName is for a path; a bucket needs none",
+            lambda m: m.claim_name is None or (m.path or "/").startswith("/"),
+        ),
     )
     preset: Literal["tiny"] | None = Field(
         default=None, description="A small built-in decoder with random weights and a byte tokenizer: tiny."
@@ -79,9 +84,9 @@ class Model(ApiModel):
         default=None,
         min_length=2,
         max_length=1024,
-        pattern=r"^/.*$",
-        description="Folder with config.json, safetensors and tokenizer.json, as the trainer's pods see it. "
-        "Families: Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3.",
+        pattern=r"^(/|(gs|s3)://[a-z0-9]).*$",
+        description="Folder with config.json, safetensors and tokenizer.json: a path, as the trainer's pods see it, or "
+        "gs:// or s3://, which each host copies to its disk. Families: Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3.",
     )
     claim_name: str | None = Field(
         default=None,
@@ -114,9 +119,9 @@ class Checkpoint(ApiModel):
     directory: str = Field(
         min_length=1,
         max_length=1024,
-        pattern=r"^(/|gs://[a-z0-9]).*$",
-        description="Folder of this job's checkpoints: an absolute path in the pods, on the volume of claimName. "
-        "gs:// is reserved: nothing writes there yet.",
+        pattern=r"^(/|(gs|s3)://[a-z0-9]).*$",
+        description="Folder of this job's checkpoints: gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, or an absolute path in "
+        "the pods, on the volume of claimName.",
     )
     claim_name: str | None = Field(
         default=None,
@@ -160,9 +165,9 @@ class Checkpoint(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "!self.directory.startsWith('gs://') || !has(self.claimName)",
-            "claimName is for a path; gs:// needs none",
-            lambda c: not c.directory.startswith("gs://") or c.claim_name is None,
+            "self.directory.startsWith('/') || !has(self.claimName)",
+            "claimName is for a path; a bucket needs none",
+            lambda c: c.directory.startswith("/") or c.claim_name is None,
             ".claimName",
         ),
     )

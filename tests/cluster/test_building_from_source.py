@@ -63,7 +63,7 @@ def test_a_half_built_folder_is_not_taken_for_whole(monkeypatch: pytest.MonkeyPa
             if name != "etcd":
                 (folder / name).touch()
 
-    monkeypatch.setattr(build, "_compile", compile_)
+    monkeypatch.setattr(build, "compile_module", compile_)
     monkeypatch.setattr(build, "_jobset_objects", lambda go, env: [])
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/usr/bin:/bin")
     folder = build.ensure_binaries()

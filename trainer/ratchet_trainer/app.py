@@ -29,6 +29,7 @@ from ratchet_trainer.process.environment import (
     read_job_file,
 )
 from ratchet_trainer.process.shutdown import Watchdog
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +66,7 @@ def _train(
     if environment.uid != job["jobUID"]:
         raise ConfigurationInvalid(f"{environment.job_file} is of job {job['jobUID']}, the pod of {environment.uid}")
     check_machine(job["spec"])
-    directory = Path(job["spec"]["checkpoint"]["directory"])
-    if str(directory).startswith("gs:"):
-        raise ConfigurationInvalid(
-            "spec.checkpoint.directory: gs:// cannot be written yet; mount a volume and give its path with claimName"
-        )
+    directory = Location.parse(job["spec"]["checkpoint"]["directory"], "spec.checkpoint.directory")
     found: list[Peers | BaseException] = []
     meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)
     meeting.start()  # while JAX is imported: the other processes may still be on their way

@@ -34,6 +34,7 @@ SYSTEM_FOLDERS = (
     "var",
 )
 
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 SPEC_LIMIT = 256 << 10
 KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
@@ -70,8 +71,8 @@ def amount(quantity: str) -> float:
 
 def _storage(spec: Spec) -> Iterator[Problem]:
     checkpoint = spec.checkpoint
-    if checkpoint.directory.startswith("gs://"):
-        yield Problem("spec.checkpoint.directory", "gs:// cannot be written yet; mount a volume and name its claim")
+    if not checkpoint.directory.startswith("/"):
+        yield from _on_bucket("spec.checkpoint.directory", checkpoint.directory)
     else:
         if checkpoint.claim_name is None:
             yield Problem(
@@ -97,6 +98,17 @@ def _storage(spec: Spec) -> Iterator[Problem]:
                 yield Problem(path, "the claim would be mounted over a folder that the system needs; use /data/FILE")
             elif _detours(place):
                 yield Problem(path, DETOUR)
+
+
+def _on_bucket(path: str, place: str) -> Iterator[Problem]:
+    scheme, _, rest = place.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if not BUCKET.fullmatch(bucket):
+        yield Problem(path, f"{bucket!r} is no bucket's name; write {scheme}://BUCKET/PREFIX")
+    elif not prefix.strip("/"):
+        yield Problem(path, f"a prefix of the job's own is missing; write {scheme}://{bucket}/PREFIX")
+    elif _detours(f"/{prefix.rstrip('/')}"):
+        yield Problem(path, "a part of the prefix is empty, . or ..; write it without that part")
 
 
 def _fast_tier(spec: Spec, values: Values) -> Iterator[Problem]:

@@ -11,7 +11,6 @@ import functools
 import os
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet_api.job import Parallelism
@@ -21,6 +20,7 @@ from ratchet_trainer.process import accelerator, start_check
 from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
 from ratchet_trainer.process.device_grid import AXES, device_grid
 from ratchet_trainer.process.environment import Environment
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from jax.sharding import AxisType, Mesh
@@ -35,7 +35,7 @@ def set_flags() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
-def start(environment: Environment, cache: Path) -> None:
+def start(environment: Environment, cache: Location) -> None:
     """Sets JAX up, joins the other processes and touches the devices.
 
     Raises PeerLost when the coordinator does not answer, AcceleratorUnavailable when the devices do not start,

@@ -21,6 +21,7 @@ from ratchet_api.exact_environment import exact_environment
 from ratchet_api.protocol.documents import JobFile
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.process.start_check import Asked
+from ratchet_trainer.storage import Location
 
 ENV_TERMINATION_LOG = "RATCHET_TERMINATION_LOG"
 """Replaces /dev/termination-log outside Kubernetes."""
@@ -55,7 +56,7 @@ class Environment:
     job_file: Path
     stage_gate_file: Path
     termination_log: Path
-    compilation_cache: Path | None
+    compilation_cache: Location | None
     until_step: int | None = None
     grace_seconds: int = protocol.SPOT_GRACE_SECONDS
     asked: Asked = field(default_factory=Asked)  # of the devices
@@ -103,7 +104,7 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
         job_file=Path(env.get(protocol.ENV_JOB_FILE, protocol.JOB_FILE)),
         stage_gate_file=Path(env.get(protocol.ENV_STAGE_GATE_FILE, protocol.STAGE_GATE_FILE)),
         termination_log=Path(env.get(ENV_TERMINATION_LOG, "/dev/termination-log")),
-        compilation_cache=Path(cache) if cache else None,
+        compilation_cache=Location.parse(cache, ENV_COMPILATION_CACHE) if cache else None,
         until_step=_number(env, ENV_UNTIL_STEP, 0) or None,
         grace_seconds=_number(env, protocol.ENV_GRACE_SECONDS, protocol.SPOT_GRACE_SECONDS),
         asked=Asked(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -34,6 +33,7 @@ from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Call, Sampler
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class ProcessGroup(Protocol):
     @property
     def rollouts(self) -> RolloutJournal | None: ...
     @property
-    def directory(self) -> Path | None:
+    def directory(self) -> Location | None:
         """Checkpoints, for what is kept beside them; None keeps nothing."""
 
     @property
-    def data_cache(self) -> Path | None:
+    def data_cache(self) -> Location | None:
         """For what need not be found out again of data."""
 
     def alive(self) -> None: ...

@@ -11,17 +11,19 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ratchet_trainer.storage.stream import Stream
+
 log = logging.getLogger(__name__)
 
 _PREFIX = 8 + 32
+MOST_HEADER = 256 << 20
+"""Bytes; a longer one is no header but damage."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class _Place:
 class Stored:
     """One call as a file describes it: the rows that one process had."""
 
-    path: Path
+    stream: Stream
     made: _Place
     parts: Mapping[int, tuple[_Place, ...]] | None
 
@@ -84,7 +86,7 @@ def load(known: Sequence[Kept | Stored], rows: Collection[int]) -> Kept | None:
     None if a file does not hold what was written."""
     first = known[0]
     try:
-        made = first.made if isinstance(first, Kept) else _array(first.path, first.made)
+        made = first.made if isinstance(first, Kept) else _array(first.stream, first.made)
         return Kept(made, None if first.parts is None else {row: _part(known, row) for row in rows})
     except (OSError, ValueError) as error:
         log.warning("what is kept of a call is left alone: %s", error)
@@ -96,12 +98,12 @@ def _part(known: Sequence[Kept | Stored], row: int) -> tuple[np.ndarray, ...]:
     assert one.parts is not None
     if isinstance(one, Kept):
         return one.parts[row]
-    return tuple(_array(one.path, place) for place in one.parts[row])
+    return tuple(_array(one.stream, place) for place in one.parts[row])
 
 
-def write(path: Path, context: str, calls: Mapping[str, Kept]) -> int:
-    """Replaces the file as a whole; bytes written. Nothing is copied: there may be no memory for it. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write(stream: Stream, context: str, calls: Mapping[str, Kept]) -> int:
+    """Replaces the file as a whole; bytes written. Nothing is copied on a file system: there may be no memory for it.
+    Raises OSError."""
     arrays: list[memoryview] = []
 
     def put(array: np.ndarray) -> list[Any]:
@@ -117,26 +119,24 @@ def write(path: Path, context: str, calls: Mapping[str, Kept]) -> int:
         for call, kept in calls.items()
     }
     header = json.dumps({"context": context, "calls": described}).encode()
-    with open(beside(path), "wb") as file:
-        size = sum(
-            file.write(part) for part in (len(header).to_bytes(8, "big"), hashlib.sha256(header).digest(), header)
-        )
-        size += sum(file.write(array) for array in arrays)
-    os.replace(beside(path), path)
-    return size
+    parts = [len(header).to_bytes(8, "big"), hashlib.sha256(header).digest(), header, *arrays]
+    stream.replace(parts)
+    return sum(map(len, parts))
 
 
-def read(path: Path, context: str) -> dict[str, Stored]:
+def read(stream: Stream, context: str) -> dict[str, Stored]:
     """The calls in a file that was written with this context; empty if it is another one's, torn or not there."""
     try:
-        with open(path, "rb") as file:
-            prefix = file.read(_PREFIX)
-            length = int.from_bytes(prefix[:8], "big")
-            header = file.read(length) if length <= path.stat().st_size else b""
-    except OSError:
+        prefix = stream.read_range(0, _PREFIX)
+        if not prefix:
+            return {}
+        length = int.from_bytes(prefix[:8], "big")
+        header = stream.read_range(_PREFIX, length) if length <= MOST_HEADER else b""
+    except OSError as error:
+        log.warning("%s cannot be read, its calls are sampled again: %s", stream.place, error)
         return {}
     if hashlib.sha256(header).digest() != prefix[8:]:
-        log.warning("%s is torn and left alone", path)
+        log.warning("%s is torn and left alone", stream.place)
         return {}
     content = json.loads(header)
     if content["context"] != context:
@@ -152,7 +152,7 @@ def read(path: Path, context: str) -> dict[str, Stored]:
 
     return {
         call: Stored(
-            path,
+            stream,
             place(one["made"]),
             one["parts"] and {int(row): tuple(map(place, part)) for row, part in one["parts"].items()},
         )
@@ -160,16 +160,9 @@ def read(path: Path, context: str) -> dict[str, Stored]:
     }
 
 
-def beside(path: Path) -> Path:
-    """Where a file is written before it replaces the one at `path`."""
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _array(path: Path, place: _Place) -> np.ndarray:
+def _array(stream: Stream, place: _Place) -> np.ndarray:
     """Raises ValueError when the bytes are not those that were written."""
-    with open(path, "rb") as file:
-        file.seek(place.offset)
-        data = file.read(place.size)
+    data = stream.read_range(place.offset, place.size)
     if hashlib.sha256(data).hexdigest() != place.sha256:
-        raise ValueError(f"{path} is torn")
+        raise ValueError(f"{stream.place} is torn")
     return np.frombuffer(data, np.dtype(place.dtype)).reshape(place.shape)

@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -29,11 +30,15 @@ from typing import Any
 
 import numpy as np
 
+from ratchet_trainer import storage
 from ratchet_trainer.rollout import rollout_file
 from ratchet_trainer.rollout.rollout_file import Kept, Stored
+from ratchet_trainer.storage import Location
+from ratchet_trainer.storage.stream import Stream
 
 log = logging.getLogger(__name__)
 
+FILE = re.compile(r"[0-9]+-of-[0-9]+")
 LIMIT = 2 << 30
 """Bytes of unfinished state that a process keeps at most when it leaves: a local disk takes so much in two to four of
 the 15 seconds. A slower one may not have taken all when the time is over; then it is sampled again."""
@@ -46,7 +51,7 @@ class RolloutJournal:
 
     def __init__(
         self,
-        directory: Path,
+        directory: Location | Path,
         process: int,
         processes: int,
         gather: Callable[[Any], list[Any]],
@@ -55,8 +60,8 @@ class RolloutJournal:
     ):
         """`local` is the fast tier's folder, None without one; there calls are written every `seconds`."""
         name = f"{process}-of-{processes}"
-        self._path = Path(directory) / "rollouts" / name
-        self._local = None if local is None else local / "rollouts" / name
+        self._kept_at = Stream(Location.parse(directory) / "rollouts" / name)
+        self._local = None if local is None else Stream(Location.parse(local) / "rollouts" / name)
         self._seconds, self._written = seconds, time.monotonic()
         self._kept, self._waiting = self._written, False  # when a call was kept unfinished, and whether it waits
         self._gather = gather
@@ -80,7 +85,7 @@ class RolloutJournal:
             return
         elif self._on_disk:
             self._on_disk = False
-            self._path.unlink(missing_ok=True)
+            self._kept_at.remove()
         with self._lock:
             self._calls, self._context, self._files = calls, context, files
 
@@ -129,14 +134,14 @@ class RolloutJournal:
         if not self._calls:
             return
         try:
-            size = rollout_file.write(self._path, self._context, self._calls)
+            size = rollout_file.write(self._kept_at, self._context, self._calls)
             log.info("kept %d sampling calls (%.1f MB) for the next attempt", len(self._calls), size / 1e6)
         except OSError as error:
             log.warning("what was sampled is not kept: %s", error)
 
     def _write_on(self) -> None:
         """On a thread of its own: what is new goes to the fast tier, at most every `seconds`."""
-        while (path := self._local) is not None:
+        while (local := self._local) is not None:
             self._news.wait()
             time.sleep(max(0.0, self._written + self._seconds - time.monotonic()))
             self._news.clear()
@@ -145,27 +150,27 @@ class RolloutJournal:
                 context, calls = self._context, dict(self._calls)
             try:
                 if calls:
-                    rollout_file.write(path, context, calls)
+                    rollout_file.write(local, context, calls)
             except OSError as error:
-                log.warning("what is sampled is not kept on %s any more in this attempt: %s", path, error)
+                log.warning("what is sampled is not kept on %s any more in this attempt: %s", local.place, error)
                 self._local = None
                 with contextlib.suppress(OSError):  # it may have filled the disk
-                    rollout_file.beside(path).unlink()
+                    local.sweep()
 
     def _left_behind(self, context: str) -> tuple[dict[str, Kept], list[dict[str, Stored]]]:
         """What the attempt before left: the calls in this process's own files, so that they are not lost when those
         are written anew, and what each file says."""
         own: dict[str, Stored] = {}
         files = []
-        for path in (self._path, *([] if self._local is None else [self._local])):
+        for stream in (self._kept_at, *([] if self._local is None else [self._local])):
             with contextlib.suppress(OSError):
-                rollout_file.beside(path).unlink()  # of a process that had no time to finish it
-            for file in _files(path):
-                files.append(calls := rollout_file.read(file, context))
-                for call, one in calls.items() if file == path else ():
+                stream.sweep()  # of a process that had no time to finish it
+            for file in _files(stream.place):
+                files.append(calls := rollout_file.read(Stream(file), context))
+                for call, one in calls.items() if file == stream.place else ():
                     if call not in own or one.progress > own[call].progress:
                         own[call] = one
-        self._on_disk = self._path.exists()
+        self._on_disk = True  # if there is nothing, nothing is removed
         loaded = {call: rollout_file.load([one], one.parts or ()) for call, one in own.items()}
         found = {call: kept for call, kept in loaded.items() if kept is not None}
         if found:
@@ -173,16 +178,18 @@ class RolloutJournal:
         return found, files
 
 
-def _files(path: Path) -> list[Path]:
+def _files(own: Location) -> list[Location]:
     """The files of all processes beside that of one, as far as they can be seen here; those of another number of
     processes go: nobody will ask for them again."""
     found = []
     with contextlib.suppress(OSError):
-        for file in sorted(path.parent.glob("[0-9]*-of-*")):
-            if file.name.partition("-of-")[2] == path.name.partition("-of-")[2]:
-                found.append(file)
+        for name in storage.names(own.parent):
+            if not FILE.fullmatch(name):
+                continue
+            if name.partition("-of-")[2] == own.name.partition("-of-")[2]:
+                found.append(own.parent / name)
             else:
-                file.unlink(missing_ok=True)
+                storage.delete_tree(own.parent / name)
     return found
 
 

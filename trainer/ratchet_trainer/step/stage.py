@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -48,6 +47,7 @@ from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.step import sft
 from ratchet_trainer.step.judges import judges_of
 from ratchet_trainer.step.stage_data import stage_source
+from ratchet_trainer.storage.local_copy import local_copy
 
 if TYPE_CHECKING:
     from ratchet_trainer.model.huggingface import Folder
@@ -162,7 +162,7 @@ def architecture_of(model: Model) -> tuple[Architecture, Folder | None]:
     from ratchet_trainer.model.huggingface import Folder
 
     assert model.path is not None, "the type's rules"
-    folder = Folder(Path(model.path))
+    folder = Folder(local_copy(model.path, "spec.model.path"))
     return folder.architecture, folder
 
 
