@@ -78,7 +78,10 @@ def test_a_large_stream_is_replaced_in_pieces(place: Location, monkeypatch) -> N
     stream = Stream(place / "rollouts" / "0-of-1")
     for parts in ([b"0123456", b"789abcdefghijklmnopqrstuvw", b"", b"x" * 35], [b"short"]):
         stream.replace([memoryview(part) for part in parts])
-        assert Stream(stream.place).read() == b"".join(parts)
+        whole = b"".join(parts)
+        assert Stream(stream.place).read() == whole
+        for offset, size in ((0, 3), (0, 80), (7, 4), (9, 2), (30, 30), (len(whole), 1), (len(whole) - 1, 9)):
+            assert stream.read_range(offset, size) == whole[offset : offset + size]
     stream.remove()
-    assert stream.read() == b""
+    assert stream.read() == stream.read_range(0, 9) == b""
     assert storage.tree(place) == []

@@ -108,7 +108,7 @@ class Stream:
                 return b""
         at, end, found = offset, offset + size, bytearray()
         begins = self._offsets()
-        for begin, after in zip(begins, [*begins[1:], end], strict=True):
+        for begin, after in zip(begins, [*begins[1:], end][: len(begins)], strict=True):
             if begin <= at < min(after, end):
                 found += bucket.read_range(self._piece(begin), at - begin, min(after, end) - begin)
                 at = offset + len(found)
