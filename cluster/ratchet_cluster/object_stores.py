@@ -52,7 +52,16 @@ def moto_server(progress: Progress = lambda line: None) -> Path:
         progress("installing moto (once)")
         for command in (
             [sys.executable, "-m", "venv", str(folder)],
-            [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(requirements)],
+            [
+                str(folder / "bin" / "python"),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-compile",
+                "-r",
+                str(requirements),
+            ],
         ):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:

@@ -34,6 +34,8 @@ PIECE = 64 << 20
 """Bytes of a large object that are read, or written as an object of their own, at a time."""
 
 UNDEFINED = "OUT_OF_RANGE"
+ABSENT = ".absent"
+"""A name that nothing ever has."""
 WAYS_OUT: Mapping[str, str] = {
     # status -> way out; {0} is the bucket
     "NOT_FOUND": "is there no bucket {0}, or is its name misspelt? Create it in the region of the nodes, or name "
@@ -150,6 +152,9 @@ def tree(folder: Location) -> list[str]:
     begin = f"{folder.key}/" if folder.key else ""
     keys = ts.KvStore.KeyRange(begin, _after(begin))
     found = wait(folder, _store(folder).list(keys, strip_prefix_length=len(begin.encode())), 16 << 20)
+    if folder.scheme == "gs":
+        # TensorStore takes a listing that Google refuses for an empty one. Who may not list is refused this, too.
+        generation(folder / ABSENT)
     return sorted(name for key in found if (name := key.decode()) and not name.endswith("/"))
 
 
@@ -239,4 +244,6 @@ def _status(error: Exception) -> str:
 
 def _short(text: str) -> str:
     """The first line without the places in TensorStore's source."""
-    return re.sub(r"\s*\[(?:source locations|tensorstore_spec)=.*", "", text.partition("\n")[0])[:500]
+    return re.sub(r"\s*\[(?:source locations|tensorstore_spec|http_response_[a-z]+)=.*", "", text.partition("\n")[0])[
+        :500
+    ]
