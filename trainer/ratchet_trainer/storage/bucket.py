@@ -36,16 +36,19 @@ PIECE = 64 << 20
 UNDEFINED = "OUT_OF_RANGE"
 ABSENT = ".absent"
 """A name that nothing ever has."""
+RIGHTS = {
+    "gs": "roles/storage.objectUser; on GKE by Workload Identity",
+    "s3": "s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket",
+}
 WAYS_OUT: Mapping[str, str] = {
-    # status -> way out; {0} is the bucket
+    # status -> way out; {0} is the bucket, {1} the rights
     "NOT_FOUND": "is there no bucket {0}, or is its name misspelt? Create it in the region of the nodes, or name "
     "another one",
-    "PERMISSION_DENIED": "let the trainer's service account read, write, list and delete objects of {0} (on Google "
-    "Cloud: roles/storage.objectUser)",
-    "UNAUTHENTICATED": "give the trainer credentials for {0} (on GKE: Workload Identity for its service account, with "
-    "roles/storage.objectUser)",
+    "PERMISSION_DENIED": "let the trainer's service account read, write, list and delete objects of {0} ({1})",
+    "UNAUTHENTICATED": "give the trainer's service account credentials for {0} ({1})",
 }
 REGION = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|[Rr]edirect|\b301\b")
+_DETAILS = re.compile(r"\s*\[(?:source locations|tensorstore_spec|http_response_[a-z]+)=.*")
 OTHER_REGION = "{0} is in another region than AWS_REGION says; set it to the bucket's in spec.podTemplate.env"
 
 
@@ -54,7 +57,7 @@ class BucketError(OSError):
 
     def __init__(self, place: Location, status: str, text: str):
         way = OTHER_REGION if REGION.search(text) else WAYS_OUT.get(status, "")
-        way = way.format(f"{place.scheme}://{place.bucket}")
+        way = way.format(f"{place.scheme}://{place.bucket}", RIGHTS[place.scheme])
         super().__init__(f"{place}: {_short(text)}{f'; {way}' if way else ''}")
         self.status = status
 
@@ -244,6 +247,4 @@ def _status(error: Exception) -> str:
 
 def _short(text: str) -> str:
     """The first line without the places in TensorStore's source."""
-    return re.sub(r"\s*\[(?:source locations|tensorstore_spec|http_response_[a-z]+)=.*", "", text.partition("\n")[0])[
-        :500
-    ]
+    return _DETAILS.sub("", text.partition("\n")[0])[:500]
