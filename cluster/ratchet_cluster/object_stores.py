@@ -44,21 +44,22 @@ def fake_gcs_server(progress: Progress = lambda line: None) -> Path:
     return _once("fake-gcs", [version, *_contents(module, "go.mod", "go.sum")], make) / "fake-gcs-server"
 
 
-def moto_server(progress: Progress = lambda line: None) -> Path:
-    """The program, in a virtual environment that is made first if needed (a minute). Raises BuildError."""
+def moto_python(progress: Progress = lambda line: None) -> Path:
+    """The Python of a virtual environment with moto, which is made first if needed (a minute). Raises BuildError."""
     requirements = HERE / "moto" / "requirements.txt"
+    pip = ["-m", "pip", "install", "--quiet", "--no-compile", "-r", str(requirements)]
 
     def make(folder: Path) -> None:
         progress("installing moto (once)")
         for command in (
             [sys.executable, "-m", "venv", str(folder)],
-            [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(requirements)],
+            [str(folder / "bin" / "python"), *pip],
         ):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise BuildError(f"{' '.join(command)} failed: {done.stderr.strip()[-1000:]}")
 
-    return _once("moto", [sys.version, requirements.read_text()], make) / "bin" / "moto_server"
+    return _once("moto", [sys.version, requirements.read_text()], make) / "bin" / "python"
 
 
 @dataclass
@@ -89,13 +90,12 @@ class ObjectStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.folder / "objects"
         data.mkdir(exist_ok=True)
-        where = ["-H", "127.0.0.1", "-p", str(self.port)]
         command = {
             "gs": lambda: [
                 str(fake_gcs_server(progress)), "-scheme", "http", "-host", "127.0.0.1", "-port", str(self.port),
                 "-public-host", f"127.0.0.1:{self.port}", "-backend", "filesystem", "-filesystem-root", str(data),
             ],
-            "s3": lambda: [str(moto_server(progress)), *where],
+            "s3": lambda: [str(moto_python(progress)), str(HERE / "moto" / "serve.py"), str(self.port)],
         }[self.kind]()  # fmt: skip
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

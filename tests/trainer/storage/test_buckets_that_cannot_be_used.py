@@ -28,6 +28,13 @@ def refused(place: Location, tmp_path: Path, code: Exit, *words: str, **changes:
     assert len(said) < 700
 
 
+REFUSALS = {
+    # as Google and Amazon word it
+    "gs": ("application/json", b'{"error": {"code": 403, "message": "sa does not have storage.objects.list access"}}'),
+    "s3": ("application/xml", b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+}
+
+
 def test_a_bucket_that_is_not_there(served: Served, tmp_path: Path, quickly: None) -> None:
     place = Location(served.store.kind, "no-such-bucket", "jobs/sums")
     root = f"{served.store.kind}://no-such-bucket"
@@ -36,9 +43,17 @@ def test_a_bucket_that_is_not_there(served: Served, tmp_path: Path, quickly: Non
 
 def test_a_bucket_without_rights(served: Served, tmp_path: Path, quickly: None) -> None:
     place = served.bucket() / "jobs/sums"
-    xml = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
-    served.proxy.answers = lambda request: (403, "application/xml", xml)
-    refused(place, tmp_path, Exit.STORAGE_UNAVAILABLE, f"{place.scheme}://{place.bucket}", "service account")
+    served.proxy.answers = lambda request: (403, *REFUSALS[place.scheme])
+    refused(place, tmp_path, Exit.STORAGE_UNAVAILABLE, f"of {place.scheme}://{place.bucket}", "service account")
+
+
+def test_a_listing_that_is_refused_is_no_empty_one(served: Served) -> None:
+    """TensorStore alone takes Google's refusal for an empty listing: then the newest steps would be passed over."""
+    place = served.bucket() / "jobs/sums"
+    storage.write(place / "steps" / "1" / "control.json", b"{}")
+    served.proxy.answers = lambda request: (403, *REFUSALS[place.scheme])
+    with pytest.raises(storage.BucketError):
+        storage.names(place / "steps")
 
 
 def test_a_bucket_in_another_region(serving, tmp_path: Path, quickly: None) -> None:  # type: ignore[no-untyped-def]
@@ -75,7 +90,7 @@ def test_another_jobs_prefix(served: Served, tmp_path: Path) -> None:
     assert storage.tree(place) == before
 
 
-@pytest.mark.parametrize("text", ["gs://Bad_Bucket/x", "gs://b", "s3://bucket/a//b"])
+@pytest.mark.parametrize("text", ["gs://bad_/x", "gs://b", "s3://bucket/a//b"])
 def test_a_place_that_cannot_be_meant(text: str, tmp_path: Path) -> None:
     said = "no bucket's name" if "//b" not in text[5:] else "is empty"
     with pytest.raises(TrainerError, match=rf"spec.checkpoint.directory: {text}: .*{said}") as caught:

@@ -34,16 +34,21 @@ PIECE = 64 << 20
 """Bytes of a large object that are read, or written as an object of their own, at a time."""
 
 UNDEFINED = "OUT_OF_RANGE"
+ABSENT = ".absent"
+"""A name that nothing ever has."""
+RIGHTS = {
+    "gs": "roles/storage.objectUser; on GKE by Workload Identity",
+    "s3": "s3:GetObject, s3:PutObject, s3:DeleteObject, s3:ListBucket",
+}
 WAYS_OUT: Mapping[str, str] = {
-    # status -> way out; {0} is the bucket
+    # status -> way out; {0} is the bucket, {1} the rights
     "NOT_FOUND": "is there no bucket {0}, or is its name misspelt? Create it in the region of the nodes, or name "
     "another one",
-    "PERMISSION_DENIED": "let the trainer's service account read, write, list and delete objects of {0} (on Google "
-    "Cloud: roles/storage.objectUser)",
-    "UNAUTHENTICATED": "give the trainer credentials for {0} (on GKE: Workload Identity for its service account, with "
-    "roles/storage.objectUser)",
+    "PERMISSION_DENIED": "let the trainer's service account read, write, list and delete objects of {0} ({1})",
+    "UNAUTHENTICATED": "give the trainer's service account credentials for {0} ({1})",
 }
 REGION = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|[Rr]edirect|\b301\b")
+_DETAILS = re.compile(r"\s*\[(?:source locations|tensorstore_spec|http_response_[a-z]+)=.*")
 OTHER_REGION = "{0} is in another region than AWS_REGION says; set it to the bucket's in spec.podTemplate.env"
 
 
@@ -52,7 +57,7 @@ class BucketError(OSError):
 
     def __init__(self, place: Location, status: str, text: str):
         way = OTHER_REGION if REGION.search(text) else WAYS_OUT.get(status, "")
-        way = way.format(f"{place.scheme}://{place.bucket}")
+        way = way.format(f"{place.scheme}://{place.bucket}", RIGHTS[place.scheme])
         super().__init__(f"{place}: {_short(text)}{f'; {way}' if way else ''}")
         self.status = status
 
@@ -163,6 +168,9 @@ def tree(folder: Location) -> list[str]:
     begin = f"{folder.key}/" if folder.key else ""
     keys = ts.KvStore.KeyRange(begin, _after(begin))
     found = wait(folder, _store(folder).list(keys, strip_prefix_length=len(begin.encode())), 16 << 20)
+    if folder.scheme == "gs":
+        # TensorStore takes a listing that Google refuses for an empty one. Who may not list is refused this, too.
+        generation(folder / ABSENT)
     return sorted(name for key in found if (name := key.decode()) and not name.endswith("/"))
 
 
@@ -252,4 +260,4 @@ def _status(error: Exception) -> str:
 
 def _short(text: str) -> str:
     """The first line without the places in TensorStore's source."""
-    return re.sub(r"\s*\[(?:source locations|tensorstore_spec)=.*", "", text.partition("\n")[0])[:500]
+    return _DETAILS.sub("", text.partition("\n")[0])[:500]
