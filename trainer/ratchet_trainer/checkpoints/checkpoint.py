@@ -15,12 +15,14 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ratchet_api.canonical import canonical
 from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import digests, trusted_step
+from ratchet_trainer.checkpoints.array_reader import Shardings
 from ratchet_trainer.checkpoints.journal import Commit, Journal
 from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.storage import Location, with_retries
@@ -34,7 +36,8 @@ STEP_FOLDER = re.compile(r"[0-9]+-a[0-9]+-")
 
 
 class Checkpoints:
-    """The checkpoint directory of one job, as one process sees it. Only process 0 writes."""
+    """The checkpoint directory of one job, as one process sees it. Every process writes its part of
+    the arrays, process 0 all else."""
 
     def __init__(self, directory: Location | Path, tag: str, keep: int, identity: Mapping[str, Any]):
         self.directory = Location.parse(directory)
@@ -50,20 +53,48 @@ class Checkpoints:
 
     # Writing
 
-    def write(self, content: Content, boundary: dict[str, Any] | None = None) -> tuple[Commit, dict[str, str], bytes]:
-        """Makes a state durable and commits it. Returns the commit, `{weightsSha256, stateSha256}` and digests.json.
+    def write(self, content: Content, boundary: dict[str, Any] | None = None) -> tuple[Commit, dict[str, Any]]:
+        """`begin`, `write_part` and `finish` where one process is all there are."""
+        self.begin(content)
+        return self.finish(content, [self.write_part(content, 0)], boundary)
+
+    def begin(self, content: Content) -> None:
+        """Makes room for a step, before the processes write their parts. On process 0. Raises Fenced, or
+        StorageUnavailable after retries."""
+
+        def attempt() -> None:
+            self.journal.read()
+            self.journal.must_be_mine(f"step {content.step} is not saved")
+            path = self.path_of(content)
+            self._prunable = (self._there() if self._prunable is None else self._prunable) | {path}
+            trusted_step.begin(self.directory / path)
+
+        with_retries(f"saving step {content.step} to {self.directory}", attempt)
+
+    def write_part(self, content: Content, process: int) -> digests.BlockDigests:
+        """Makes what this process writes of a step durable. On every process, after `begin`. Raises StorageUnavailable
+        after retries."""
+        found = digests.of_part(content.arrays)
+        folder = self.directory / self.path_of(content)
+        with_retries(
+            f"saving step {content.step} to {self.directory}",
+            lambda: trusted_step.write_part(folder, process, content.arrays),
+        )
+        return found
+
+    def finish(
+        self, content: Content, written: Sequence[digests.BlockDigests], boundary: dict[str, Any] | None = None
+    ) -> tuple[Commit, dict[str, Any]]:
+        """Commits a step of which every process has `written` its part, in process order. On process 0. Returns the
+        commit and the content of digests.json.
 
         Raises Fenced, or StorageUnavailable after retries; then the journal does not name the step, so nothing
         half-written counts.
         """
-        leaf_digests = digests.leaf_digests(content.arrays)
-        hashes = {
-            "weightsSha256": digests.weights_sha256(leaf_digests),
-            "stateSha256": digests.state_sha256(leaf_digests, content.control),
-        }
-        proof = trusted_step.proof_of(content, leaf_digests, hashes, self._streamed, self.identity)
-        pending = content.control.get("pending")
-        path = f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
+        leaves = digests.of_leaves(content.arrays, written)
+        proof = trusted_step.proof_of(content, leaves, self._streamed, self.identity)
+        data = canonical(proof)
+        path = self.path_of(content)
         known = len(self.journal.entries)
 
         def attempt() -> Commit:
@@ -72,16 +103,20 @@ class Checkpoints:
             for entry in self.journal.entries[known:]:
                 if isinstance(entry, Commit) and entry.path == path:
                     return entry  # journalled by the try before, which failed only after that: its folder counts now
-            self._prunable = (self._there() if self._prunable is None else self._prunable) | {path}
-            trusted_step.write(self.directory / path, content, proof)
-            return self.journal.commit(content.step, path, hashlib.sha256(proof).hexdigest(), boundary)
+            trusted_step.finish(self.directory / path, content, data, range(len(written)))
+            return self.journal.commit(content.step, path, hashlib.sha256(data).hexdigest(), boundary)
 
         commit = with_retries(f"saving step {content.step} to {self.directory}", attempt)
         with_retries("extending metrics.jsonl", lambda: self._extend_streams(content))
         self._streamed += sum(map(len, content.lines))
         self._alive.append(commit)
         self._prune()
-        return commit, hashes, proof
+        return commit, proof
+
+    def path_of(self, content: Content) -> str:
+        """Of a step's folder in the directory; the same on all processes of an attempt."""
+        pending = content.control.get("pending")
+        return f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
 
     def _extend_streams(self, content: Content) -> None:
         self.stream.put(self._streamed, b"".join(content.lines))
@@ -129,11 +164,15 @@ class Checkpoints:
         folder = self.directory / commit.path
         return with_retries(f"reading {folder}", lambda: trusted_step.read_proof(folder, commit.step, commit.sha256))
 
-    def read(self, commit: Commit, proof: Mapping[str, Any]) -> Content | None:
-        """The state of a commit with every digest recomputed, or None (and a warning that says what is wrong). Raises
-        StorageUnavailable."""
+    def read(
+        self, commit: Commit, proof: Mapping[str, Any], shardings: Shardings | None = None, wanted: str = ""
+    ) -> Content | None:
+        """The state of a commit, or this process's part of it; see `trusted_step.read`. None (and a warning) if it is
+        not what was written. Raises StorageUnavailable."""
         folder = self.directory / commit.path
-        return with_retries(f"reading {folder}", lambda: trusted_step.read(folder, commit.step, proof))
+        return with_retries(
+            f"reading {folder}", lambda: trusted_step.read(folder, commit.step, proof, shardings, wanted)
+        )
 
     def resume(self, commit: Commit, proof: Mapping[str, Any], lines: list[bytes]) -> None:
         """Goes on from a commit that was read: what lies above it is done again.
