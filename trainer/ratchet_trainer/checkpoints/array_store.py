@@ -69,7 +69,7 @@ def metadata(paths: Iterable[str]) -> bytes:
             "tree_metadata": {
                 str(tuple(path.split("/"))): {
                     "key_metadata": [{"key": key, "key_type": DICT_KEY} for key in path.split("/")],
-                    "value_metadata": {"value_type": "jax.Array", "skip_deserialize": False},
+                    "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},
                 }
                 for path in paths
             },
