@@ -20,7 +20,6 @@ from ratchet_trainer import app
 from ratchet_trainer.checkpoints import checkpoint
 from ratchet_trainer.storage import retries
 
-LOCAL = Path(os.environ["RATCHET_JOB_FILE"]).parent
 SHAPES = {
     "params/embedding": (512, 256),
     "params/blocks/0/attention/input": (256, 768),
@@ -46,7 +45,8 @@ def run(runtime) -> None:
     from ratchet_trainer.process.distributed import AXES
     from ratchet_trainer.process.runtime import Saved
 
-    settings = json.loads((LOCAL / "sharded.json").read_text())
+    local = Path(os.environ["RATCHET_JOB_FILE"]).parent
+    settings = json.loads((local / "sharded.json").read_text())
     sizes = -1, settings["fsdp"], settings["tensor"]
     mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(sizes), AXES)
     lies = lambda path, shape: of_parameter(mesh, path, shape)  # noqa: E731
@@ -61,7 +61,7 @@ def run(runtime) -> None:
                 told["right"] &= np.asarray(shard.data).tobytes() == expected[path][shard.index].tobytes()
                 told["right"] &= shard.data.dtype == expected[path].dtype
                 told["held"] += shard.data.nbytes
-    (LOCAL / f"told-{runtime.process}.json").write_text(json.dumps(told))
+    (local / f"told-{runtime.process}.json").write_text(json.dumps(told))
     if "step" not in settings:
         return
     arrays = {
