@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import grid
 from ratchet_trainer.checkpoints.parts import LeafPart, Part
-from ratchet_trainer.storage import Location
+from ratchet_trainer.storage import Location, bucket
 
 BATCH_BYTES = 32 << 20
 """Written, or read, at once: what is held besides the blocks themselves."""
@@ -32,34 +31,40 @@ _CONFIG = {
     "max_decoded_node_bytes": 100_000_000,
     "manifest_kind": "single",
 }
+_LISTED = 64 << 20
+"""More bytes than the names of all blocks have."""
 DICT_KEY = 2
 """Orbax's mark for a key of a dict in `_METADATA`."""
 
 
 def write(folder: Location, process: int, part: Part, durable: bool = True) -> None:
-    """Writes the blocks that are this process's into a database of its own. Raises what TensorStore raises."""
+    """Writes the blocks that are this process's into a database of its own. Raises OSError, or what TensorStore makes
+    of it."""
     import tensorstore as ts
 
-    store = _open(part_folder(folder, process), writes=True, durable=durable)
+    place = part_folder(folder, process)
+    store = _open(place, writes=True, durable=durable)
     for batch in _batches(part):
         transaction = ts.Transaction()
         inside = store.with_transaction(transaction)
         for name, block in batch:
-            inside.write(name, block.tobytes()).result()
-        transaction.commit_sync()
+            _ended(place, inside.write(name, block.tobytes()))
+        _ended(place, transaction.commit_async(), sum(block.nbytes for _, block in batch))
 
 
 def merge(folder: Location, processes: Iterable[int], part: Part, durable: bool = True) -> None:
-    """Makes one database of those of all processes, without copying a block. `part` tells types and shapes."""
+    """Makes one database of those of all processes, without copying a block. `part` tells types and shapes. Raises
+    OSError, or what TensorStore makes of it."""
     import tensorstore as ts
 
     transaction = ts.Transaction(atomic=True)
     whole = _open(folder, writes=True, durable=durable).with_transaction(transaction)
     for process in processes:
-        _open(part_folder(folder, process), durable=durable).experimental_copy_range_to(whole).result()
+        place = part_folder(folder, process)
+        _ended(place, _open(place, durable=durable).experimental_copy_range_to(whole), _LISTED)
     for path, leaf in part.items():
-        whole.write(f"{_name(path)}/.zarray", _described(leaf)).result()
-    transaction.commit_sync()
+        _ended(folder, whole.write(f"{_name(path)}/.zarray", _described(leaf)))
+    _ended(folder, transaction.commit_async(), _LISTED)
 
 
 def metadata(paths: Iterable[str]) -> bytes:
@@ -85,17 +90,17 @@ class Reader:
     """Blocks of the arrays in a folder."""
 
     def __init__(self, folder: Location):
-        self._store = _open(folder)
+        self._folder, self._store = folder, _open(folder)
 
     def blocks(
         self, path: str, shape: grid.Shape, block: grid.Shape, numbers: Iterable[int]
     ) -> Iterator[tuple[int, bytes]]:
         """(number, bytes) in the order of the numbers. Raises ValueError for one that is not there, and what
-        TensorStore raises."""
+        TensorStore makes of what it finds; BucketError."""
         for batch in _cut(numbers, 64):
             reads = [self._store.read(f"{_name(path)}/{grid.key(number, shape, block)}") for number in batch]
             for number, read in zip(batch, reads, strict=True):
-                found = read.result()
+                found = _ended(self._folder, read, BATCH_BYTES)
                 if found.state != "value":
                     raise ValueError(f"block {number} of {path} is not there")
                 yield number, found.value
@@ -116,15 +121,13 @@ def _open(folder: Location, writes: bool = False, durable: bool = True) -> Any:
         }
     if writes:
         spec |= {"config": _CONFIG, "assume_config": True}
-    return ts.KvStore.open(spec, context=_context(durable)).result()
+    # Databases can be merged where they share a context.
+    return _ended(folder, ts.KvStore.open(spec, context=bucket.context(durable)))
 
 
-@lru_cache
-def _context(durable: bool) -> Any:
-    """Databases can be merged where they share one."""
-    import tensorstore as ts
-
-    return ts.Context({"file_io_sync": durable})
+def _ended(place: Location, future: Any, size: int = 0) -> Any:
+    """What an operation of TensorStore came to; on a bucket after a bounded wait, with its errors as BucketError."""
+    return bucket.wait(place, future, size) if place.on_bucket else future.result()
 
 
 def _batches(part: Part) -> Iterator[list[tuple[str, np.ndarray]]]:

@@ -26,7 +26,7 @@ from ratchet_trainer.checkpoints import array_reader, array_store, digests
 from ratchet_trainer.checkpoints.array_reader import Shardings
 from ratchet_trainer.checkpoints.parts import Part
 from ratchet_trainer.errors import CheckpointUnreadable
-from ratchet_trainer.storage import Location
+from ratchet_trainer.storage import BucketError, Location
 from ratchet_trainer.storage.posix import sync
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 FORMAT = 3
 AGAIN_SECONDS = 0.2
 """Arrays that could not be read are tried once more after this."""
+DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
+"""What TensorStore says of objects in a bucket that are there, but not what was written."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ def _read_arrays(
         try:
             return array_reader.arrays(array_store.Reader(folder / "arrays"), leaves, shardings)
         except Exception as error:
+            if isinstance(error, BucketError) and error.status not in DAMAGE:
+                raise
             # A damaged file fails in as many ways as it has bytes; what fails twice cannot be trusted.
             log.warning("step %d: the arrays in %s cannot be read: %s", step, folder, str(error)[:500])
             if not last:

@@ -203,11 +203,11 @@ def _opened(scheme: str, name: str) -> Any:
 
 
 @lru_cache
-def context() -> Any:
-    """The settings of TensorStore that all requests have: few tries of its own."""
+def context(durable: bool = True) -> Any:
+    """The settings of TensorStore that all requests have: few tries of its own. `durable` is for paths."""
     import tensorstore as ts
 
-    return ts.Context({"gcs_request_retries": TRIES, "s3_request_retries": TRIES})
+    return ts.Context({"gcs_request_retries": TRIES, "s3_request_retries": TRIES, "file_io_sync": durable})
 
 
 @lru_cache

@@ -48,7 +48,7 @@ def with_retries(what: str, operation: Callable[[], T]) -> T:
 
 def _way_out(error: Exception) -> str:
     # TensorStore's errors have the number in their text only.
-    found = re.search(r"OS error (\d+)", str(error))
+    found = re.search(r"(?:OS error |os_error_code=')(\d+)", str(error))
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     return f"; {WAYS_OUT[number]}" if number in WAYS_OUT else ""
 
@@ -57,5 +57,5 @@ def _storage_failed(error: Exception) -> bool:
     # TensorStore reports what the file system said as ValueError or RuntimeError with the status and errno in the text.
     return isinstance(error, OSError) or (
         type(error) in (ValueError, RuntimeError)
-        and any(w in str(error) for w in ("OS error", "Error writing", "Error opening"))
+        and any(w in str(error) for w in ("OS error", "os_error_code", "Error writing", "Error opening"))
     )
