@@ -2,8 +2,8 @@
 
     python bench/sharded_saves.py [--folder DIR] [--layers N] [--json FILE]
 
-A Llama shape of 1.1 billion parameters (vocabulary 32,000, width 2,048, 22 layers, SwiGLU 5,632, untied) with both of
-Adam's moments, all bfloat16 (6.6 GB), on CPUs: 4 processes save it (mesh fsdp 4), 2 and 8 restore it (fsdp 2; fsdp 4 x
+A Llama shape of a billion parameters (vocabulary 32,000, width 2,048, 20 layers, SwiGLU 5,632, untied) with both of
+Adam's moments, all bfloat16 (6.1 GB), on CPUs: 4 processes save it (mesh fsdp 4), 2 and 8 restore it (fsdp 2; fsdp 4 x
 tensor 2), and a stock Orbax checkpointer opens it. Printed are, of the save, the most that any process's resident
 memory grows by, over the bytes of its own shards; bytes in the folder over bytes of the state; of each restore the
 bytes that a process read over those that its devices hold, and whether every bit is right; and seconds, for the disk
@@ -29,7 +29,7 @@ import numpy as np
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
 
-LAYERS = 22
+LAYERS = 20
 SAVED_BY, RESTORED_BY = (4, 4, 1), ((2, 2, 1), (8, 4, 2))
 """Processes, fsdp, tensor."""
 SETTINGS = "sharded-saves.json"

@@ -41,7 +41,7 @@ def _array(reader: Reader, path: str, leaf: Mapping[str, Any], shardings: Shardi
 
     sharding = shardings(path, shape)
     found = {region: _region(reader, path, leaf, region) for region in parts.regions_here(sharding, shape)}
-    return jax.make_array_from_callback(shape, sharding, lambda index: found[grid.of_index(index, shape)])
+    return jax.make_array_from_callback(shape, sharding, lambda index: found[grid.of_index(index or (), shape)])
 
 
 def _region(reader: Reader, path: str, leaf: Mapping[str, Any], region: grid.Region) -> np.ndarray:

@@ -43,7 +43,7 @@ class Hasher:
         total = 0
         chunks = _by_chunk(values, self._chunk)
         step = chunks.nbytes // chunks.shape[0]
-        data = memoryview(chunks.reshape(-1).view(np.uint8)) if chunks.size else memoryview(b"")
+        data = chunks.reshape(-1).view(np.uint8).data if chunks.size else memoryview(b"")
         for i, (number, _) in enumerate(grid.pieces(region, self._shape, self._chunk)):
             one = self._base.copy()
             one.update(number.to_bytes(8, "little"))

@@ -94,7 +94,8 @@ def _holders(leaf: Any, shape: grid.Shape) -> dict[grid.Region, set[int]]:
 
 def cut_out(values: np.ndarray, wanted: grid.Region, region: grid.Region) -> np.ndarray:
     """A view of the values of `region` where they are `wanted`."""
-    return values[(*(slice(a - start, b - start) for (a, b), (start, _) in zip(wanted, region, strict=True)), ...)]
+    inside: list[Any] = [slice(a - start, b - start) for (a, b), (start, _) in zip(wanted, region, strict=True)]
+    return values[(*inside, ...)]  # with ..., what has no sides stays an array
 
 
 def overlap(one: grid.Region, other: grid.Region) -> grid.Region:

@@ -177,7 +177,7 @@ class DurableState:
         for row in self._peers.main.broadcast(rows):
             commit = Commit(**row)
             proof = self._checkpoints.read_proof(commit)
-            content = proof and self._checkpoints.read(commit, proof, shardings, digests.WEIGHTS)
+            content = None if proof is None else self._checkpoints.read(commit, proof, shardings, digests.WEIGHTS)
             if all(self._peers.main.gather(content is not None)):
                 assert content is not None
                 return dict(content.arrays)
