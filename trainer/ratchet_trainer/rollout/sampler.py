@@ -20,6 +20,7 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, Program
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
@@ -84,7 +85,7 @@ class Sampler:
             out_shardings=(rows, everywhere),
         )
 
-    def prepare(
+    def programs(
         self,
         params: Params,
         prompts: int,
@@ -93,24 +94,24 @@ class Sampler:
         slots: int,
         cut: Truncation | None = None,
         refills: bool = False,
-    ) -> None:
-        """Compiles for these sizes ahead of the first call, of `Sampling` or with `refills` of `Refilling`; `params`
-        may be shapes."""
+    ) -> Iterator[Program]:
+        """What calls of these sizes run, of `Sampling` or with `refills` of `Refilling`, each lowered when it is asked
+        for; `params` may be shapes."""
         seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
-            start.compile()
+            yield PREFILL, start
             state = placed(start.out_info)
             position: np.ndarray | np.int32 = np.int32(0)
             if refills:
                 position = np.zeros(len(words), np.int32)
-                self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool)).compile()
+                yield REFILL, self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool))
             most = chunk_of(prompts * samples, slots, equal=refills)
             chunks = [(at, min(most, slots - at)) for at in range(0, slots, most)]
             # Who is refilled has neighbours at other places: how far is read would depend on them.
             sizes = {(count, slots if refills else reach_of(at + count, slots)) for at, count in chunks}
             for count, reach in sorted(sizes):
-                self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach).compile()
+                yield DECODE, self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach)
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         """For each program to compile the shapes of parameters, prompts and row words, and what places a state's."""
