@@ -10,7 +10,6 @@ Letters: P prompts, G responses of each, C prompt slots, T response slots, V voc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,10 @@ from ratchet_trainer.model import kv_cache
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
 from ratchet_trainer.model.decoder import Decoder, Modules, Params
+from ratchet_trainer.model.sharding import path_of
 
+MATRIX = 2
+"""Axes of a parameter that is multiplied with."""
 LOGITS = 2**23
 """More logits than these (32 MiB) on a device are computed some positions at a time, and again for the gradient: with a
 vocabulary of 32,000 they would be most of what an update holds."""
@@ -44,7 +46,7 @@ class Policy:
     def __init__(self, architecture: Architecture, how: Computation = PLAIN):
         self.architecture, self.how = architecture, how
         self._modules = Modules(architecture, how)
-        self._stack = jax.jit(partial(self._modules.stacked, over=("tensor",)))
+        self._for_sampling = jax.jit(self._looped)
         self.abstract: Params = jax.eval_shape(self._modules.init, jax.random.key(0))
 
     def init(self, seed: jax.Array) -> Params:
@@ -57,12 +59,28 @@ class Policy:
     def weights(self, params: Params) -> Params:
         """Parameters, or their shapes, as programs want them that use them again and again: in the format of matrix
         products, gathered, and layers that are a loop as its stack."""
-        params = self.how.weights(params)
-        if all(run.times == 1 for run in self._modules.runs):
-            return params
+        if not self._has_loops:
+            return self.how.weights(params)
         if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
-            return {**params, "blocks": self._modules.stacked_shapes(params["blocks"])}
-        return {**params, "blocks": self._stack(params["blocks"])}
+            shaped = self.how.weights(params)
+            return {**shaped, "blocks": self._modules.stacked_shapes(shaped["blocks"])}
+        made: Params = self._for_sampling(params)
+        return made
+
+    def weights_program(self, params: Params) -> jax.stages.Lowered | None:
+        """What `weights` runs for parameters of these shapes; None where that is no program of its own."""
+        return self._for_sampling.lower(params) if self._has_loops else None
+
+    @property
+    def _has_loops(self) -> bool:
+        return any(run.times > 1 for run in self._modules.runs)
+
+    def _looped(self, params: Params) -> Params:
+        """All of `weights` in one program, so that no second copy of the model lies beside the first."""
+        used = lambda path, x: self.how.weight(x, path_of(path)) if x.ndim == MATRIX else x  # noqa: E731
+        ends = {name: value for name, value in params.items() if name != "blocks"}
+        blocks = self._modules.stacked(params["blocks"], over=("tensor",))
+        return {**jax.tree_util.tree_map_with_path(used, ends), "blocks": blocks}
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture

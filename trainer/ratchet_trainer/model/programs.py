@@ -14,7 +14,7 @@ import jax
 Program = tuple[str, jax.stages.Lowered]
 """A name for people, and the program for its shapes, lowered and not compiled."""
 
-PREFILL, REFILL, DECODE = "prefill", "refill", "decode"
+WEIGHTS, PREFILL, REFILL, DECODE = "sampling weights", "prefill", "refill", "decode"
 LOG_PROBS, UPDATE = "log-probabilities", "update"
 VALUES, CRITIC_UPDATE = "values", "critic update"
 

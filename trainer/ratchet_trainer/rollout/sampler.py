@@ -20,7 +20,7 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
-from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, Program
+from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, WEIGHTS, Program
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
@@ -73,7 +73,7 @@ class Sampler:
 
     def __init__(self, policy: Policy, mesh: Mesh, ends: tuple[int, ...]):
         """`ends`: tokens after which a response is over."""
-        self.mesh, self.ends, self.weights = mesh, ends, policy.weights
+        self.mesh, self.ends, self.policy, self.weights = mesh, ends, policy, policy.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots", out_shardings=rows)
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
@@ -97,6 +97,8 @@ class Sampler:
     ) -> Iterator[Program]:
         """What calls of these sizes run, of `Sampling` or with `refills` of `Refilling`, each lowered when it is asked
         for; `params` may be shapes."""
+        if (lowered := self.policy.weights_program(params)) is not None:
+            yield WEIGHTS, lowered
         seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
