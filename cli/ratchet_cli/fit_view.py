@@ -11,7 +11,9 @@ from typing import Any
 GIB = 2**30
 SHOWN = 0.05
 """GiB from which a part of a program's memory is named."""
-COLUMNS = f"  {'stage':12} {'program':20} {'GiB':>7} {'of HBM':>7} {'compile':>8} {'flops':>9} {'HBM':>9}  what takes it (GiB)"
+COLUMNS = "  {:12} {:20} {:>7} {:>7} {:>8} {:>9} {:>9}  {}".format(
+    "stage", "program", "GiB", "of HBM", "compile", "flops", "HBM", "what takes it (GiB)"
+)
 
 
 class FitView:

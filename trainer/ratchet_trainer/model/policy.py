@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer.data.tokenizer import FILLER
-from ratchet_trainer.model import kv_cache
+from ratchet_trainer.model import kv_cache, streamed_logits
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
 from ratchet_trainer.model.decoder import Decoder, Modules, Params
@@ -107,9 +107,14 @@ class Policy:
         self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Log-probability and entropy in nats, float32[P, G, T] each, at every position of responses int32[P, G, T];
-        after a response's end as for `hidden`. At most about LOGITS logits exist at a time, also when differentiated.
+        after a response's end as for `hidden`. At most about LOGITS logits exist at a time, also when differentiated,
+        and on TPUs only those of some rows and words.
         """
         hidden, model = self.hidden(params, prompts, responses), self.decoder(params)
+        if self.how.streams_logits:
+            rows = hidden.reshape(-1, hidden.shape[-1]), model.table, responses.reshape(-1), temperature
+            found = streamed_logits.log_prob_and_entropy(*rows, self.architecture.logit_cap)
+            return found[0].reshape(responses.shape), found[1].reshape(responses.shape)
 
         def some_positions(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             return log_prob_and_entropy(model.logits(part[0]), part[1], temperature)
