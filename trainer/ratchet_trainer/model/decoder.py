@@ -210,8 +210,10 @@ class Decoder:
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Unnormalized log-probabilities [..., vocabulary] of the next token, float32."""
-        a, rows = self.architecture, hidden.reshape(-1, self.architecture.width)
-        logits = jnp.matmul(rows, self.table.T, preferred_element_type=jnp.float32)
+        a, how, ends = self.architecture, self.how, self.ends
+        rows = hidden.reshape(-1, a.width)
+        matrix = self.table.T if ends.head is None else how.weight(ends.head[...], "head")
+        logits = jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
         if a.logit_cap is not None:
             logits = a.logit_cap * jnp.tanh(logits / a.logit_cap)
         return logits.reshape(*hidden.shape[:-1], a.vocabulary)

@@ -10,17 +10,19 @@ Letters: P prompts, G responses of each, C prompt slots, T response slots, V voc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache, streamed_logits
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
 from ratchet_trainer.model.decoder import Decoder, Modules, Params
-from ratchet_trainer.model.sharding import path_of
+from ratchet_trainer.model.sharding import ROWS, path_of
 
 MATRIX = 2
 """Axes of a parameter that is multiplied with."""
@@ -111,10 +113,8 @@ class Policy:
         and on TPUs only those of some rows and words.
         """
         hidden, model = self.hidden(params, prompts, responses), self.decoder(params)
-        if self.how.streams_logits:
-            rows = hidden.reshape(-1, hidden.shape[-1]), model.table, responses.reshape(-1), temperature
-            found = streamed_logits.log_prob_and_entropy(*rows, self.architecture.logit_cap)
-            return found[0].reshape(responses.shape), found[1].reshape(responses.shape)
+        if self.how.streams_logits and len(hidden) % self.how.row_parts == 0:
+            return self._streamed(hidden, model.table, responses, temperature)
 
         def some_positions(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             return log_prob_and_entropy(model.logits(part[0]), part[1], temperature)
@@ -133,6 +133,23 @@ class Policy:
 
         found = jax.lax.map(jax.checkpoint(some_positions), (cut(hidden), cut(responses)))
         log_probs, entropy = (jnp.moveaxis(x, 0, 2).reshape(p, g, chunks * size)[..., :t] for x in found)
+        return log_probs, entropy
+
+    def _streamed(
+        self, hidden: jax.Array, table: jax.Array, tokens: jax.Array, temperature: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """`judge` of hidden states; on a spread model every device takes its own rows."""
+
+        def of_rows(hidden: jax.Array, table: jax.Array, tokens: jax.Array, temperature: jax.Array) -> Any:
+            rows = hidden.reshape(-1, hidden.shape[-1]), table, tokens.reshape(-1), temperature
+            found = streamed_logits.log_prob_and_entropy(*rows, self.architecture.logit_cap)
+            return tuple(x.reshape(tokens.shape) for x in found)
+
+        if self.how.mesh is not None:
+            rows, all_ = PartitionSpec(ROWS), PartitionSpec()
+            specs = (rows, all_, rows, all_)
+            of_rows = jax.shard_map(of_rows, mesh=self.how.mesh, in_specs=specs, out_specs=rows, check_vma=False)
+        log_probs, entropy = of_rows(hidden, table, tokens, temperature)
         return log_probs, entropy
 
 

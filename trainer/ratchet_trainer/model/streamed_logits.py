@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens without an array of all logits: the vocabulary goes by in blocks, as keys do in attention.
+"""Log-probabilities of tokens without an array of all logits: the vocabulary goes by in blocks, like keys in attention.
 
 With a vocabulary of 150,000 the logits of an update are hundreds of times what goes through a block of the model; on a
 TPU to write and read them takes longer than to compute them. Here a block of logits is used while it is there: the
