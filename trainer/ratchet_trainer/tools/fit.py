@@ -35,7 +35,6 @@ def main() -> None:
     request = json.load(sys.stdin)
     say = _printer()
     try:
-        fit_topology.require_compiler()
         fit_topology.set_environment(request["spec"])
         for record in fit(request):
             say(record)
@@ -57,7 +56,7 @@ def _printer() -> Callable[[Record], None]:
 
 
 def fit(request: Record) -> Iterator[Record]:
-    """The records of a request. Raises ConfigurationInvalid."""
+    """The records of a request. Raises ConfigurationInvalid, NoCompiler."""
     from ratchet_trainer.tools.fit_programs import absent_model
 
     spec = Spec.model_validate(request["spec"])
@@ -76,6 +75,7 @@ def fit(request: Record) -> Iterator[Record]:
         elif slice_ in known:
             yield {"placement": placement.name, "skipped": f"the same slice as {known[slice_]}"}
         else:
+            fit_topology.require_compiler()
             known[slice_] = placement.name
             yield from _of_placement(spec, placement, absent, advise=request.get("advise", True))
     if cache is not None:
