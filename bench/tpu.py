@@ -63,7 +63,7 @@ def measured(where: str, model: str, layers: int | None, unrolled: bool) -> dict
     fit_topology.set_environment(spec_of)
     from ratchet_api.job import Spec
     from ratchet_trainer.model import computation
-    from ratchet_trainer.rollout.sampler import chunk_of, reach_of
+    from ratchet_trainer.rollout.sampler import Pace, chunk_of, reach_of
     from ratchet_trainer.tools.fit_compile import Compiler
     from ratchet_trainer.tools.fit_programs import Job, absent_model
 
@@ -87,8 +87,9 @@ def measured(where: str, model: str, layers: int | None, unrolled: bool) -> dict
         else:
             found[name] = record
     rows = PROMPTS * SAMPLES
-    count = chunk_of(rows, TOKENS)
-    reaches = [reach_of(at + count, TOKENS) for at in range(0, TOKENS, count)]
+    pace = Pace.on("tpu")
+    count = chunk_of(rows, TOKENS, pace)
+    reaches = [reach_of(at + count, TOKENS, pace) for at in range(0, TOKENS, count)]
     by_reach = dict(zip(sorted(set(reaches)), decoded, strict=True))
     found["decode"] = decoded[-1] | {"compileSeconds": max(one["compileSeconds"] for one in decoded)}
     if all("hbmBytes" in one for one in decoded):

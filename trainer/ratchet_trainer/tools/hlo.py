@@ -63,6 +63,7 @@ class Instruction:
     operands: tuple[str, ...]
     attributes: str
     root: bool = False
+    value: str | None = None  # of a constant or a parameter, what stands in its brackets
 
     def called(self, key: str) -> str | None:
         """The computation that an attribute such as `calls` or `body` names."""
@@ -93,7 +94,7 @@ class Computation:
     def parameters(self) -> list[Instruction]:
         """In their order."""
         found = [i for i in self.instructions.values() if i.operation == "parameter"]
-        return sorted(found, key=lambda i: int(i.operands[0]) if i.operands else 0)
+        return sorted(found, key=lambda i: int(i.value or 0))
 
     def users(self, name: str) -> Iterator[Instruction]:
         return (i for i in self.instructions.values() if name in i.operands)
@@ -130,10 +131,9 @@ def _instruction(name: str, rest: str, root: bool, line: str) -> Instruction:
     opening = operation.end() - 1
     closing = _closing(rest, opening)
     inside, attributes = rest[opening + 1 : closing], rest[closing + 1 :]
-    if operation[1] == "parameter":
-        operands: tuple[str, ...] = (inside.strip(),)
-    else:
-        operands = tuple(found[1] for part in _split(inside) if (found := _NAME.search(part.strip())))
+    if operation[1] in ("parameter", "constant"):
+        return Instruction(name, operation[1], tuple(_arrays(shape)), (), attributes, root, inside.strip())
+    operands = tuple(found[1] for part in _split(inside) if (found := _NAME.search(part.strip())))
     return Instruction(name, operation[1], tuple(_arrays(shape)), operands, attributes, root)
 
 

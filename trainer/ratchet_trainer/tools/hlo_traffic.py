@@ -3,7 +3,7 @@
 Decides the count: every loop's body as often as it runs, which the compiler's own `cost_analysis` counts once; arrays
 as they lie, filled up to tiles; only what crosses to HBM, not what stays in VMEM; of a slice that is read or written in
 place the slice alone. Kernels (custom calls) move their operands and results once; what they compute is not in the
-text, so a caller gives it by name (`kernels`).
+text, but for attention's a formula (`hlo_kernels`).
 
 It is an estimate from the program's text: nothing runs. A loop whose trip count the compiler does not know counts
 once and is named in `unknown`.
@@ -12,21 +12,22 @@ once and is named in `unknown`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from ratchet_trainer.tools import hlo_kernels
 from ratchet_trainer.tools.hlo import Array, Computation, Instruction, Module
 
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
     "opt-barrier", "optimization-barrier", "add-dependency", "domain", "get-dimension-size", "rng-get-and-update-state",
-    "copy-done", "async-done", "async-update", "all-gather-done", "all-reduce-done", "collective-permute-done",
-    "send", "send-done", "recv", "recv-done",
+    "async-update", "send", "recv",
 }  # fmt: skip
 SLICES = ("dynamic-slice", "slice", "gather")
 UPDATES = ("dynamic-update-slice", "scatter")
 VIEWS = ("bitcast", "reshape", "get-tuple-element")
+KERNEL = 'custom_call_target="tpu_custom_call"'
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
@@ -47,24 +48,23 @@ class Traffic:
         self.unknown += other.unknown
 
 
-def traffic(module: Module, kernels: Mapping[str, float] | Callable[[Instruction], float] | None = None) -> Traffic:
-    """Of one run of a module on one device. `kernels`: flops of a custom call."""
-    return _Counter(module, kernels).of(module.computations[module.entry])
+def traffic(module: Module) -> Traffic:
+    """Of one run of a module on one device."""
+    return _Counter(module).of(module.computations[module.entry])
 
 
 class _Counter:
-    def __init__(self, module: Module, kernels: Mapping[str, float] | Callable[[Instruction], float] | None):
-        self.module, self.known = module, {}  # type: ignore[var-annotated]
-        self.kernels = kernels if callable(kernels) else lambda call: (kernels or {}).get(call.name, 0.0)
+    def __init__(self, module: Module):
+        self.module = module
+        self._known: dict[str, Traffic] = {}
 
     def of(self, computation: Computation) -> Traffic:
-        if computation.name not in self.known:
+        if computation.name not in self._known:
             total = Traffic()
             for instruction in computation.instructions.values():
                 total.add(self._one(computation, instruction))
-            self.known[computation.name] = total
-        found: Traffic = self.known[computation.name]
-        return found
+            self._known[computation.name] = total
+        return self._known[computation.name]
 
     def _called(self, instruction: Instruction, key: str) -> Computation | None:
         name = instruction.called(key)
@@ -75,7 +75,7 @@ class _Counter:
         if i.operation == "while":
             body, condition = self._called(i, "body"), self._called(i, "condition")
             assert body is not None, "a loop has a body"
-            times = i.trips
+            times = i.trips or self._counted(computation, i)
             if times is None:
                 found.unknown.append(i.name)
             found.add(self.of(body), times or 1)
@@ -100,14 +100,38 @@ class _Counter:
         found.flops = self._flops(computation, i)
         return found
 
+    def _counted(self, computation: Computation, loop: Instruction) -> int | None:
+        """Trips of a loop that counts up to a constant from one, by ones; None for another one."""
+        condition, start = self._called(loop, "condition"), computation.instructions.get(loop.operands[0])
+        assert condition is not None, "a loop has a condition"
+        root = condition.root
+        if root.operation != "compare" or "direction=LT" not in root.attributes:
+            return None
+        counter, limit = (condition.instructions[name] for name in root.operands[:2])
+        place = re.search(r"index=(\d+)", counter.attributes)
+        if counter.operation != "get-tuple-element" or limit.operation != "constant" or place is None:
+            return None
+        first = None
+        if start is not None and start.operation == "tuple":
+            first = computation.instructions.get(start.operands[int(place[1])])
+        while first is not None and first.operation in ("copy", "bitcast"):
+            first = computation.instructions.get(first.operands[0])
+        begin = int(first.value or 0) if first is not None and first.operation == "constant" else 0
+        return int(limit.value or 0) - begin
+
     # Bytes
 
     def _moved(self, computation: Computation, i: Instruction) -> float:
-        if i.operation in FREE:
+        if i.operation == "custom-call" and KERNEL not in i.attributes:
+            return 0.0  # a note to the compiler, or a view
+        if i.operation in FREE or i.operation.endswith("-done"):
             return 0.0
         operands = [computation.instructions[name] for name in i.operands if name in computation.instructions]
         if i.operation == "copy-start":
             return sum(array.hbm_bytes for array in i.arrays[:2])
+        if i.operation in ("slice-start", "dynamic-slice-start"):
+            made = i.arrays[len(operands)]
+            return made.hbm_bytes + (made.bytes if operands[0].hbm_bytes else 0)
         if i.operation in SLICES:
             return i.hbm_bytes + self._as_read(operands[0], i)
         if i.operation == "dynamic-update-slice":
@@ -132,7 +156,7 @@ class _Counter:
         return min(whole, self._share(inside, parameter.name, whole)) if whole else 0.0
 
     def _share(self, inside: Computation, name: str, whole: float) -> float:
-        total = 0.0
+        total = whole if inside.instructions[name].root else 0.0
         for user in inside.users(name):
             if user.operation in SLICES and user.operands[0] == name:
                 total += sum(a.bytes for a in user.arrays)
@@ -171,7 +195,15 @@ class _Counter:
         if i.operation == "fusion" and (inside := self._called(i, "calls")) is not None:
             return sum(self._flops(inside, one) for one in inside.instructions.values())
         if i.operation == "custom-call":
-            return self.kernels(i)
+            if KERNEL not in i.attributes:
+                return 0.0
+            arrays = [
+                a
+                for name in i.operands
+                if name in computation.instructions
+                for a in computation.instructions[name].arrays
+            ]
+            return hlo_kernels.splash_flops(i.name + i.attributes, arrays) or 0.0
         if i.operation not in ("dot", "convolution"):
             return 0.0
         left, right = (computation.instructions[name].arrays[0] for name in i.operands[:2])
