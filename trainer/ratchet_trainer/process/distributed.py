@@ -43,14 +43,9 @@ def start(environment: Environment, cache: Location) -> None:
     """
     import jax
 
-    program_cache.use(cache)
-    for name, value in {
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-        # Its handler would replace our own, and one set afterwards never agrees on a step.
-        "jax_enable_preemption_service": False,
-    }.items():
-        jax.config.update(name, value)
+    use_cache(cache)
+    # Its handler would replace our own, and one set afterwards never agrees on a step.
+    jax.config.update("jax_enable_preemption_service", False)
     if environment.processes > 1:
         _join(environment)
     if environment.asked.platform == "tpu":
@@ -84,6 +79,15 @@ def _join(environment: Environment) -> None:
         )
     except RuntimeError as error:
         raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
+
+
+def use_cache(folder: Path) -> None:
+    """Has JAX keep every compiled program in a folder."""
+    import jax
+
+    program_cache.use(folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 ONE = Parallelism()

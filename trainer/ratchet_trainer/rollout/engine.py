@@ -24,6 +24,7 @@ from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import lay_out_prompts
+from ratchet_trainer.model.programs import Program
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.prompts import PromptReader, Prompts
@@ -102,6 +103,12 @@ class Shape:
     def response_slots(self) -> int:
         return whole_chunks(self.response_tokens) if self.refills else self.response_tokens
 
+    def programs(self, sampler: Sampler, params: Params, samples: int, cut: Truncation | None) -> Iterator[Program]:
+        """What samples so many responses of each prompt; `params` may be shapes."""
+        for prompt_slots in self.prepared_slots:
+            sizes = self.prompts, prompt_slots, samples, self.response_slots
+            yield from sampler.programs(params, *sizes, cut, self.refills)
+
 
 def slots(prompt_tokens: int) -> int:
     """Slots for prompts of at most that many tokens: the last token goes with the response; a multiple of 8."""
@@ -138,13 +145,6 @@ class Engine:
         self.shape, self.temperature = shape, temperature
         self.tokens = 0  # of all responses that were sampled, for those who watch a run
         self._exact: dict[int, bool] = {}  # by samples of a prompt, whether a refilled slot changes no bit
-
-    def prepare(self, params: Params, samples: int) -> None:
-        """Compiles what samples so many responses of each prompt; `params` may be shapes."""
-        shape = self.shape
-        for prompt_slots in shape.prepared_slots:
-            sizes = shape.prompts, prompt_slots, samples, shape.response_slots
-            self.sampler.prepare(params, *sizes, self.cut, shape.refills)
 
     def refills(self, params: Params, samples: int) -> bool:
         """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""

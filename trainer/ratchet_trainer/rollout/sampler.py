@@ -20,6 +20,7 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, WEIGHTS, Program
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
@@ -30,27 +31,44 @@ CHUNK = 16
 """Most tokens of a response that are decoded between two safe points."""
 CHUNK_TOKENS = 1 << 14
 """Most of all responses: about a second of a small CPU. A notice is heard at a safe point."""
-
 REACH = 512
 """Own slots that are read at least; twice as many where a response has become longer than that, and so on."""
+TPU_CHUNK, TPU_CHUNK_TOKENS, TPU_REACH = 64, 1 << 16, 256
+"""The same on TPUs: a token takes a millisecond there, and the caches are laid out anew for every chunk; to read slots
+that hold nothing yet is most of what a short response costs (`bench/tpu.py`)."""
 
 
-def reach_of(tokens: int, slots: int) -> int:
+@dataclass(frozen=True)
+class Pace:
+    """How calls without refills go forward: `chunk` and `chunk_tokens` as CHUNK and CHUNK_TOKENS, `reach` as REACH."""
+
+    chunk: int
+    chunk_tokens: int
+    reach: int
+
+    @classmethod
+    def on(cls, platform: str) -> Pace:
+        if platform == "tpu":
+            return cls(TPU_CHUNK, TPU_CHUNK_TOKENS, TPU_REACH)
+        return cls(CHUNK, CHUNK_TOKENS, REACH)
+
+
+def reach_of(tokens: int, slots: int, pace: Pace | None = None) -> int:
     """How many own slots are read while responses have at most so many `tokens`: each number has a program of its own,
     so they double."""
-    reach = REACH
+    reach = REACH if pace is None else pace.reach
     while reach < tokens:
         reach *= 2
     return min(reach, slots)
 
 
-def chunk_of(rows: int, slots: int, *, equal: bool = False) -> int:
+def chunk_of(rows: int, slots: int, pace: Pace | None = None, *, equal: bool = False) -> int:
     """Tokens that so many responses of so many slots get between two safe points: a divisor of CHUNK, or all of fewer
     slots. `equal`: there is no shorter chunk at the end."""
     if equal and slots < CHUNK:
         return slots
-    count = CHUNK
-    while count > 1 and rows * count > CHUNK_TOKENS:
+    count, most = (CHUNK, CHUNK_TOKENS) if pace is None else (pace.chunk, pace.chunk_tokens)
+    while count > 1 and rows * count > most:
         count //= 2
     return min(count, slots)
 
@@ -72,7 +90,7 @@ class Sampler:
 
     def __init__(self, policy: Policy, mesh: Mesh, ends: tuple[int, ...]):
         """`ends`: tokens after which a response is over."""
-        self.mesh, self.ends, self.weights = mesh, ends, policy.weights
+        self.mesh, self.ends, self.policy, self.weights = mesh, ends, policy, policy.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots", out_shardings=rows)
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
@@ -84,7 +102,11 @@ class Sampler:
             out_shardings=(rows, everywhere),
         )
 
-    def prepare(
+    @property
+    def pace(self) -> Pace:
+        return Pace.on(self.mesh.devices.flat[0].platform)
+
+    def programs(
         self,
         params: Params,
         prompts: int,
@@ -93,24 +115,26 @@ class Sampler:
         slots: int,
         cut: Truncation | None = None,
         refills: bool = False,
-    ) -> None:
-        """Compiles for these sizes ahead of the first call, of `Sampling` or with `refills` of `Refilling`; `params`
-        may be shapes."""
+    ) -> Iterator[Program]:
+        """What calls of these sizes run, of `Sampling` or with `refills` of `Refilling`, each lowered when it is asked
+        for; `params` may be shapes."""
+        if (lowered := self.policy.weights_program(params)) is not None:
+            yield WEIGHTS, lowered
         seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
-            start.compile()
+            yield PREFILL, start
             state = placed(start.out_info)
             position: np.ndarray | np.int32 = np.int32(0)
             if refills:
                 position = np.zeros(len(words), np.int32)
-                self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool)).compile()
-            most = chunk_of(prompts * samples, slots, equal=refills)
+                yield REFILL, self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool))
+            most = chunk_of(prompts * samples, slots, None if refills else self.pace, equal=refills)
             chunks = [(at, min(most, slots - at)) for at in range(0, slots, most)]
             # Who is refilled has neighbours at other places: how far is read would depend on them.
-            sizes = {(count, slots if refills else reach_of(at + count, slots)) for at, count in chunks}
+            sizes = {(count, slots if refills else reach_of(at + count, slots, self.pace)) for at, count in chunks}
             for count, reach in sorted(sizes):
-                self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach).compile()
+                yield DECODE, self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach)
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         """For each program to compile the shapes of parameters, prompts and row words, and what places a state's."""
@@ -276,8 +300,9 @@ class Sampling(Call):
 
     def advance(self) -> None:
         assert self._state is not None
-        count = min(chunk_of(self._endings.lengths.size, self._slots), self._slots - self._at)
-        reach = reach_of(self._at + count, self._slots)
+        pace = self._sampler.pace
+        count = min(chunk_of(self._endings.lengths.size, self._slots, pace), self._slots - self._at)
+        reach = reach_of(self._at + count, self._slots, pace)
         self._state, chunk = self._sampler.decode(
             self._params, self._state, self._at, self._temperature, self._cut, count, reach
         )

@@ -22,7 +22,8 @@ class ExactSampler(Sampler):
     """A sampler whose state is one `Decoding` for each virtual shard of this process."""
 
     def __init__(self, policy: Policy, shards: VirtualShards, ends: tuple[int, ...]):
-        self.mesh, self.ends, self.weights, self._shards = shards.mesh, ends, policy.weights, shards
+        self.mesh, self.ends, self.policy, self.weights = shards.mesh, ends, policy, policy.weights
+        self._shards = shards
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots")
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots")
         self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1)
