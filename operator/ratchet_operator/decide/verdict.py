@@ -54,7 +54,7 @@ class Verdict(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
 
 
-RESERVED = (Verdict.MAINTENANCE, Verdict.QUEUE_EVICTED)
+RESERVED = (Verdict.QUEUE_EVICTED,)
 """Names of the protocol that no evidence leads to yet."""
 
 
