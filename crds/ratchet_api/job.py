@@ -15,6 +15,7 @@ from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, S
 from ratchet_api.budgets import BUDGETS, Budget
 from ratchet_api.datasets import Dataset
 from ratchet_api.evaluations import EVALUATIONS, Evaluation, Export, Samples
+from ratchet_api.maintenance import MAINTENANCE, Maintenance
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.stages import STAGES, RowsPerPass, Stage
@@ -322,7 +323,7 @@ class PodTemplate(ApiModel):
     )
     termination_grace_period_seconds: Whole = whole(
         "Seconds that a pod gets to commit its state when it is told to go; no more than the notice where capacity is "
-        "taken away. Larger for a model whose checkpoint takes longer.",
+        "taken away, and all of it, up to an hour, in a maintenance. Larger for a model whose checkpoint takes longer.",
         ge=5,
         le=3600,
         default=30,
@@ -433,6 +434,7 @@ class Spec(ApiModel):
         default=Parallelism(), description="How the model and its batches are shared among the devices."
     )
     restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
+    maintenance: Maintenance = MAINTENANCE
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")
     job_set_template: JobSetTemplate = Field(
         default=JobSetTemplate(), description="What is added to the JobSets of attempts."

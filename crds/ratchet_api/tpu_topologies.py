@@ -21,6 +21,7 @@ SMALL_3D = ("2x2x2", "2x2x4", "2x4x4")
 class Accelerator:
     """One value of the label cloud.google.com/gke-tpu-accelerator."""
 
+    machine: str  # GKE's machine type, completed by the chips of one: ct6e-standard-4t
     dims: int
     single_host: dict[int, str]  # chips per machine -> the topology of one machine
     multi_host: tuple[str, ...] = ()  # listed topologies; machines of 4 chips
@@ -31,17 +32,27 @@ class Accelerator:
 
 
 ACCELERATORS: dict[str, Accelerator] = {
-    "tpu-v3-device": Accelerator(2, {4: "2x2"}, devices_per_chip=2, multislice=False),
-    "tpu-v3-slice": Accelerator(2, {}, LIST_V3, devices_per_chip=2, multislice=False),
-    "tpu-v4-lite-device": Accelerator(2, {4: "2x2"}),
-    "tpu-v4-podslice": Accelerator(3, {4: "2x2x1"}, SMALL_3D, max_cubes=64),
-    "tpu-v5-lite-device": Accelerator(2, {1: "1x1", 4: "2x2", 8: "2x4"}),
-    "tpu-v5-lite-podslice": Accelerator(2, {1: "1x1", 4: "2x2", 8: "2x4"}, LIST_2D),
-    "tpu-v5p-slice": Accelerator(3, {4: "2x2x1"}, SMALL_3D, max_cubes=140, ordered=True),
-    "tpu-v6e-slice": Accelerator(2, {1: "1x1", 4: "2x2", 8: "2x4"}, LIST_2D),
-    "tpu7x": Accelerator(3, {1: "1x1x1", 4: "2x2x1"}, SMALL_3D, max_cubes=144, ordered=True, devices_per_chip=2),
-    "tpu7": Accelerator(3, {1: "1x1x1", 4: "2x2x1"}, SMALL_3D, max_cubes=4, ordered=True, devices_per_chip=2),
+    "tpu-v3-device": Accelerator("ct3-hightpu", 2, {4: "2x2"}, devices_per_chip=2, multislice=False),
+    "tpu-v3-slice": Accelerator("ct3p-hightpu", 2, {}, LIST_V3, devices_per_chip=2, multislice=False),
+    "tpu-v4-lite-device": Accelerator("ct4l-hightpu", 2, {4: "2x2"}),
+    "tpu-v4-podslice": Accelerator("ct4p-hightpu", 3, {4: "2x2x1"}, SMALL_3D, max_cubes=64),
+    "tpu-v5-lite-device": Accelerator("ct5l-hightpu", 2, {1: "1x1", 4: "2x2", 8: "2x4"}),
+    "tpu-v5-lite-podslice": Accelerator("ct5lp-hightpu", 2, {1: "1x1", 4: "2x2", 8: "2x4"}, LIST_2D),
+    "tpu-v5p-slice": Accelerator("ct5p-hightpu", 3, {4: "2x2x1"}, SMALL_3D, max_cubes=140, ordered=True),
+    "tpu-v6e-slice": Accelerator("ct6e-standard", 2, {1: "1x1", 4: "2x2", 8: "2x4"}, LIST_2D),
+    "tpu7x": Accelerator(
+        "tpu7x-standard", 3, {1: "1x1x1", 4: "2x2x1"}, SMALL_3D, max_cubes=144, ordered=True, devices_per_chip=2
+    ),
+    "tpu7": Accelerator(
+        "tpu7-standard", 3, {1: "1x1x1", 4: "2x2x1"}, SMALL_3D, max_cubes=4, ordered=True, devices_per_chip=2
+    ),
 }
+
+
+def machine_type(accelerator: str, chips_per_node: int) -> str | None:
+    """GKE's machine type with so many chips; None for an accelerator that is not in the table."""
+    kind = ACCELERATORS.get(accelerator)
+    return f"{kind.machine}-{chips_per_node}t" if kind is not None else None
 
 
 @dataclass(frozen=True)

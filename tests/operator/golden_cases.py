@@ -70,6 +70,25 @@ def one_node_of_two_goes() -> Story:
     return running().shut_down("pool-a-1")
 
 
+def maintenance_is_announced() -> Story:
+    """Maintenance of the slice is announced for in half an hour: the leader is asked for a checkpoint and goes on."""
+    story = running()
+    for name in ("pool-a-0", "pool-a-1"):
+        labels = story.nodes[name]["metadata"]["labels"]
+        labels["cloud.google.com/scheduled-maintenance-time"] = str(int(story.time) + 1800)
+    return story
+
+
+def maintenance_begins() -> Story:
+    """The time has come, and GKE says so on the nodes: both pods get the grace of their template to commit a step."""
+    story = maintenance_is_announced()
+    story.settle()
+    story.later(1800)
+    for name in ("pool-a-0", "pool-a-1"):
+        story.nodes[name]["metadata"]["labels"]["cloud.google.com/active-node-maintenance"] = "ONGOING"
+    return story
+
+
 def drained() -> Story:
     """Both pods left with 75 and told their last committed step: attempt 2 is authorized and created at once."""
     story = running().shut_down("pool-a-0", "pool-a-1")
@@ -216,7 +235,8 @@ def status_lost() -> Story:
 ALL: dict[str, Callable[[], Story]] = {
     f.__name__.replace("_", "-"): f
     for f in (
-        applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, drained, survivor_of_a_lost_node,
+        applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, maintenance_is_announced,
+        maintenance_begins, drained, survivor_of_a_lost_node,
         lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, waits_for_approval,
         approved_while_waiting, left_without_approval, approved_after_leaving, completed, application_failure,
         budget_is_spent, stage_budget_is_spent, suspended, refused, applied_again, status_lost,

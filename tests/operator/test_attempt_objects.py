@@ -11,6 +11,7 @@ from ratchet_api.canonical import stage_hash
 from ratchet_api.job import parse_spec
 from ratchet_api.placements import Placement
 from ratchet_operator.build import nodes
+from ratchet_operator.decide import stamps
 
 
 def objects(**spec):
@@ -182,14 +183,46 @@ def test_nodes_of_a_spot_slice():
     assert "cloud.google.com/impending-node-termination" not in tolerated
 
 
+def musts(placement):
+    """What nodes must not be, as (key, value)."""
+    rule = nodes.affinity(placement)["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    (term,) = rule["nodeSelectorTerms"]
+    assert {expression["operator"] for expression in term["matchExpressions"]} == {"NotIn"}
+    return [(e["key"].removeprefix("cloud.google.com/"), *e["values"]) for e in term["matchExpressions"]]
+
+
+IN_MAINTENANCE = ("active-node-maintenance", "ONGOING")
+
+
 def test_on_demand_stays_off_spot_and_flex_start_machines():
-    (term,) = nodes.affinity(placed(**V6E))["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-        "nodeSelectorTerms"
-    ]
-    assert term["matchExpressions"] == [
-        {"key": f"cloud.google.com/gke-{kind}", "operator": "NotIn", "values": ["true"]}
-        for kind in ("spot", "flex-start", "queued")
-    ]
+    others = [(f"gke-{kind}", "true") for kind in ("spot", "flex-start", "queued")]
+    assert musts(placed(**V6E)) == [*others, IN_MAINTENANCE]
+    assert musts(placed(**V6E, capacity="Spot")) == [IN_MAINTENANCE]
+
+
+def test_nodes_are_preferred_whose_maintenance_is_not_due_soon():
+    """Either a node with none announced, or one where it begins later; both weigh the same."""
+    jobset = Story(maintenance={"leadSeconds": 7200}).decide().create[1]
+    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    rule = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    due = int(stamps.seconds("2026-01-02T03:04:05Z")) + 7200
+    time = "cloud.google.com/scheduled-maintenance-time"
+    never, late = (term["preference"]["matchExpressions"] for term in rule)
+    assert never == [{"key": time, "operator": "DoesNotExist"}]
+    assert late == [{"key": time, "operator": "Gt", "values": [str(due)]}]
+    assert len({term["weight"] for term in rule}) == 1
+    on_cpus = nodes.affinity(placed(cpu={"hosts": 2}), due)["nodeAffinity"]
+    assert "preferredDuringSchedulingIgnoredDuringExecution" not in on_cpus
+
+
+def test_a_spot_slice_whose_nodes_give_longer_notice_counts_on_it():
+    """The label is in the node selector, so the trainer runs on nodes that say so and nowhere else."""
+    where = {**V6E, "name": "p", "capacity": "Spot", "nodeSelector": {"ratchet.dev/notice-seconds": "105"}}
+    long = {"terminationGracePeriodSeconds": 300}
+    assert environment_of(placements=[where], podTemplate=long)["RATCHET_GRACE_SECONDS"] == "105"
+    usual = {**where, "nodeSelector": {}}
+    assert environment_of(placements=[usual], podTemplate=long)["RATCHET_GRACE_SECONDS"] == "15"
+    assert environment_of(placements=[where])["RATCHET_GRACE_SECONDS"] == "30", "no longer than the pod's"
 
 
 def selected(**placement):
@@ -200,7 +233,7 @@ def selected(**placement):
     labels = {k: v for k, v in nodes.node_selector(found).items() if "gke-tpu" not in k}
     taints = {t["key"]: t["value"] for t in nodes.tolerations(found) if t["key"] not in usual}
     short = lambda keys: {key.removeprefix("cloud.google.com/"): value for key, value in keys.items()}  # noqa: E731
-    return short(labels), short(taints), "nodeAffinity" in nodes.affinity(found)
+    return short(labels), short(taints), ("gke-spot", "true") in musts(found)
 
 
 def test_capacity_is_said_in_the_labels_of_gke():

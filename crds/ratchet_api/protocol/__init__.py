@@ -67,6 +67,10 @@ BUDGET_SPENT = "BudgetSpent"
 
 SPOT_GRACE_SECONDS = 15
 """What a spot node that is taken away leaves a pod, whatever its terminationGracePeriodSeconds."""
+
+LABEL_NOTICE_SECONDS = "ratchet.dev/notice-seconds"
+"""Label of nodes whose kubelet gives ordinary pods longer than that: the whole number of seconds, of
+shutdownGracePeriodSeconds less shutdownGracePeriodCriticalPodsSeconds in the node pool's system configuration."""
 TERMINATION_MESSAGE_LIMIT = 4096
 PROGRESS_LIMIT = 64 * 1024
 STAGE_GATE_LIMIT = 48 * 1024

@@ -21,10 +21,18 @@ EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
 def jobset(
-    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int, node_folder: str
+    job: dict[str, Any],
+    spec: Spec,
+    number: int,
+    placement: Placement,
+    image: str,
+    last_step: int,
+    node_folder: str,
+    stay_until: int | None = None,
 ) -> dict[str, Any]:
     """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows;
-    `node_folder`: the nodes' folder for fast tiers, empty if there is none."""
+    `node_folder`: the nodes' folder for fast tiers, empty if there is none; `stay_until`: nodes are preferred that
+    stay until then, in Unix seconds."""
     meta, shape = job["metadata"], placement_shape(placement)
     own, added = labels(job, number), spec.job_set_template
     huge = sliced(placement) and processes(placement) > AFFINITY_PODS
@@ -55,7 +63,9 @@ def jobset(
                             "backoffLimit": 0,
                             # With podReplacementPolicy Failed a Job on a dead node would hang.
                             "podReplacementPolicy": "TerminatingOrFailed",
-                            "template": pod_template(job, spec, number, placement, image, last_step, node_folder),
+                            "template": pod_template(
+                                job, spec, number, placement, image, last_step, node_folder, stay_until
+                            ),
                         },
                     },
                 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ratchet_api.placements import Placement
+from ratchet_api.protocol import LABEL_NOTICE_SECONDS, SPOT_GRACE_SECONDS
 from ratchet_api.validate import placement_shape, processes
 
 NODE_LOSS_SECONDS = 30
@@ -22,6 +23,10 @@ NODE_POOL = f"{GKE}/gke-nodepool"
 SPOT, FLEX_START, QUEUED = f"{GKE}/gke-spot", f"{GKE}/gke-flex-start", f"{GKE}/gke-queued"
 """Labels of nodes by their capacity; their taints have the same keys. Value `true`."""
 COMPUTE_CLASS = f"{GKE}/compute-class"
+MAINTENANCE_TIME = f"{GKE}/scheduled-maintenance-time"
+"""Label of a node whose maintenance is announced: when it begins, in Unix seconds."""
+MAINTENANCE_ACTIVE, ONGOING = f"{GKE}/active-node-maintenance", "ONGOING"
+"""Label of a node whose maintenance has begun, and its value."""
 JOB_KEY = "jobset.sigs.k8s.io/job-key"
 JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
 
@@ -50,8 +55,13 @@ def node_selector(placement: Placement) -> dict[str, str]:
     return wanted
 
 
-def affinity(placement: Placement) -> dict[str, Any]:
-    """Keeps on-demand jobs off spot and flex-start machines, and each slice on one node pool of its own.
+def affinity(placement: Placement, stay_until: int | None = None) -> dict[str, Any]:
+    """Keeps on-demand jobs off spot and flex-start machines, all off machines in maintenance, and each slice on one
+    node pool of its own; prefers nodes whose announced maintenance does not begin before `stay_until` (Unix seconds;
+    None: whatever is announced).
+
+    That is a preference: where every node is announced, running until the maintenance begins and leaving with its
+    notice costs no step, waiting for hours would.
 
     What JobSet's exclusive-topology annotation says through its webhook, said to the scheduler itself: the webhook
     admits the followers of a slice only after its leader was placed, which costs a second of the Job controller's
@@ -59,11 +69,22 @@ def affinity(placement: Placement) -> dict[str, Any]:
     `matchLabelKeys` (Kubernetes >= 1.33) fills in the key of the pod's own Job.
     """
     rules: dict[str, Any] = {}
+    nodes: dict[str, Any] = {}
+    musts = []
     if placement.capacity_type == "OnDemand":
-        others = [{"key": key, "operator": "NotIn", "values": ["true"]} for key in (SPOT, FLEX_START, QUEUED)]
-        rules["nodeAffinity"] = {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": others}]}
-        }
+        musts = [{"key": key, "operator": "NotIn", "values": ["true"]} for key in (SPOT, FLEX_START, QUEUED)]
+    if placement.accelerator is not None:
+        musts.append({"key": MAINTENANCE_ACTIVE, "operator": "NotIn", "values": [ONGOING]})
+    if musts:
+        nodes["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [{"matchExpressions": musts}]}
+    if placement.accelerator is not None and stay_until is not None:
+        never: dict[str, Any] = {"key": MAINTENANCE_TIME, "operator": "DoesNotExist"}
+        late = {"key": MAINTENANCE_TIME, "operator": "Gt", "values": [str(stay_until)]}
+        nodes["preferredDuringSchedulingIgnoredDuringExecution"] = [
+            {"weight": 100, "preference": {"matchExpressions": [expression]}} for expression in (never, late)
+        ]
+    if nodes:
+        rules["nodeAffinity"] = nodes
     if sliced(placement) and processes(placement) <= AFFINITY_PODS:
         anyone = {"matchExpressions": [{"key": JOBSET_NAME, "operator": "Exists"}]}  # the API forbids JOB_KEY here
         together = {"labelSelector": anyone, "matchLabelKeys": [JOB_KEY], "topologyKey": NODE_POOL}
@@ -94,6 +115,12 @@ def tolerations(placement: Placement) -> list[dict[str, Any]]:
         taint = {"key": f"node.kubernetes.io/{trouble}", "operator": "Exists", "effect": "NoExecute"}
         found.append({**taint, "tolerationSeconds": NODE_LOSS_SECONDS})
     return found + [toleration.manifest() for toleration in placement.tolerations]
+
+
+def notice_seconds(placement: Placement) -> int:
+    """What the nodes give ordinary pods when they are taken: more than usual where the placement selects nodes that
+    say so, which admission has made sure is a number."""
+    return int(placement.node_selector.get(LABEL_NOTICE_SECONDS, SPOT_GRACE_SECONDS))
 
 
 def sliced(placement: Placement) -> bool:

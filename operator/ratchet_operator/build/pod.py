@@ -16,7 +16,7 @@ from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
 from ratchet_operator.build.names import config_map_name, coordinator, labels, leader_host
-from ratchet_operator.build.nodes import affinity, node_selector, tolerations
+from ratchet_operator.build.nodes import affinity, node_selector, notice_seconds, tolerations
 from ratchet_operator.build.verifiers import verifier_secrets, verifier_volumes
 
 JOB_INDEX = "metadata.labels['jobset.sigs.k8s.io/job-index']"
@@ -25,9 +25,17 @@ MEGASCALE_PORT = 8080
 
 
 def pod_template(
-    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int, node_folder: str
+    job: dict[str, Any],
+    spec: Spec,
+    number: int,
+    placement: Placement,
+    image: str,
+    last_step: int,
+    node_folder: str,
+    stay_until: int | None = None,
 ) -> dict[str, Any]:
-    """The pod template of one attempt. `node_folder`: the nodes' folder for fast tiers, empty if there is none."""
+    """The pod template of one attempt. `node_folder`: the nodes' folder for fast tiers, empty if there is none;
+    `stay_until`: see `nodes.affinity`."""
     template, shape = spec.pod_template, placement_shape(placement)
     resources = {kind: dict(amounts) for kind, amounts in template.resources.manifest().items()}
     if shape.chips_per_node:
@@ -50,7 +58,7 @@ def pod_template(
             **account,
             **priority,
             "nodeSelector": node_selector(placement),
-            "affinity": affinity(placement),
+            "affinity": affinity(placement, stay_until),
             "tolerations": tolerations(placement),
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, **group},
             "containers": [
@@ -106,7 +114,7 @@ def environment(
         protocol.ENV_JOB_UID: meta["uid"],
         protocol.ENV_ATTEMPT: str(number),
         protocol.ENV_LAST_STEP: str(last_step),
-        protocol.ENV_GRACE_SECONDS: str(min(grace, protocol.SPOT_GRACE_SECONDS) if placement.short_notice else grace),
+        protocol.ENV_GRACE_SECONDS: str(min(grace, notice_seconds(placement)) if placement.short_notice else grace),
         protocol.ENV_PROCESSES: str(processes(placement)),
         protocol.ENV_HOSTS_PER_SLICE: str(shape.hosts),
         **(_asked(placement) if tpu else {}),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from ratchet_api.canonical import canonical
 from ratchet_api.exact_environment import exact_environment
 from ratchet_api.job import Spec
+from ratchet_api.protocol import LABEL_NOTICE_SECONDS
 from ratchet_api.validate import Problem, semantic_problems
 from ratchet_operator.build.pod import mounts, top
 from ratchet_operator.snapshot import Values
@@ -38,6 +39,7 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 SPEC_LIMIT = 256 << 10
 KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
+NOTICE = re.compile(r"^([1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)$")
 WORDS = "letters, digits, '-', '_' and '.', at most 63, beginning and ending with a letter or digit"
 SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, **{unit: 1e3 ** (i + 2) for i, unit in enumerate("MGTPE")}} | {
     f"{unit}i": 1024.0 ** (i + 1) for i, unit in enumerate("KMGTPE")
@@ -167,6 +169,9 @@ def _template(spec: Spec, values: Values) -> Iterator[Problem]:
         for key, value in placement.node_selector.items():
             if not KEY.match(key) or not VALUE.match(value):
                 yield Problem(f"spec.placements[{i}].nodeSelector", f"{key}: {value!r} is no label; {WORDS}")
+            if key == LABEL_NOTICE_SECONDS and not NOTICE.match(value):
+                words = f"{key}: {value!r} is no number of seconds from 1 to 3600; write the one that the nodes have"
+                yield Problem(f"spec.placements[{i}].nodeSelector", words)
     for name in ("cpu", "memory"):
         asked, most = getattr(template.resources.requests, name), getattr(template.resources.limits, name)
         if asked is not None and most is not None and amount(asked) > amount(most):

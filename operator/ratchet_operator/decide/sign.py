@@ -9,6 +9,8 @@ from ratchet_operator.decide.verdict import Verdict, strength
 
 NOTICE_SECONDS = 15.0
 """What ordinary pods get when a GKE spot machine is taken."""
+MAINTENANCE_SECONDS = 3600.0
+"""What pods get of their terminationGracePeriodSeconds when GKE ends them for a maintenance."""
 WHOLE_GRACE = math.inf
 """Window of an end that takes nothing away: the members have their pods' terminationGracePeriodSeconds."""
 

@@ -54,7 +54,7 @@ class Verdict(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
 
 
-RESERVED = (Verdict.MAINTENANCE, Verdict.QUEUE_EVICTED)
+RESERVED = (Verdict.QUEUE_EVICTED,)
 """Names of the protocol that no evidence leads to yet."""
 
 
@@ -73,7 +73,8 @@ class Row:
 TABLE: dict[Verdict, Row] = {
     Verdict.COMPLETED: Row(Charge.NOTHING, disturbs=False),
     Verdict.PREEMPTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
-    Verdict.MAINTENANCE: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
+    # It meets any capacity: `restart.preemptionLimit` is there to notice capacity that does not last.
+    Verdict.MAINTENANCE: Row(Charge.NOTHING, Notice.GRACEFUL),
     Verdict.NODE_LOST: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.ADMISSION_REJECTED: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),

@@ -81,7 +81,7 @@ def _join(environment: Environment) -> None:
         raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
 
 
-def use_cache(folder: Path) -> None:
+def use_cache(folder: Location) -> None:
     """Has JAX keep every compiled program in a folder."""
     import jax
 
