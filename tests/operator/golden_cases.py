@@ -241,7 +241,8 @@ ALL: dict[str, Callable[[], Story]] = {
         applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, drained, survivor_of_a_lost_node,
         lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, waits_for_approval,
         approved_while_waiting, left_without_approval, approved_after_leaving, completed, application_failure,
-        budget_is_spent, stage_budget_is_spent, waits_in_queue, taken_back_by_queue, suspended, refused, applied_again, status_lost,
+        budget_is_spent, stage_budget_is_spent, waits_in_queue, taken_back_by_queue, suspended, refused, applied_again,
+        status_lost,
     )
 }  # fmt: skip
 

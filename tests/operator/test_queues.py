@@ -1,4 +1,4 @@
-"""A JobSet in a queue of Kueue: waited for without a clock, and an attempt that the queue takes back is nobody's fault."""
+"""A JobSet in a queue of Kueue: waited for without a clock; an attempt that the queue takes back is nobody's fault."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """Whether a queue holds the attempt's JobSet back, and from when on the attempt looks for nodes.
 
 Kueue suspends a JobSet with a queue as it is created (its webhook does, so nobody ever sees it unsuspended), and
-unsuspends it once its quota is there. Ratchet never suspends a JobSet. So one that is suspended before it had pods waits
-in a queue; one that is suspended after that was evicted, which ends its attempt (`end_signs`), because the same JobSet
-must not start pods twice.
+unsuspends it once its quota is there. Ratchet never suspends a JobSet. So one that is suspended before it had pods
+waits in a queue; one that is suspended after that was evicted, which ends its attempt (`end_signs`), because the same
+JobSet must not start pods twice.
 
-The time in the queue is nobody's fault: `waitSeconds` of a placement and the patience with a start begin when the JobSet
-is let go.
+The time in the queue is nobody's fault: `waitSeconds` of a placement and the patience with a start begin when the
+JobSet is let go.
 """
 
 from __future__ import annotations
