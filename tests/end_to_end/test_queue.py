@@ -174,7 +174,7 @@ def test_a_job_that_its_queue_preempts_returns_with_the_weights_of_an_undisturbe
     message = job.placed(1, "WaitingForQuota")
     assert "waits for quota in queue research" in message
     told = message.partition("kubectl ")[2].split()
-    assert "insufficient" in cluster.kubectl(*told), "the command of the message says what is in its way"
+    until(lambda: "insufficient" in cluster.kubectl(*told), "the command of the message says what is in its way")
     assert job.pods() == []
 
     cluster.kubectl("delete", "jobset", "earlier")

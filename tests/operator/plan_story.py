@@ -219,10 +219,10 @@ class Story:
         """What Kueue does when it wants its quota back; the Job controller deletes the pods."""
         self.jobsets[-1]["spec"]["suspend"] = True
         for pod in self.pods:
-            pod["metadata"] |= {
-                "deletionTimestamp": stamps.whole(stamps.after(self.now, 30)),
-                "deletionGracePeriodSeconds": 30,
-            }
+            own = pod["metadata"]["labels"]["jobset.sigs.k8s.io/jobset-uid"] == self.jobsets[-1]["metadata"]["uid"]
+            if own and "deletionTimestamp" not in pod["metadata"]:
+                deletion = stamps.whole(stamps.after(self.now, 30))
+                pod["metadata"] |= {"deletionTimestamp": deletion, "deletionGracePeriodSeconds": 30}
         return self
 
     def place(self, pool: str = "pool-a") -> None:
