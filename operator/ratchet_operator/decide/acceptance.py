@@ -36,6 +36,7 @@ SYSTEM_FOLDERS = (
 )
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+PREBUILT = "kueue.x-k8s.io/prebuilt-workload-name"
 SPEC_LIMIT = 256 << 10
 KEY = re.compile(r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
 VALUE = re.compile(r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")
@@ -153,6 +154,9 @@ def _template(spec: Spec, values: Values) -> Iterator[Problem]:
         path = "spec.podTemplate.priorityClassName"
         yield Problem(path, f"{template.priority_class_name} is for the cluster itself; use a class of yours")
     added = spec.job_set_template
+    if PREBUILT in added.labels:
+        words = f"{PREBUILT} names one Workload for ever, but every attempt has one of its own; leave it out"
+        yield Problem("spec.jobSetTemplate.labels", words)
     for kind, given in (
         ("podTemplate.labels", template.labels),
         ("podTemplate.annotations", template.annotations),

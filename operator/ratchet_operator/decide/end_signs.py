@@ -17,6 +17,8 @@ Reading this file should teach what happens to a TPU pod on GKE:
   more and makes up how they ended (137 ContainerStatusUnknown, 255 Unknown).
 * **Eviction and deletion.** Somebody asks for the pod's end: DisruptionTarget names who, a bare deletionTimestamp
   does not.
+* **A queue wants its quota back.** Kueue suspends the JobSet, the Job controller deletes the pods. Only the JobSet
+  says so; the pods look as if somebody had deleted them.
 * **An end of its own.** The exit code says which (see `ratchet_api.protocol.Exit`). It is looked at last, because a
   pod on a dying machine leaves with any code: exit code first would charge preemptions to the application.
 
@@ -31,8 +33,9 @@ from collections.abc import Callable, Iterator
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.protocol.documents import ProgressDocument
 from ratchet_api.status import AttemptStatus
-from ratchet_operator.decide import stamps
+from ratchet_operator.decide import queue_wait, stamps
 from ratchet_operator.decide.observed_job import ObservedJob
+from ratchet_operator.decide.observed_jobset import JobSet
 from ratchet_operator.decide.observed_node import Node
 from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.decide.own_end import ends_of_its_own
@@ -59,8 +62,11 @@ def signs_of_an_end(observed: ObservedJob, attempt: AttemptStatus, *, finishing:
     if (done := _completed(pods, finishing)) is not None:
         return [done]
     found = [sign for pod in pods for sign in _disruptions(pod, observed)]
-    own = [sign for pod in pods for sign in ends_of_its_own(pod, observed, attempt.created_time, finishing=finishing)]
+    since = queue_wait.looks_for_nodes_since(attempt)
+    own = [sign for pod in pods for sign in ends_of_its_own(pod, observed, since, finishing=finishing)]
     found += own
+    if (jobset := queue_wait.evicted(observed, attempt)) is not None:
+        found.append(_queue_evicted(jobset))
     if all(sign.verdict in CAUSED_BY_OTHERS for sign in own):  # else the deletions are Kubernetes' answer to it
         found += _deletions(observed, attempt, pods)
     return found or [*_silence(observed, attempt, pods)]
@@ -255,6 +261,12 @@ def _deletions(observed: ObservedJob, attempt: AttemptStatus, pods: tuple[Pod, .
             continue
         window = None if pod.ended and not pod.committed else stamps.between(observed.now, pod.deletion)
         yield Sign(Verdict.DELETED, f"pod {pod.name} was deleted{_leaving(pod)}", window, pod.deletion_asked)
+
+
+def _queue_evicted(jobset: JobSet) -> Sign:
+    # The Job controller has deleted the pods for it, with their whole grace.
+    by = f"its queue, {jobset.queue}," if jobset.queue is not None else "somebody who is not Ratchet"
+    return Sign(Verdict.QUEUE_EVICTED, f"{by} suspended JobSet {jobset.name} after it had been started", WHOLE_GRACE)
 
 
 def _hang(said: ProgressDocument, observed: ObservedJob) -> Sign | None:

@@ -10,7 +10,7 @@ from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.status import AttemptStatus
 from ratchet_api.validate import processes
-from ratchet_operator.decide import end_signs, stamps
+from ratchet_operator.decide import end_signs, queue_wait, stamps
 from ratchet_operator.decide.observed_jobset import JobSet
 from ratchet_operator.decide.plan_builder import PlanBuilder
 from ratchet_operator.decide.sign import Sign
@@ -66,7 +66,10 @@ def given_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> Sign |
         return end_signs.no_room(f"placement {attempt.placement} is no longer in the spec")
     if len(spec.placements) < 2:
         return None
-    until = stamps.after(attempt.created_time, float(placement.wait_seconds))
+    since = queue_wait.looks_for_nodes_since(attempt)
+    if since is None:
+        return None  # a queue holds it back: nobody has looked for nodes yet
+    until = stamps.after(since, float(placement.wait_seconds))
     if not builder.observed.passed(until):
         builder.wake_at(until)
         return None

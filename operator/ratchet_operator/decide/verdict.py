@@ -54,10 +54,6 @@ class Verdict(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
 
 
-RESERVED = (Verdict.QUEUE_EVICTED,)
-"""Names of the protocol that no evidence leads to yet."""
-
-
 @dataclass(frozen=True)
 class Row:
     """What follows from a verdict."""
@@ -78,7 +74,9 @@ TABLE: dict[Verdict, Row] = {
     Verdict.NODE_LOST: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.ADMISSION_REJECTED: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
-    Verdict.QUEUE_EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
+    # The queue's order is the cluster's policy, neither lost capacity nor a fault; and when the job goes on is the
+    # queue's to say, so there is nothing that Ratchet could recover from sooner or later.
+    Verdict.QUEUE_EVICTED: Row(Charge.NOTHING, Notice.GRACEFUL, disturbs=False),
     Verdict.DELETED: Row(Charge.NOTHING, Notice.GRACEFUL),
     Verdict.CONFIGURATION_INVALID: Row(
         Charge.NOTHING, way_out="the configuration is wrong; correct it and create the job again"

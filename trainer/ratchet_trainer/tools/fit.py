@@ -24,6 +24,7 @@ from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.process import distributed
+from ratchet_trainer.storage import Location
 from ratchet_trainer.tools import fit_topology
 
 Record = dict[str, Any]
@@ -65,7 +66,7 @@ def fit(request: Record) -> Iterator[Record]:
     known: dict[Any, str] = {}
     cache = Path(request["cache"]) if request.get("cache") else None
     if cache is not None:
-        distributed.use_cache(cache)
+        distributed.use_cache(Location.parse(cache))
     for placement in spec.placements:
         if wanted is not None and placement.name not in wanted:
             continue
