@@ -1,4 +1,4 @@
-"""`ratchet fit` with the real TPU compiler: what fits, what does not, advice that was compiled, and a cache by JAX's keys.
+"""`ratchet fit` with the real TPU compiler: what fits, what does not, advice that was compiled, a cache by JAX's keys.
 
 Skipped where the TPU compiler is not installed (the extra `tpu`).
 """
