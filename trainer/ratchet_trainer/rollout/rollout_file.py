@@ -114,7 +114,7 @@ def write(stream: Stream, context: str, calls: Mapping[str, Kept]) -> int:
     described = {
         call: {
             "made": put(kept.made),
-            "parts": kept.parts and {str(row): [put(leaf) for leaf in part] for row, part in kept.parts.items()},
+            "parts": None if kept.parts is None else {str(row): [*map(put, part)] for row, part in kept.parts.items()},
         }
         for call, kept in calls.items()
     }
