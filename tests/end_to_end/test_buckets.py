@@ -38,7 +38,6 @@ def job(root: str) -> RLTrainingJob:
                     "dataset": "d", "samples": 2, "promptsPerStep": 8, "keep": {"low": "0", "high": "1"},
                     "maxPromptTokens": 16, "maxResponseTokens": 6,
                 },
-                "advance": {"steps": 2},
             },
             {"name": "learn", "rl": {"dataset": "good", "method": "grpo", **SIZES}, "advance": {"steps": STEPS}},
         ],

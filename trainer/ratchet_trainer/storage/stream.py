@@ -61,12 +61,12 @@ class Stream:
         with open(path, "ab") as file:
             file.write(data)
 
-    def restart(self, offset: int, data: bytes) -> int:
+    def restart(self, offset: int, data: bytes, *, durable: bool = False) -> int:
         """Makes it `data` from `offset` on. Bytes that are missing before are left blank, with the end of a line as the
         last; returns how many."""
         whole = self._cut(offset)
         blank = b" " * (offset - whole - 1) + b"\n" if whole < offset else b""
-        self.put(whole, blank + data)
+        self.put(whole, blank + data, durable=durable)
         self._end = offset + len(data)
         return offset - whole
 

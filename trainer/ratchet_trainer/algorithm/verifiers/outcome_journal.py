@@ -61,8 +61,9 @@ class OutcomeJournal:
         if not lines:
             return
         data = b"".join(lines)
-        # At a known place: a try that failed may have written a part, or all.
-        with_retries(f"outcome journal {self._stream.place}", lambda: self._stream.put(self._end, data, durable=True))
+        # At a known place: a try that failed may have written a part, or all. The first one makes the file.
+        add = self._stream.put if self._end else self._stream.restart
+        with_retries(f"outcome journal {self._stream.place}", lambda: add(self._end, data, durable=True))
         self._end += len(data)
         self._known |= fresh
 
@@ -85,7 +86,7 @@ class OutcomeJournal:
                     "move it away to have everything verified again"
                 ) from error
             position += len(line) + 1
-        if position < len(data) or not data:
+        if position < len(data):
             self._stream.restart(position, b"")
         return known, position
 
