@@ -16,6 +16,7 @@ from sharded_run import SHAPES, values_of
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
+from ratchet_trainer.storage import Location
 from ratchet_trainer.tools.inspect_run import newest
 from ratchet_trainer.tools.local import Folder, Gang
 
@@ -23,7 +24,7 @@ SHARDED_RUN = (sys.executable, str(Path(__file__).with_name("sharded_run.py")))
 STATE_BYTES = sum(values_of(path, 0).nbytes for path in SHAPES)
 
 
-def folder_in(path: Path) -> Folder:
+def folder_in(path: Path, directory: Location | None = None) -> Folder:
     spec = {
         "model": {"preset": "tiny"},
         "datasets": [{"name": "d", "jsonl": {"path": "/unused"}}],
@@ -31,7 +32,7 @@ def folder_in(path: Path) -> Folder:
         "checkpoint": {"directory": "/replaced", "keep": 10},
         "placements": [{"name": "here", "cpu": {"hosts": 1}}],
     }
-    return Folder(path, "sharded", RLTrainingJob.model_validate({"spec": spec}), path / "cache")
+    return Folder(path, "sharded", RLTrainingJob.model_validate({"spec": spec}), path / "cache", directory)
 
 
 def runs(folder: Folder, processes: int, fsdp: int, tensor: int, devices: int = 1, **settings: Any) -> list[int]:

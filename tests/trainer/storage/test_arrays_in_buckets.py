@@ -12,7 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 from served import Served
 from test_checkpoints import arrays_of, opened
+from test_sharded_checkpoints import folder_in, log, runs, told
 
+from ratchet_api.protocol import Exit
 from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import parts
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
@@ -88,3 +90,15 @@ def test_a_server_that_is_down_is_not_taken_for_damage(served: Served, quickly: 
         checkpoints.read(commit, proof)
     served.proxy.reset()
     assert checkpoints.read(commit, proof) is not None
+
+
+@pytest.mark.timeout(300)
+def test_processes_of_a_gang_write_their_parts_and_others_read_theirs(served: Served, tmp_path: Path) -> None:
+    hashes = []
+    for name, directory in (("path", None), ("bucket", served.bucket() / "jobs/sums")):
+        folder = folder_in(tmp_path / name, directory)
+        assert runs(folder, 2, 2, 1, step=1) == [Exit.DONE] * 2, log(folder)[-3000:]
+        hashes.append((folder.result()["weightsSha256"], folder.result()["stateSha256"]))
+    assert hashes[0] == hashes[1]
+    assert runs(folder, 4, 2, 2) == [Exit.DONE] * 4, log(folder)[-3000:]
+    assert [(one["step"], one["right"]) for one in told(folder, 4)] == [(1, True)] * 4
