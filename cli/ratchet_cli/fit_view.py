@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 GIB = 2**30
-SHOWN = 0.05
-"""GiB from which a part of a program's memory is named."""
+SHOWN = 0.01
+"""Share of a program's memory from which a part of it is named."""
 COLUMNS = "  {:12} {:20} {:>7} {:>7} {:>8} {:>9} {:>9}  {}".format(
     "stage", "program", "GiB", "of HBM", "compile", "flops", "HBM", "what takes it (GiB)"
 )
@@ -40,20 +40,15 @@ class FitView:
 
 def _head(file: str, record: dict[str, Any]) -> str:
     slices = f"{record['slices']} slices of " if record["slices"] > 1 else ""
-    size = (
-        f"{record['parameters'] / 1e9:.2f} billion parameters"
-        if record["parameters"] > 1e9
-        else (f"{record['parameters'] / 1e6:.0f} million parameters")
-    )
     return (
         f"{file}: placement {record['placement']}, {slices}{record['chip']} {record['topology']} "
-        f"({record['devices']} devices), {size}"
+        f"({record['devices']} devices), {record['parameters']:,} parameters"
     )
 
 
 def _program(record: dict[str, Any]) -> str:
     parts = sorted(record["parts"].items(), key=lambda part: -part[1])
-    shown = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts if size >= SHOWN * GIB)
+    shown = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts if size >= SHOWN * record["bytes"])
     share = record["bytes"] / record["hbm"]
     mark = "" if record["fits"] else "  DOES NOT FIT"
     cost = "{:>9} {:>9}".format("-", "-")
