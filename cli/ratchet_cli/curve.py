@@ -30,11 +30,12 @@ def curve(job: str, metric: str, workdir: Path | None, namespace: str | None) ->
     """
     folder = folder_of(job, workdir, namespace)
     from ratchet_trainer.checkpoints.checkpoint import stream_of
+    from ratchet_trainer.errors import TrainerError
 
     stream = folder / "metrics.jsonl"
     try:
         points, known = values(stream_of(folder).read(), metric)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TrainerError) as error:
         fail(os.EX_NOINPUT, f"{stream}: cannot be read: {error}")
     if not points:
         fail(os.EX_NOINPUT, f"{stream}: no {metric}; there are {', '.join(known) or 'no metrics yet'}")

@@ -43,6 +43,7 @@ def samples(
     Exit codes: 65 for a manifest with problems, 66 where nothing can be read, 69 where no cluster answers.
     """
     folder = folder_of(job, workdir, namespace)
+    from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.step.samples import FOLDER, read, steps
 
     try:
@@ -52,7 +53,7 @@ def samples(
         if step is not None and step not in kept:
             fail(os.EX_NOINPUT, f"{folder / FOLDER}: none of step {step}; there are those of steps {in_words(kept)}")
         found: list[Any] = read(folder, step)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TrainerError) as error:
         fail(os.EX_NOINPUT, f"{folder / FOLDER}: cannot be read: {error}")
     chosen = sample_view.wrong(found) if wrong else found
     if as_json:

@@ -378,7 +378,7 @@ WRONG = [
     ("spec.podTemplate.fsGroup", -1, "spec.podTemplate.fsGroup", "greater than or equal to 0"),
     ("spec.podTemplate.terminationGracePeriodSeconds", 4, "spec.podTemplate.terminationGracePeriodSeconds", "to 5"),
     ("spec.podTemplate.priorityClassName", "High!", "spec.podTemplate.priorityClassName", "pattern"),
-    ("spec.checkpoint.directory", "gs://bucket/a", "spec.checkpoint", "gs:// needs none"),
+    ("spec.checkpoint.directory", "gs://bucket/a", "spec.checkpoint", "a bucket needs none"),
     ("spec.checkpoint.directory", "relative", "spec.checkpoint.directory", "pattern"),
     ("spec.checkpoint.directory", None, "spec.checkpoint.directory", "required"),
     ("metadata.name", "9lives", "metadata.name", "beginning with a letter"),

@@ -6,6 +6,8 @@ order. Real processes, told to go in the middle of decoding, whose devices lie o
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,52 @@ def test_a_drain_in_mid_generation_and_other_rows_afterwards(tmp_path: Path, mon
     for name in ("step", *HASHES):
         assert found[name] == expected[name], name
     assert found["ledger"]["stepsReplayed"] == 0
+
+
+ON_DEVICES = """
+import jax, numpy as np
+from squares import SMALL
+from ratchet_api.job import Parallelism
+from ratchet_trainer.algorithm import keys
+from ratchet_trainer.learning.exact import ExactSampler, VirtualShards
+from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.model.sharding import of_parameters, place
+from ratchet_trainer.process.device_grid import AXES, device_grid
+from ratchet_trainer.rollout.sampler import CHUNK, Sampler
+
+PROMPTS = [(3, 4, 5), (6, 7), (8, 9, 10, 11), (12, 13)]
+init = jax.tree.map(np.asarray, jax.jit(Policy(SMALL).init)(keys.seed_words(1)))
+
+def begun(order, sizes, exact, kept=None):
+    devices = [jax.devices()[i] for i in order]
+    kinds = (jax.sharding.AxisType.Auto,) * 3
+    mesh = jax.sharding.Mesh(device_grid(devices, Parallelism(**sizes)), AXES, axis_types=kinds)
+    sampler = ExactSampler(Policy(SMALL), VirtualShards(mesh, 4), ()) if exact else Sampler(Policy(SMALL), mesh, ())
+    params = place(init, of_parameters(mesh, init))
+    words = keys.row_words(0, [0, 1, 2, 3], [0] * 4)
+    rest = lay_out_prompts(PROMPTS, 4, 8), words, np.arange(2), 2 * CHUNK, 1.0, kept
+    return sampler, sampler.begin(params, keys.seed_words(0), *rest)
+
+for sizes, exact in ({}, False), ({}, True), ({"tensor": 2}, False):
+    expected = begun([0, 1, 2, 3], sizes, exact)[1].finish()
+    sampler, going = begun([0, 1, 2, 3], sizes, exact)
+    going.advance()
+    kept = going.kept()
+    assert sorted(kept.parts) == sampler.first_rows(4) == ([0, 2] if sizes else [0, 1, 2, 3])
+    other, going = begun([2, 0, 3, 1], sizes, exact, kept)
+    assert other.first_rows(4) == sampler.first_rows(4)
+    found = going.finish()
+    for name, array in vars(expected).items():
+        np.testing.assert_array_equal(array, getattr(found, name), err_msg=f"{name} {sizes} {exact}")
+"""
+
+
+def test_a_decoding_goes_on_on_devices_in_another_order() -> None:
+    more = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": "4",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run([sys.executable, "-c", ON_DEVICES], capture_output=True, text=True, env=os.environ | more)
+    assert done.returncode == 0, done.stderr
