@@ -1,6 +1,6 @@
 # Everything a developer or a newcomer runs. `make` alone prints this list.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real realproof model test test-fast soak bench learning lint generate release clean
+.PHONY: help setup demo real realproof model stores test test-fast soak bench learning lint generate release clean
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -36,7 +36,10 @@ realproof: model ## a few steps of the same, killed three times: every hash is e
 model: .venv/ready
 	@$(BIN)/ratchet model fetch smollm2 $(SMOLLM2)
 
-test: setup ## all tests; long random runs are in `make soak`
+stores: .venv/ready ## the object stores that tests run against: fake-gcs-server is compiled, moto installed (once; 4 minutes on two cores)
+	@$(BIN)/python -m ratchet_cluster.object_stores
+
+test: setup stores ## all tests; long random runs are in `make soak`
 	@$(BIN)/python -m pytest -m 'not soak' $(WORKERS) $(ARGS)
 
 test-fast: .venv/ready ## the quick tests, without a cluster: under two minutes on two cores

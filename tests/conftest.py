@@ -16,7 +16,7 @@ CLUSTER = {"plane", "cluster", "namespace"}
 """Fixtures that start a control plane."""
 SLOW = {
     # folders and files of tests that train, compile or start processes: not in `make test-fast`
-    *("cluster", "chart", "end_to_end"),
+    *("cluster", "chart", "end_to_end", "storage"),
     *(
         "test_commands.py",
         "test_examples.py",

@@ -56,7 +56,7 @@ def cluster(ctx: click.Context, folder: Path | None) -> None:
 
 
 @cluster.command()
-@click.option("--kueue", is_flag=True, help="Kueue too: once, TAKES more.")
+@click.option("--kueue", is_flag=True, help="Kueue too: once, some 7 minutes more.")
 def build(kueue: bool) -> None:
     """Compile the programs of the cluster, unless they are there: once, about 5 minutes on two cores."""
     with _errors_in_words():

@@ -87,7 +87,7 @@ KUEUE = Recipe(
     programs=("kueue",),
     shipped_by="sigs.k8s.io/kueue",
     manifests=("config/components/crd/bases/*.yaml", "config/components/webhook/manifests.yaml"),
-    what="Kueue from source (once; TAKES on two cores)",
+    what="Kueue from source (once; some 7 minutes on two cores)",
 )
 
 

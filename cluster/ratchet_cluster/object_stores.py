@@ -172,3 +172,16 @@ def _once(name: str, parts: list[str], make: Callable[[Path], None]) -> Path:
             make(folder)  # at its place: a virtual environment cannot be moved
             (folder / "complete").touch()
     return folder
+
+
+def main() -> None:
+    """`python -m ratchet_cluster.object_stores`: makes both, so that no test waits for it."""
+    try:
+        for program in (fake_gcs_server, moto_python):
+            program(lambda line: print(line, file=sys.stderr, flush=True))
+    except BuildError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

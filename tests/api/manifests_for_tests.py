@@ -147,6 +147,7 @@ _FULL: dict[str, Any] = {
             {"name": "laptop", "cpu": {"hosts": 2}},
         ],
         "restart": {"failureLimit": 2, "healthySteps": 10, "preemptionLimit": 100},
+        "maintenance": {"leadSeconds": 7200},
         "podTemplate": {
             "labels": {"team": "a"},
             "annotations": {"note": "b"},

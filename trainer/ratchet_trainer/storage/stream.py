@@ -141,10 +141,9 @@ class Stream:
                 whole = file.read(offset).rfind(b"\n") + 1 if size < offset else offset  # half a line is none
                 file.truncate(whole)
             return whole
-        kept = [begin for begin in self._offsets() if begin < offset]
-        for begin in self._offsets():
-            if begin >= offset:
-                objects.delete(self._piece(begin))
+        kept = self._offsets()
+        while kept and kept[-1] >= offset:
+            objects.delete(self._piece(kept.pop()))
         if not kept:
             return 0
         last = objects.read(self._piece(kept[-1])) or b""

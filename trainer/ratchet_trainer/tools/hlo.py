@@ -52,7 +52,8 @@ class Array:
 
     @property
     def hbm_bytes(self) -> int:
-        return self.bytes if self.space == HBM else 0
+        """As far as it lies in HBM; a number is kept nearer, wherever it is said to lie."""
+        return self.bytes if self.space == HBM and self.sides else 0
 
 
 @dataclass
