@@ -185,7 +185,7 @@ def test_a_job_that_its_queue_preempts_returns_with_the_weights_of_an_undisturbe
     cluster.kubectl("apply", "-f", "-", stdin=urgent)
     until(lambda: job.status["attempt"]["number"] == 2, "the queue takes attempt 1 back, attempt 2 queues")
     (record,) = job.status["attempts"]
-    assert (record["verdict"], record["chargedTo"], record["notice"]) == ("QueueEvicted", "nothing", "graceful")
+    assert (record["verdict"], record["chargedTo"], record["notice"]) == ("QueueEvicted", "preemptions", "graceful")
     assert record["endStep"] >= 30
     assert record.get("stepsLost", 0) == 0
 

@@ -183,7 +183,7 @@ def test_every_life_keeps_the_promises(moments):
         assert all(a >= b for a, b in zip(chip_seconds(after), chip_seconds(before), strict=False)), "never unspent"
         assert all(value >= 0 for value in after.get("counters", {}).values())
         for r in after.get("attempts", []):
-            assert r["verdict"] != "QueueEvicted" or (r["chargedTo"] == "nothing" and "recovery" not in r)
+            assert r["verdict"] != "QueueEvicted" or (r["chargedTo"] == "preemptions" and "recovery" not in r)
         records = [r["number"] for r in after.get("attempts", [])]
         assert records == sorted(set(records))
     world.settle(8)

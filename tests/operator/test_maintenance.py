@@ -193,7 +193,7 @@ def test_longer_notice_of_the_nodes_is_given_to_the_gang():
     assert story.pod(0)["metadata"]["deletionGracePeriodSeconds"] == 105
 
 
-def test_nothing_is_lost_and_nobody_pays():
+def test_nothing_is_lost_and_no_failure_is_charged():
     story = Story().begin()
     announce(story, "pool-a-0", "pool-a-1", seconds=600)
     story.report(step=6, checkpoint={"step": 6})
@@ -206,8 +206,8 @@ def test_nothing_is_lost_and_nobody_pays():
     record = story.record(1)
     assert (record["verdict"], record["endStep"]) == ("Maintenance", 7)
     assert record["evidence"].startswith("maintenance of node pool-a-0 of pod sums-a1-s-0-0 has begun (label ")
-    assert record["chargedTo"] == "nothing"
-    assert (story.counters["failures"], story.counters["preemptions"]) == (0, 0)
+    assert record["chargedTo"] == "preemptions"
+    assert (story.counters["failures"], story.counters["preemptions"]) == (0, 1)
     assert story.attempt["number"] == 2
     assert story.jobsets[-1]["metadata"]["name"] == "sums-a2"
 
@@ -220,7 +220,7 @@ def test_a_survivor_that_left_first_is_refunded():
     assert (story.record(1)["verdict"], story.counters["preemptions"]) == ("NodeLost", 1)
     story.nodes["pool-a-1"]["metadata"]["labels"]["cloud.google.com/active-node-maintenance"] = "ONGOING"
     story.settle()
-    assert (story.record(1)["verdict"], story.counters["preemptions"]) == ("Maintenance", 0)
+    assert (story.record(1)["verdict"], story.counters["preemptions"]) == ("Maintenance", 1)
 
 
 def test_who_took_capacity_on_demand_is_said():

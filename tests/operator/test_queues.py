@@ -83,12 +83,12 @@ def test_the_patience_with_a_container_that_does_not_start_begins_when_the_queue
     assert story.record(1)["verdict"] == "StartFailed"
 
 
-def test_an_attempt_that_the_queue_takes_back_is_charged_to_nobody_and_queues_again():
+def test_an_attempt_that_the_queue_takes_back_is_charged_as_lost_capacity_and_queues_again():
     story = running(restart={"preemptionLimit": 0})
     story.evict()
     plan = story.decide()
     record = story.record(1)
-    assert (record["verdict"], record["chargedTo"], record["notice"]) == ("QueueEvicted", "nothing", "graceful")
+    assert (record["verdict"], record["chargedTo"], record["notice"]) == ("QueueEvicted", "preemptions", "graceful")
     assert "its queue, research, suspended JobSet sums-a1" in record["evidence"]
     assert plan.status_first
     # The JobSet goes at once: left alone, the queue could let it start pods again while the old ones still write.
@@ -104,7 +104,7 @@ def test_an_attempt_that_the_queue_takes_back_is_charged_to_nobody_and_queues_ag
     assert story.condition("Placed")["reason"] == "WaitingForQuota"
     assert "sums-a2" in story.condition("Placed")["message"]
     assert story.status["phase"] == "Placing"
-    assert story.counters == story.counters | {"preemptions": 0, "failures": 0, "disturbancesWithoutProgress": 0}
+    assert story.counters == story.counters | {"preemptions": 1, "failures": 0, "disturbancesWithoutProgress": 0}
 
     story.gone().later(5000).admit()
     story.settle()

@@ -69,14 +69,12 @@ class Row:
 TABLE: dict[Verdict, Row] = {
     Verdict.COMPLETED: Row(Charge.NOTHING, disturbs=False),
     Verdict.PREEMPTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
-    # It meets any capacity: `restart.preemptionLimit` is there to notice capacity that does not last.
-    Verdict.MAINTENANCE: Row(Charge.NOTHING, Notice.GRACEFUL),
+    Verdict.MAINTENANCE: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
     Verdict.NODE_LOST: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.ADMISSION_REJECTED: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
-    # The queue's order is the cluster's policy, neither lost capacity nor a fault; and when the job goes on is the
-    # queue's to say, so there is nothing that Ratchet could recover from sooner or later.
-    Verdict.QUEUE_EVICTED: Row(Charge.NOTHING, Notice.GRACEFUL, disturbs=False),
+    # When the job goes on is the queue's to say, so there is nothing that Ratchet could recover from sooner or later.
+    Verdict.QUEUE_EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL, disturbs=False),
     Verdict.DELETED: Row(Charge.NOTHING, Notice.GRACEFUL),
     Verdict.CONFIGURATION_INVALID: Row(
         Charge.NOTHING, way_out="the configuration is wrong; correct it and create the job again"

@@ -61,13 +61,12 @@ class Policy:
     def weights(self, params: Params) -> Params:
         """Parameters, or their shapes, as programs want them that use them again and again: in the format of matrix
         products, gathered, and layers that are a loop as its stack."""
-        if not self._has_loops:
-            return self.how.weights(params)
-        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
-            shaped = self.how.weights(params)
-            return {**shaped, "blocks": self._modules.stacked_shapes(shaped["blocks"])}
-        made: Params = self._for_sampling(params)
-        return made
+        made: Params
+        if self._has_loops and not isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+            made = self._for_sampling(params)
+            return made
+        made = self.how.weights(params)
+        return {**made, "blocks": self._modules.stacked_shapes(made["blocks"])} if self._has_loops else made
 
     def weights_program(self, params: Params) -> jax.stages.Lowered | None:
         """What `weights` runs for parameters of these shapes; None where that is no program of its own."""

@@ -58,7 +58,7 @@ def _forward(
             return (now, total * shrink + weight.sum(-1), weighted * shrink + (weight * scaled).sum(-1), found), None
 
         zero = jnp.zeros(len(x), jnp.float32)
-        start = jnp.full(len(x), -jnp.inf), zero, zero, zero
+        start: Carry = (jnp.full(len(x), -jnp.inf), zero, zero, zero)
         (most, total, weighted, found), _ = jax.lax.scan(one, start, jnp.arange(_blocks(len(table), sizes[1])))
         log_total = most + jnp.log(total)
         return found - log_total, log_total - weighted / total, log_total
@@ -144,5 +144,5 @@ def _in_blocks(function: object, rows: Pair, most: int) -> tuple[jax.Array, ...]
     size, blocks = _row_blocks(len(rows[0]), most)
     if blocks == 1:
         return function(rows)  # type: ignore[operator,no-any-return]
-    found = jax.lax.map(function, tuple(_cut(x, size, blocks) for x in rows))  # type: ignore[arg-type]
+    found = jax.lax.map(function, tuple(_cut(x, size, blocks) for x in rows))
     return tuple(x.reshape(-1)[: len(rows[0])] for x in found)

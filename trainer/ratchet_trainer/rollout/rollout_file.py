@@ -119,7 +119,7 @@ def write(stream: Stream, context: str, calls: Mapping[str, Kept]) -> int:
         for call, kept in calls.items()
     }
     header = json.dumps({"context": context, "calls": described}).encode()
-    parts = [len(header).to_bytes(8, "big"), hashlib.sha256(header).digest(), header, *arrays]
+    parts: list[bytes | memoryview] = [len(header).to_bytes(8, "big"), hashlib.sha256(header).digest(), header, *arrays]
     stream.replace(parts)
     return sum(map(len, parts))
 

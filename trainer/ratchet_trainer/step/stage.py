@@ -6,7 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -39,7 +39,7 @@ from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import joined, split, trained
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.presets import PRESETS
-from ratchet_trainer.model.programs import compile_each
+from ratchet_trainer.model.programs import Program, compile_each
 from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
 from ratchet_trainer.rollout.engine import Engine, ProcessGroup, Shape, slots
 from ratchet_trainer.rollout.sampler import Sampler
@@ -419,11 +419,15 @@ class Stage:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
         items = lambda evaluation: len(self.evaluation(evaluation)[1])  # noqa: E731
         with ThreadPoolExecutor(2, "compile") as threads:
-            compiling = [threads.submit(lambda some=some: compile_each(some())) for some in of_stage(self, items)]
+            compiling = [threads.submit(_compile, some) for some in of_stage(self, items)]
             for one in compiling:
                 one.result()
         for samples in self.sample_counts:
             self.engine.refills(self.programs.template[0], samples)
+
+
+def _compile(programs: Callable[[], Iterable[Program]]) -> None:
+    compile_each(programs())
 
 
 def open_stage(

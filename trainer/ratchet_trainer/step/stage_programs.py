@@ -28,14 +28,18 @@ def of_stage(stage: Stage, items: Callable[[Evaluation], int]) -> Iterator[Progr
     learner, (params, state) = stage.programs.learner, stage.programs.template
     if stage.spec.sft is not None:
         numbers = optimizer.numbers(stage.optimizer, 0)
-        of_batch = stage.layout, sft.CrossEntropy(), numbers
-        yield partial(learner.programs, params, state, *of_batch, sampled=False, old=False, reference=False)
+        yield partial(
+            learner.programs, params, state, stage.layout, sft.CrossEntropy(), numbers,
+            sampled=False, old=False, reference=False,
+        )  # fmt: skip
     elif stage.spec.rl is not None:
         old, reference = stage.needs_old_logprobs, stage.method.reference.init(params) is not None
         numbers, objective = optimizer.numbers(stage.optimizer, 0), stage.method.objective
         for layout in stage.layouts:
-            of_batch = layout, objective, numbers
-            yield partial(learner.programs, params, state, *of_batch, sampled=True, old=old, reference=reference)
+            yield partial(
+                learner.programs, params, state, layout, objective, numbers,
+                sampled=True, old=old, reference=reference,
+            )  # fmt: skip
         if stage.method.advantage.critic is not None:
             for layout in stage.layouts:
                 yield partial(stage.programs.critic.programs, layout, stage.critic_numbers(0))

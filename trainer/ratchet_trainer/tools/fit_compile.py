@@ -61,7 +61,7 @@ class Compiler:
                 raise
             return _record(name, need, self.chip, began)
         taken = _record(name, fit_memory.of_program(name, compiled, state, trained), self.chip, began)
-        found = traffic(parsed(compiled.as_text()))
+        found = traffic(parsed(compiled.as_text() or ""))
         if found.unknown:
             log.info("%s: trips of %s are not known; their bodies count once", name, ", ".join(found.unknown))
         return taken | {

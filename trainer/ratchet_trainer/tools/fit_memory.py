@@ -55,7 +55,7 @@ def on_device(tree: Any) -> int:
 
 def _bytes(leaf: Any, sharding: Any) -> int:
     shape = leaf.shape if sharding is None else sharding.shard_shape(tuple(leaf.shape))
-    return int(prod(shape)) * leaf.dtype.itemsize
+    return int(prod(shape) * leaf.dtype.itemsize)
 
 
 def of_program(name: str, compiled: Any, state: Mapping[str, int], trained: int) -> Need:

@@ -17,6 +17,7 @@ from ratchet_api.tpu_chips import CHIPS, Chip
 from ratchet_api.validate import placement_shape
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.process import distributed
+from ratchet_trainer.process.device_grid import AXES
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -107,4 +108,4 @@ def mesh_on(devices: Sequence[Any], parallelism: Parallelism, slices: int = 1) -
         laid_out = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
     else:
         laid_out = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    return jax.sharding.Mesh(laid_out, distributed.AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    return jax.sharding.Mesh(laid_out, AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
