@@ -46,7 +46,7 @@ SLOW = {
         "test_train_words.py",
     ),
     *("test_huggingface_tokenizer.py", "test_preflight.py", "test_program_cache.py", "test_drawing.py"),
-    *("test_selection_runs.py", "test_selection_restarts.py"),
+    *("test_selection_runs.py", "test_selection_restarts.py", "test_fit.py", "test_fit_command.py"),
 }
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from ratchet_cli.fit import model_here
+from ratchet_cli.manifests import read_job
+
 ROOT = Path(__file__).parents[2]
 TPU = {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x2"}
 COMPILER = importlib.util.find_spec("libtpu") is not None
@@ -52,6 +55,15 @@ def test_a_model_that_is_not_here_needs_its_config_alone(tmp_path: Path) -> None
     done = fit("--model", str(tmp_path), manifest(tmp_path, TPU, model={"path": "/models/Some-1B"}))
     assert done.returncode == 66
     assert f"{tmp_path} has no config.json" in done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples/gke").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_example_for_gke_has_the_shapes_of_its_model_beside_it(file: Path) -> None:
+    spec = read_job(str(file))[1].spec
+    _, config = model_here(spec, str(file), None)
+    assert (config is None) == (spec.model.path is None)
+    if config is not None:
+        assert config.is_relative_to(file.parent / "models")
 
 
 def test_a_config_that_is_none_is_named(tmp_path: Path) -> None:
