@@ -1,10 +1,11 @@
 # Everything a developer or a newcomer runs. `make` alone prints this list.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real realproof model test test-fast soak bench learning lint generate clean
+.PHONY: help setup demo real realproof model stores test test-fast soak bench learning lint generate release clean
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS := -n logical --maxprocesses 4 --dist loadgroup
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SMOLLM2 := .ratchet/models/smollm2
 
 help: ## print this list
@@ -35,7 +36,10 @@ realproof: model ## a few steps of the same, killed three times: every hash is e
 model: .venv/ready
 	@$(BIN)/ratchet model fetch smollm2 $(SMOLLM2)
 
-test: setup ## all tests; long random runs are in `make soak`
+stores: .venv/ready ## the object stores that tests run against: fake-gcs-server is compiled, moto installed (once; 4 minutes on two cores)
+	@$(BIN)/python -m ratchet_cluster.object_stores
+
+test: setup stores ## all tests; long random runs are in `make soak`
 	@$(BIN)/python -m pytest -m 'not soak' $(WORKERS) $(ARGS)
 
 test-fast: .venv/ready ## the quick tests, without a cluster: under two minutes on two cores
@@ -61,6 +65,15 @@ generate: .venv/ready ## renew what follows from the API types
 	@cp crds/rltrainingjobs.ratchet.dev.yaml helm/ratchet/files/
 	@$(BIN)/ratchet crd --format markdown > docs/api.md
 	@$(BIN)/python -m ratchet_operator.decide.reference_page > docs/conditions.md
+
+release: ## push both images (REGISTRY=ghcr.io/NAME; needs docker buildx) and pin chart and examples to their digest
+	@test -n '$(REGISTRY)' || { echo 'give the registry to push to: make release REGISTRY=ghcr.io/NAME'; exit 1; }
+	@mkdir -p .ratchet
+	docker buildx build --target operator --push --tag $(REGISTRY)/ratchet:$(VERSION) .
+	docker buildx build --target trainer --push --tag $(REGISTRY)/ratchet-trainer:$(VERSION) --metadata-file .ratchet/trainer-image.json .
+	@$(PYTHON) release/pin_images.py .ratchet/trainer-image.json
+	@$(PYTHON) release/pin_images.py --check
+	@echo "commit the changed files, then: git tag v$(VERSION)"
 
 clean: ## remove the virtual environment and local runs (the built control plane stays in the user's cache)
 	@rm -rf .venv .ratchet

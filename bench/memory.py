@@ -41,6 +41,7 @@ from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.model.programs import compile_each
 from ratchet_trainer.model.sharding import of_parameters, shapes
 from ratchet_trainer.rollout.sampler import Sampler
 
@@ -70,8 +71,8 @@ def measure(dtype: str, recompute: bool) -> dict[str, float]:
     objective = resolve(Rl.model_validate({"dataset": "none", "maxResponseTokens": TOKENS})).objective
     numbers = {"learning_rate": 1e-4, "weight_decay": 0.0, "clip_norm": 1.0}
     # As a stage does: everything is compiled before there is anything else in memory.
-    sampler.prepare(shaped[0], PROMPTS, PROMPT_TOKENS, SAMPLES, TOKENS)
-    learner.prepare(*shaped, layout, objective, numbers, sampled=True, old=False, reference=False)
+    compile_each(sampler.programs(shaped[0], PROMPTS, PROMPT_TOKENS, SAMPLES, TOKENS))
+    compile_each(learner.programs(*shaped, layout, objective, numbers, sampled=True, old=False, reference=False))
     host_memory.trim()
     params, moments = learner.init(keys.seed_words(0))
     host_memory.trim()

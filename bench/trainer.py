@@ -51,7 +51,7 @@ from ratchet_api.sampling import Sampling
 from ratchet_api.stages import Rl
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import resolve
-from ratchet_trainer.checkpoints import digests
+from ratchet_trainer.checkpoints import parts
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.journal import Claim
 from ratchet_trainer.checkpoints.trusted_step import Content
@@ -197,7 +197,7 @@ def save(reference: Reference) -> dict[str, float]:
         checkpoints.journal.claim(claim, None, 0)
         for step in range(1, 6):
             began = time.perf_counter()
-            arrays = digests.host_copies(state)
+            arrays = parts.host_part(state)
             blocking.append(time.perf_counter() - began)
             checkpoints.write(Content(step, arrays, {"stage": {"index": 0}}, []))
             whole.append(time.perf_counter() - began)

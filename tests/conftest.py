@@ -16,7 +16,7 @@ CLUSTER = {"plane", "cluster", "namespace"}
 """Fixtures that start a control plane."""
 SLOW = {
     # folders and files of tests that train, compile or start processes: not in `make test-fast`
-    *("cluster", "chart", "end_to_end"),
+    *("cluster", "chart", "end_to_end", "storage"),
     *(
         "test_commands.py",
         "test_examples.py",
@@ -46,7 +46,7 @@ SLOW = {
         "test_train_words.py",
     ),
     *("test_huggingface_tokenizer.py", "test_preflight.py", "test_program_cache.py", "test_drawing.py"),
-    *("test_selection_runs.py", "test_selection_restarts.py"),
+    *("test_selection_runs.py", "test_selection_restarts.py", "test_fit.py", "test_fit_command.py"),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from ratchet_cluster import pools as node_pools
-from ratchet_cluster.build import BuildError, ensure_binaries
+from ratchet_cluster.build import KUEUE, BuildError, ensure_binaries
 from ratchet_cluster.cluster import Cluster, ClusterError, default_folder
 from ratchet_cluster.control import Refused
 from ratchet_cluster.plane import PlaneError
@@ -56,14 +56,18 @@ def cluster(ctx: click.Context, folder: Path | None) -> None:
 
 
 @cluster.command()
-def build() -> None:
+@click.option("--kueue", is_flag=True, help="Kueue too: once, some 7 minutes more.")
+def build(kueue: bool) -> None:
     """Compile the programs of the cluster, unless they are there: once, about 5 minutes on two cores."""
     with _errors_in_words():
         click.echo(ensure_binaries(_tell))
+        if kueue:
+            click.echo(ensure_binaries(_tell, KUEUE))
 
 
 @cluster.command()
 @click.option("--operator", is_flag=True, help="Install the chart too; its pods run this checkout.")
+@click.option("--kueue", is_flag=True, help="Start Kueue too, for JobSets in queues; compiled once, see `build`.")
 @click.option(
     "--pool", "wanted", multiple=True, metavar="NAME=ACCELERATOR:TOPOLOGY[:CHIPS][:spot]",
     help="A node pool; may be repeated. NAME=cpu:HOSTS for one without chips.  [default: two spot slices v6e 2x4]",
@@ -72,11 +76,11 @@ def build() -> None:
     "--pools", "file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A YAML list of pools."
 )
 @click.pass_obj
-def up(one: Cluster, operator: bool, wanted: tuple[str, ...], file: Path | None) -> None:
+def up(one: Cluster, operator: bool, kueue: bool, wanted: tuple[str, ...], file: Path | None) -> None:
     """Start the cluster, or complete what is missing of it."""
     with _errors_in_words():
         pools = [*(node_pools.load(file) if file else []), *map(node_pools.parse, wanted)]
-        one.up(pools or node_pools.DEFAULT, progress=_tell)
+        one.up(pools or node_pools.DEFAULT, progress=_tell, kueue=kueue)
         if operator:
             from ratchet_cluster import operator_chart
 

@@ -1,8 +1,8 @@
-"""Where the checkpoints of a job in a cluster lie on this machine, if they do.
+"""Where the checkpoints of a job in a cluster can be read from this machine, if they can.
 
-Decides nothing but the path: a claim's volume is a folder of the node (hostPath), which on a local cluster is this
-machine. Everything else is out of reach, and the error says how to get there. kubectl is asked, so the kubeconfig
-counts as everywhere.
+Decides nothing but the place. A bucket is read where it is. A claim's volume is a folder of the node (hostPath), which
+on a local cluster is this machine. Everything else is out of reach, and the error says how to get there. kubectl is
+asked, so the kubeconfig counts as everywhere.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ratchet_api.job import API_VERSION
+
+if TYPE_CHECKING:
+    from ratchet_trainer.storage import Location
 
 
 class NotHere(Exception):
@@ -25,8 +28,10 @@ class NotHere(Exception):
         self.code = code
 
 
-def checkpoint_folder(job: str, namespace: str | None) -> Path:
-    """The folder of this machine that holds `checkpoint.directory` of a job. Raises NotHere."""
+def checkpoint_folder(job: str, namespace: str | None) -> Location:
+    """The place that holds `checkpoint.directory` of a job: a bucket, or a folder of this machine. Raises NotHere."""
+    from ratchet_trainer.storage import Location
+
     scope = ["--namespace", namespace] if namespace else []
     found = get(
         f"rltrainingjobs.{API_VERSION.partition('/')[0]}/{job}", scope, f"no file and no folder {job} here, and"
@@ -35,11 +40,11 @@ def checkpoint_folder(job: str, namespace: str | None) -> Path:
     directory, claim = checkpoint["directory"], checkpoint.get("claimName")
     name = f"job {found['metadata']['namespace']}/{job}"
     way = f"copy the folder samples from {directory} out of its volume, and run `ratchet samples FOLDER_AROUND_IT`"
-    if directory.startswith("gs://"):
-        raise NotHere(f"{name}: checkpoints are in {directory}; copy samples/ from there, then name the folder")
+    if (place := Location.parse(directory)).on_bucket:
+        return place
     if claim is None:
-        if (here := Path(directory)).is_dir():
-            return here
+        if place.local.is_dir():
+            return place
         raise NotHere(f"{name}: checkpoints are in {directory} of its pods, without a claim; {way}")
     scope = ["--namespace", found["metadata"]["namespace"]]
     volume = get(f"persistentvolumeclaims/{claim}", scope, f"{name}: claim {claim}:")["spec"].get("volumeName")
@@ -49,7 +54,7 @@ def checkpoint_folder(job: str, namespace: str | None) -> Path:
     if "hostPath" in spec:
         here = Path(spec["hostPath"]["path"], *PurePosixPath(directory).parts[2:])  # mounted at the first component
         if here.is_dir():
-            return here
+            return Location.parse(here)
     raise NotHere(f"{name}: its volume {volume} is not on this machine; {way}")
 
 

@@ -28,10 +28,14 @@ def curve(job: str, metric: str, workdir: Path | None, namespace: str | None) ->
 
     JOB, FILE and the exit codes are those of `ratchet samples`.
     """
-    stream = folder_of(job, workdir, namespace) / "metrics.jsonl"
+    folder = folder_of(job, workdir, namespace)
+    from ratchet_trainer.checkpoints.checkpoint import stream_of
+    from ratchet_trainer.errors import TrainerError
+
+    stream = folder / "metrics.jsonl"
     try:
-        points, known = values(stream, metric)
-    except (OSError, ValueError) as error:
+        points, known = values(stream_of(folder).read(), metric)
+    except (OSError, ValueError, TrainerError) as error:
         fail(os.EX_NOINPUT, f"{stream}: cannot be read: {error}")
     if not points:
         fail(os.EX_NOINPUT, f"{stream}: no {metric}; there are {', '.join(known) or 'no metrics yet'}")
@@ -41,14 +45,13 @@ def curve(job: str, metric: str, workdir: Path | None, namespace: str | None) ->
     click.echo(draw(points, top=1.0 if highest <= 1.0 else highest))
 
 
-def values(stream: Path, metric: str) -> tuple[list[tuple[int, float]], list[str]]:
+def values(stream: bytes, metric: str) -> tuple[list[tuple[int, float]], list[str]]:
     """(step, value) of every committed step whose metric is a finite number; and the names of all metrics."""
     points, known = [], set()
-    with stream.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):  # else it is being written
-                said = json.loads(line)
-                known |= said["metrics"].keys()
-                value = float(said["metrics"].get(metric, "nan"))
-                points += [(said["step"], value)] if math.isfinite(value) else []
+    for line in stream.decode().split("\n")[:-1]:  # what is not a whole line is being written
+        if line.strip():
+            said = json.loads(line)
+            known |= said["metrics"].keys()
+            value = float(said["metrics"].get(metric, "nan"))
+            points += [(said["step"], value)] if math.isfinite(value) else []
     return points, sorted(known)

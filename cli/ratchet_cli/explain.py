@@ -67,9 +67,9 @@ def plan(name: str, spec: Spec) -> dict[str, Any]:
             {
                 "name": p.name,
                 "hosts": processes(p),
-                "chips": placement_shape(p).chips * p.slices,
+                "chips": placement_shape(p).chips * p.slices,  # 0: there are none
                 "devices": devices(p),
-                "capacity": p.capacity,
+                "capacity": p.capacity_type,
                 "waitSeconds": p.wait_seconds,
                 "words": words.placement(p, spec),
             }

@@ -16,7 +16,7 @@ from ratchet_api.placements import Placement
 from ratchet_api.sampled_values import states, vine
 from ratchet_api.stage_metrics import full_metric
 from ratchet_api.stages import Stage
-from ratchet_api.validate import devices, placement_shape, processes
+from ratchet_api.validate import chips, devices, placement_shape, processes
 from ratchet_cli.explain_knobs import Knob
 
 ONCE_OVER = {"Fail": "the job fails", "Approval": "what comes next needs an approval", "Advance": "it is over"}
@@ -154,7 +154,7 @@ def _budget(said: Stage, spec: Spec) -> list[str]:
     if budget.generated_tokens is not None:
         limits.append(f"{counted(budget.generated_tokens, 'generated token')} (without evaluations)")
     if budget.chip_seconds is not None:
-        hours = [f"{budget.chip_seconds / 3600 / devices(p):.3g} h on {p.name}" for p in spec.placements]
+        hours = [f"{budget.chip_seconds / 3600 / chips(p):.3g} h on {p.name}" for p in spec.placements]
         limits.append(f"{budget.chip_hours} chip hours ({', '.join(hours)})")
     then = {
         "Suspend": "the job rests, with its last step committed, until the budget is raised",
@@ -174,12 +174,26 @@ def placement(said: Placement, spec: Spec) -> str:
     if said.cpu is not None:
         where = f"{counted(hosts, 'CPU host')}, no chips"
     else:
-        slices = f"{counted(said.slices, 'slice')} of {said.accelerator} {said.topology}"
-        where = f"{slices}: {counted(hosts, 'host')} of {counted(shape.chips_per_node, 'chip')}, {there} chips in all"
-    capacity = "spot capacity" if said.capacity == "Spot" else "on demand"
-    data = spec.parallelism.data_on(there)
+        kind = " ".join(filter(None, (said.accelerator, said.topology)))
+        each = f"{counted(hosts, 'host')} of {counted(shape.chips_per_node, 'chip')}"
+        where = f"{counted(said.slices, 'slice')} of {kind}: {each}, {chips(said)} chips in all"
+        if shape.devices_per_chip > 1:
+            where += f", {there} devices"
+    data = spec.parallelism.data_on(there, said.slices)
     mesh = f"mesh data {data} x fsdp {spec.parallelism.fsdp} x tensor {spec.parallelism.tensor}"
-    return f"{where}, {capacity}; {mesh}. Tried for {said.wait_seconds} s."
+    return f"{where}, {_capacity(said)}; {mesh}. Tried for {said.wait_seconds} s."
+
+
+def _capacity(said: Placement) -> str:
+    queued = " with queued provisioning" if said.queued_provisioning else ""
+    words = {
+        "Spot": "spot capacity",
+        "OnDemand": "on demand",
+        "FlexStart": f"flex-start capacity{queued}",
+        "Reserved": f"reservation {said.reservation}",
+        None: f"what ComputeClass {said.compute_class} provides",
+    }
+    return words[said.capacity_type]
 
 
 def restart(spec: Spec) -> list[str]:

@@ -27,6 +27,10 @@ COMMANDS = {
     "objective": ("objective", "Check losses and advantages against numbers made by other implementations."),
     "validate": ("validate", "Say what is wrong in a manifest, with paths and ways out."),
     "explain": ("explain", "Say in plain English what a manifest asks for, and where every setting comes from."),
+    "fit": (
+        "fit",
+        "Compile a manifest for its TPUs, without any: does it fit, and what would make it.",
+    ),
     "render": ("render", "Print every Kubernetes object that a manifest would become."),
     "model": (
         "model",

@@ -40,14 +40,16 @@ def export(file: str, target: Path, workdir: Path | None, dtype: str | None, bas
     from ratchet_cli.train import DEFAULT_FOLDER
     from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.model.export import export as write
+    from ratchet_trainer.storage.local_copy import local_copy
     from ratchet_trainer.tools.inspect_run import newest
+    from ratchet_trainer.tools.working_folder import checkpoints_in
 
     try:
-        commit, _, content = newest(workdir or DEFAULT_FOLDER / data["metadata"]["name"], "any step")
+        commit, _, content = newest(checkpoints_in(workdir or DEFAULT_FOLDER / data["metadata"]["name"]), "any step")
         arrays: Mapping[str, Any] = {
             k.removeprefix("params/"): v for k, v in content.arrays.items() if k.startswith("params/")
         }
-        base = base or Path(job.spec.model.path)
+        base = base or local_copy(job.spec.model.path, "spec.model.path")
         if job.spec.model.lora is not None:
             arrays = with_adapters(base, job.spec.model.lora, arrays, content.control["stage"]["inputs"])
         write(base, target, arrays, dtype, job.spec.model.chat_template)

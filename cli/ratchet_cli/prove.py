@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from ratchet_cli.manifests import fail
-from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, job_of
+from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, job_of, place_of
 from ratchet_cli.train_printer import Printer
 
 
@@ -22,6 +22,11 @@ from ratchet_cli.train_printer import Printer
 @click.option("--kills", type=click.IntRange(0, 1000), default=5, show_default=True, help="How often it is killed.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides when, whom and how.")
 @click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Default .ratchet/proof-NAME-SEED.")
+@click.option(
+    "--directory",
+    metavar="PLACE",
+    help="Keep the killed run's checkpoints in PLACE/proof-NAME-SEED, which is emptied first: a path, gs:// or s3://.",
+)
 @click.option(
     "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
 )
@@ -32,6 +37,7 @@ def prove(
     kills: int,
     seed: int,
     workdir: Path | None,
+    directory: str | None,
     processes: int | None,
     model: Path | None,
     json_file: Path | None,
@@ -40,18 +46,25 @@ def prove(
 
     Exits 0 when all are equal, 1 when one differs, 70 when a run did not come to its end.
     """
+    from ratchet_trainer import storage
     from ratchet_trainer.tools.local import remove
     from ratchet_trainer.tools.prove import HASHES, ProofFailed
     from ratchet_trainer.tools.prove import prove as run
 
     name, job, processes = job_of(file, processes, model)
-    directory = (workdir or DEFAULT_FOLDER / f"proof-{name}-{seed}").absolute()
+    folder = (workdir or DEFAULT_FOLDER / f"proof-{name}-{seed}").absolute()
     for part in ("undisturbed", "killed"):
-        remove(directory / part)
+        remove(folder / part)
+    where = None if (place := place_of(directory)) is None else place / f"proof-{name}-{seed}"
+    if where is not None:
+        try:
+            storage.delete_tree(where)
+        except OSError as error:
+            fail(os.EX_IOERR, f"--directory: {error}")
     printer = Printer()
     try:
         verdict = run(
-            directory,
+            folder,
             name,
             job,
             processes,
@@ -59,9 +72,10 @@ def prove(
             seed,
             say=lambda text: click.echo(text, err=True),
             listener=lambda _, document: printer(document),
+            where=where,
         )
     except ProofFailed as error:
-        fail(os.EX_SOFTWARE, f"no verdict: {error}", f"the logs are in {directory}/*/local")
+        fail(os.EX_SOFTWARE, f"no verdict: {error}", f"the logs are in {folder}/*/local")
     if json_file:
         json_file.write_text(json.dumps(verdict, indent=2) + "\n")
     for title in HASHES:

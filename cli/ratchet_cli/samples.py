@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from ratchet_api.job import NAME_PATTERN
 from ratchet_cli import sample_view
 from ratchet_cli.cluster_files import NotHere, checkpoint_folder
 from ratchet_cli.manifests import fail, read_job
+
+if TYPE_CHECKING:
+    from ratchet_trainer.storage import Location
 
 DEFAULT_FOLDER = Path(".ratchet")
 
@@ -34,12 +37,13 @@ def samples(
 ) -> None:
     """Show what a run sampled: prompt, response, extracted and expected answer, each part of the reward.
 
-    FILE is a manifest that `ratchet train` trained, or a folder of checkpoints; JOB, the name of an RLTrainingJob in
-    the cluster of the current kubeconfig. What is kept is said by spec.samples of the manifest.
+    FILE is a manifest that `ratchet train` trained, or a folder of checkpoints, gs:// and s3:// too; JOB, the name of
+    an RLTrainingJob in the cluster of the current kubeconfig. What is kept is said by spec.samples of the manifest.
 
     Exit codes: 65 for a manifest with problems, 66 where nothing can be read, 69 where no cluster answers.
     """
     folder = folder_of(job, workdir, namespace)
+    from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.step.samples import FOLDER, read, steps
 
     try:
@@ -49,7 +53,7 @@ def samples(
         if step is not None and step not in kept:
             fail(os.EX_NOINPUT, f"{folder / FOLDER}: none of step {step}; there are those of steps {in_words(kept)}")
         found: list[Any] = read(folder, step)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TrainerError) as error:
         fail(os.EX_NOINPUT, f"{folder / FOLDER}: cannot be read: {error}")
     chosen = sample_view.wrong(found) if wrong else found
     if as_json:
@@ -67,19 +71,28 @@ def samples(
             click.echo(text)
 
 
-def folder_of(job: str, workdir: Path | None, namespace: str | None) -> Path:
+def folder_of(job: str, workdir: Path | None, namespace: str | None) -> Location:
     """The checkpoint directory of what the command names. Exits where there is none to be read from here."""
+    from ratchet_trainer.errors import ConfigurationInvalid
+    from ratchet_trainer.storage import Location
+    from ratchet_trainer.tools.working_folder import checkpoints_in
+
+    if "://" in job:
+        try:
+            return Location.parse(job)
+        except ConfigurationInvalid as error:
+            fail(os.EX_USAGE, str(error))
     place = Path(job)
     if place.is_dir():
-        return place
+        return checkpoints_in(place)
     if job == "-" or place.exists() or not re.fullmatch(NAME_PATTERN, job):
         manifest, _ = read_job(job)
         found = workdir or DEFAULT_FOLDER / manifest["metadata"]["name"]
         if not found.is_dir():
             fail(os.EX_NOINPUT, f"{found}: no such folder; run `ratchet train {job}` here, or say --workdir")
-        return found
+        return checkpoints_in(found)
     if workdir is not None:
-        return workdir
+        return checkpoints_in(workdir)
     try:
         return checkpoint_folder(job, namespace)
     except NotHere as error:

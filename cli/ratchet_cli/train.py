@@ -53,6 +53,12 @@ def trainer() -> None:
 @click.command()
 @click.argument("file")
 @click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Folder; default .ratchet/NAME.")
+@click.option(
+    "--directory",
+    metavar="PLACE",
+    help="Where checkpoints are kept instead of the folder: a path, gs://BUCKET/PREFIX or s3://BUCKET/PREFIX. "
+    "spec.checkpoint.directory does not count here.",
+)
 @click.option("--until-step", type=click.IntRange(min=1), help="Stop once this step is committed.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
@@ -73,6 +79,7 @@ def trainer() -> None:
 def train(
     file: str,
     workdir: Path | None,
+    directory: str | None,
     until_step: int | None,
     processes: int | None,
     devices: int,
@@ -92,6 +99,7 @@ def train(
     from ratchet_trainer.tools.local import train as run
 
     name, job, processes = job_of(file, processes, model)
+    place = place_of(directory)
     platform = os.environ.get("JAX_PLATFORMS") or "cpu"
     if devices > 1 and platform != "cpu":
         fail(os.EX_USAGE, f"--devices is for CPUs, and JAX_PLATFORMS is {platform}; leave out one of them")
@@ -99,15 +107,16 @@ def train(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        folder = Folder(workdir or DEFAULT_FOLDER / name, name, job)
+        folder = Folder(workdir or DEFAULT_FOLDER / name, name, job, directory=place)
         with folder.locked():
             gang = f"{processes} process{'' if processes == 1 else 'es'}"
             gang += f" of {devices} devices" if devices > 1 else ""
-            click.echo(f"{name}: {gang}, folder {folder.path}", err=True)
-            printer = Printer(folder.path)
+            elsewhere = f", checkpoints in {folder.directory}" if str(folder.directory) != str(folder.path) else ""
+            click.echo(f"{name}: {gang}, folder {folder.path}{elsewhere}", err=True)
+            printer = Printer(folder.directory)
             code, message = run(folder, processes, until_step, printer, stop, devices=devices, approve=approve)
             result = folder.result() | {"processes": processes}
-            result |= seen(folder.path, result, printer.learning)
+            result |= seen(folder.directory, result, printer.learning)
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
     except OSError as error:
@@ -130,6 +139,18 @@ def train(
     text = message.get("message") or f"{_meaning(code)}; the log is in {folder.local}"
     hint = "; run the same command again to go on" if SYSEXITS.get(code, os.EX_SOFTWARE) == os.EX_TEMPFAIL else ""
     fail(SYSEXITS.get(code, os.EX_SOFTWARE), f"stopped at step {result['step']}: {text}{hint}")
+
+
+def place_of(directory: str | None) -> Any:
+    """What `--directory` names, None without it. Exits with 64 for what cannot be meant."""
+    from ratchet_trainer.errors import ConfigurationInvalid
+    from ratchet_trainer.storage import Location
+
+    try:
+        found = Location.parse(directory) if directory is not None else None
+    except ConfigurationInvalid as error:
+        fail(os.EX_USAGE, f"--directory: {error}")
+    return Location.parse(found.local.absolute()) if found is not None and not found.on_bucket else found
 
 
 def _meaning(code: int) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ratchet_cli import sample_view
+
+if TYPE_CHECKING:
+    from ratchet_trainer.storage import Location
 
 WRONG = 2
 """Wrong rollouts that are shown when a stage does not learn."""
@@ -24,7 +26,7 @@ class Printer:
     """Prints progress: one line for each new stage and phase of the start, then one every two seconds. `learning` is
     the last that was said of the condition Learning. `folder`: of the run; without one, progress alone is printed."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Location | None = None) -> None:
         self._folder = folder
         self._last: tuple[Any, ...] = ()
         self._printed = 0.0
@@ -67,7 +69,7 @@ class Printer:
             click.echo(line, err=True)
 
 
-def _first_sample(folder: Path, start: int) -> bool:
+def _first_sample(folder: Location, start: int) -> bool:
     """Shows a rollout of the first step that kept some after step `start`; whether there was one."""
     step = next((step for step in _steps(folder) if step > start), None)
     if step is None or not (found := _read(folder, step)):
@@ -77,7 +79,7 @@ def _first_sample(folder: Path, start: int) -> bool:
     return True
 
 
-def _changed(folder: Path, before: Mapping[str, str], learning: Mapping[str, str], step: int) -> None:
+def _changed(folder: Location, before: Mapping[str, str], learning: Mapping[str, str], step: int) -> None:
     """Says what became of Learning, if that is news."""
     known = (before.get("status"), before.get("reason")) == (learning["status"], learning["reason"])
     words = sample_view.printable(learning["message"], one_line=True)
@@ -101,13 +103,17 @@ def _show(samples: Sequence[Mapping[str, Any]]) -> None:
             click.echo(f"{INDENT}{line}", err=True)
 
 
-def _steps(folder: Path) -> list[int]:
+def _steps(folder: Location) -> list[int]:
+    """Steps of which something was kept; none where that cannot be read."""
     from ratchet_trainer.step.samples import steps
 
-    return steps(folder)
+    try:
+        return steps(folder)
+    except OSError:
+        return []
 
 
-def _read(folder: Path, step: int) -> list[dict[str, Any]]:
+def _read(folder: Location, step: int) -> list[dict[str, Any]]:
     """What was kept of a step; nothing where that cannot be read: a look at samples never disturbs a run."""
     from ratchet_trainer.step.samples import read
 

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ratchet_trainer.storage import Location
 
 PREFIX = "evaluation/"
 
 
-def seen(folder: Path, result: Mapping[str, Any], learning: Mapping[str, str]) -> dict[str, Any]:
+def seen(folder: Location, result: Mapping[str, Any], learning: Mapping[str, str]) -> dict[str, Any]:
     """`{evaluations: {name: {metric: {before, after, steps}}}, learning}` of a working folder. `learning`: what was
     last heard of the run, whose words hold answers; it counts if it is of the last commit."""
-    found: dict[str, Any] = {"evaluations": evaluations(folder / "metrics.jsonl")}
+    from ratchet_trainer import storage
+    from ratchet_trainer.checkpoints.checkpoint import stream_of
+
+    found: dict[str, Any] = {"evaluations": evaluations(stream_of(folder).read())}
     if "checkpoint" in result:
         from ratchet_trainer.step.learning_signs import learning as computed
 
-        stage = json.loads((folder / result["checkpoint"] / "control.json").read_bytes())["stage"]
+        stage = json.loads(storage.read(folder / result["checkpoint"] / "control.json") or b"")["stage"]
         if stage["windows"]:
             now = computed(stage["windows"], None, str).plain()
             same = learning.get("reason") == now["reason"]
@@ -28,22 +33,19 @@ def seen(folder: Path, result: Mapping[str, Any], learning: Mapping[str, str]) -
     return found
 
 
-def evaluations(stream: Path) -> dict[str, dict[str, Any]]:
+def evaluations(stream: bytes) -> dict[str, dict[str, Any]]:
     """What each evaluation said first and last in a metric stream: `{name: {metric: {before, after, steps}}}`."""
     found: dict[str, dict[str, Any]] = {}
-    if not stream.exists():
-        return found
-    with stream.open(encoding="utf-8") as lines:
-        for line in lines:
-            if PREFIX not in line or not line.endswith("\n"):
-                continue
-            said = json.loads(line)
-            for metric, text in said["metrics"].items():
-                if metric.startswith(PREFIX):
-                    name, _, what = metric.removeprefix(PREFIX).rpartition("/")
-                    value, step = float(text), said["step"]
-                    first = found.setdefault(name, {}).setdefault(what, {"before": value, "steps": [step, step]})
-                    first |= {"after": value, "steps": [first["steps"][0], step]}
+    for line in stream.decode().split("\n")[:-1]:  # what is not a whole line is being written
+        if PREFIX not in line:
+            continue
+        said = json.loads(line)
+        for metric, text in said["metrics"].items():
+            if metric.startswith(PREFIX):
+                name, _, what = metric.removeprefix(PREFIX).rpartition("/")
+                value, step = float(text), said["step"]
+                first = found.setdefault(name, {}).setdefault(what, {"before": value, "steps": [step, step]})
+                first |= {"after": value, "steps": [first["steps"][0], step]}
     return found
 
 

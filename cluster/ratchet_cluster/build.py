@@ -1,10 +1,11 @@
 """The programs of the local cluster, compiled once and kept in the user's cache folder.
 
 Decides which Go compiles them, when a cached build may be used and how two builders stay out of each other's way. Which
-programs and versions: `go/go.mod` beside this file. Starting them: `plane.py`.
+programs and versions: `go/go.mod` beside this file, and `go/kueue/go.mod` for what only some need. Starting them:
+`plane.py` and `kueue.py`.
 
-One `go build -o FOLDER tool` makes every program. The folder's name is a digest of everything that decides its
-content, and it appears by one rename once it is complete: a build that was killed leaves nothing that a later one
+One `go build -o FOLDER tool` makes every program of a recipe. The folder's name is a digest of everything that decides
+its content, and it appears by one rename once it is complete: a build that was killed leaves nothing that a later one
 could mistake for whole.
 """
 
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import IO
@@ -30,7 +32,7 @@ from ratchet_cluster.objects import Object
 
 Progress = Callable[[str], None]
 
-MODULE = Path(__file__).parent / "go"
+GO = Path(__file__).parent / "go"
 PROGRAMS = ("etcd", "helm", "jobset", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 RENAMED = {"server": "etcd"}  # etcd's main package is a folder called `server`
 OLDEST_GO = (1, 26)
@@ -44,9 +46,48 @@ FLAGS = (
     " -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36",
 )
 LAYOUT = "1"  # raise it when this file changes what a cached folder holds
-JOBSET_MANIFESTS = (
-    "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml",
-    "config/components/webhook/manifests.yaml",
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Programs that are built together, and the manifests (CRDs, webhooks) that one of them ships."""
+
+    name: str
+    """Begins the name of the cached folder, and ends with a version."""
+    module: Path
+    """Folder of the go.mod whose tools they are."""
+    programs: tuple[str, ...]
+    shipped_by: str
+    """Go module that ships the manifests; they are kept as a JSON list in `NAME.json`, NAME its last part."""
+    manifests: tuple[str, ...]
+    """Patterns of its files."""
+    what: str
+    """In words, with the time that it takes."""
+
+    @property
+    def objects(self) -> str:
+        """Name of the file with the manifests."""
+        return f"{self.shipped_by.rsplit('/', 1)[-1]}.json"
+
+
+PLANE = Recipe(
+    name=KUBERNETES,
+    module=GO,
+    programs=PROGRAMS,
+    shipped_by="sigs.k8s.io/jobset",
+    manifests=(
+        "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml",
+        "config/components/webhook/manifests.yaml",
+    ),
+    what="the local cluster from source (once; about 5 minutes on two cores)",
+)
+KUEUE = Recipe(
+    name="kueue-v0.19.2",
+    module=GO / "kueue",  # its dependencies clash with those of the others, and most need no queues
+    programs=("kueue",),
+    shipped_by="sigs.k8s.io/kueue",
+    manifests=("config/components/crd/bases/*.yaml", "config/components/webhook/manifests.yaml"),
+    what="Kueue from source (once; some 7 minutes on two cores)",
 )
 
 
@@ -59,21 +100,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ratchet"
 
 
-def ensure_binaries(progress: Progress = lambda line: None) -> Path:
-    """The folder that holds `PROGRAMS` and `jobset.json` (CRD and webhooks of JobSet), built first if needed.
+def ensure_binaries(progress: Progress = lambda line: None, recipe: Recipe = PLANE) -> Path:
+    """The folder that holds the programs of the recipe and its manifests (`jobset.json`), built first if needed.
 
-    `progress` gets one line of text now and then; a cold build takes about 5 minutes on two cores. Raises
-    `BuildError` when there is no Go of at least 1.26, or when the compiler fails.
+    `progress` gets one line of text now and then; a cold build takes minutes. Raises `BuildError` when there is no Go
+    of at least 1.26, or when the compiler fails.
     """
     go, version = find_go()
-    folder = cache_folder() / "bin" / _digest(version)
-    if _complete(folder):
+    folder = cache_folder() / "bin" / _digest(recipe, version)
+    if _complete(folder, recipe):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / "build.lock", "w") as lock:
         _wait_for(lock, progress)
-        if not _complete(folder):
-            _build(go, folder, progress)
+        if not _complete(folder, recipe):
+            _build(go, folder, progress, recipe)
     return folder
 
 
@@ -112,15 +153,16 @@ def _candidates() -> list[Path]:
     return candidates
 
 
-def _digest(version: str) -> str:
+def _digest(recipe: Recipe, version: str) -> str:
     digest = hashlib.sha256()
-    for part in (LAYOUT, version, *FLAGS, (MODULE / "go.mod").read_text(), (MODULE / "go.sum").read_text()):
+    sources = [(recipe.module / name).read_text() for name in ("go.mod", "go.sum")]
+    for part in (LAYOUT, version, *FLAGS, *sources):
         digest.update(part.encode() + b"\0")
-    return f"{KUBERNETES}-{digest.hexdigest()[:16]}"
+    return f"{recipe.name}-{digest.hexdigest()[:16]}"
 
 
-def _complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (*PROGRAMS, "jobset.json"))
+def _complete(folder: Path, recipe: Recipe) -> bool:
+    return all((folder / name).is_file() for name in (*recipe.programs, recipe.objects))
 
 
 def _wait_for(lock: IO[str], progress: Progress) -> None:
@@ -131,39 +173,43 @@ def _wait_for(lock: IO[str], progress: Progress) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _build(go: Path, folder: Path, progress: Progress) -> None:
+def _build(go: Path, folder: Path, progress: Progress, recipe: Recipe) -> None:
     for leftover in folder.parent.glob("*.part"):  # of a builder that was killed: we hold the lock, nobody writes there
         shutil.rmtree(leftover)
     if folder.exists():
         shutil.rmtree(folder)
     part = folder.parent / f"{folder.name}.part"
     part.mkdir()
-    progress("building the local cluster from source (once; about 5 minutes on two cores)")
+    progress(f"building {recipe.what}")
     env = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", "CGO_ENABLED": "0", "GOWORK": "off"}
-    _compile([str(go), "build", *FLAGS, "-o", f"{part}/", "tool"], env, folder.parent / "build.log", progress)
+    command = [str(go), "build", *FLAGS, "-o", f"{part}/", "tool"]
+    compile_module(command, env, folder.parent / "build.log", progress, recipe.module)
     for built, name in RENAMED.items():
-        (part / built).rename(part / name)
-    (part / "jobset.json").write_text(json.dumps(_jobset_objects(go, env)))
-    missing = [name for name in PROGRAMS if not (part / name).is_file()]
+        if (part / built).is_file():
+            (part / built).rename(part / name)
+    (part / recipe.objects).write_text(json.dumps(_shipped_objects(go, env, recipe)))
+    missing = [name for name in recipe.programs if not (part / name).is_file()]
     if missing:
-        raise BuildError(f"{MODULE / 'go.mod'} built no {', '.join(missing)}: is its tool block complete?")
+        raise BuildError(f"{recipe.module / 'go.mod'} built no {', '.join(missing)}: is its tool block complete?")
     part.rename(folder)
+    family = recipe.name.rstrip(".0123456789")
     for old in folder.parent.iterdir():
         if (
             old.is_dir()
             and old != folder
-            and old.name.startswith("v")
+            and old.name.startswith(family)
             and time.time() - old.stat().st_mtime > 30 * 86400
         ):
             shutil.rmtree(old)
     progress("built")
 
 
-def _compile(command: list[str], env: dict[str, str], log: Path, progress: Progress) -> None:
-    """Runs `go build`, telling of downloads and of the minutes that pass, with the compiler's own words on failure."""
+def compile_module(command: list[str], env: dict[str, str], log: Path, progress: Progress, module: Path) -> None:
+    """Runs `go build` in the folder of a go.mod, telling of downloads and of the minutes that pass; with the compiler's
+    own words on failure."""
     started, told = time.monotonic(), 0.0
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, cwd=MODULE, env=env, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=module, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
         while process.poll() is None:
             seconds = time.monotonic() - started
@@ -180,19 +226,20 @@ def _compile(command: list[str], env: dict[str, str], log: Path, progress: Progr
             process.wait()
     if process.returncode:
         words = "\n".join([line for line in log.read_text().splitlines() if "downloading" not in line][-20:])
-        raise BuildError(f"`go build` failed with exit code {process.returncode} in {MODULE}:\n{words}")
+        raise BuildError(f"`go build` failed with exit code {process.returncode} in {module}:\n{words}")
 
 
-def _jobset_objects(go: Path, env: dict[str, str]) -> list[Object]:
-    """JobSet's CRD and webhook configurations as its own module ships them, without kustomize's patches."""
+def _shipped_objects(go: Path, env: dict[str, str], recipe: Recipe) -> list[Object]:
+    """CRDs and webhook configurations as their own module ships them, without kustomize's patches."""
     where = subprocess.run(
-        [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/jobset"],
-        cwd=MODULE, env=env, capture_output=True, text=True,
+        [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", recipe.shipped_by],
+        cwd=recipe.module, env=env, capture_output=True, text=True,
     )  # fmt: skip
     if where.returncode or not where.stdout.strip():
-        raise BuildError(f"the folder of module sigs.k8s.io/jobset is unknown: {where.stderr.strip()}")
+        raise BuildError(f"the folder of module {recipe.shipped_by} is unknown: {where.stderr.strip()}")
     objects = []
-    for name in JOBSET_MANIFESTS:
-        text = (Path(where.stdout.strip()) / name).read_text()
-        objects += [part for part in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if part]
+    for pattern in recipe.manifests:
+        for file in sorted(Path(where.stdout.strip()).glob(pattern)):
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            objects += [part for part in yaml.load_all(file.read_text(), Loader=loader) if part]
     return objects

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 VALID = datetime.timedelta(days=365)
 SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 CLIENTS = {  # file name -> (user, group); what RBAC sees
@@ -25,6 +27,7 @@ CLIENTS = {  # file name -> (user, group); what RBAC sees
     "controller-manager": ("system:kube-controller-manager", None),
     "scheduler": ("system:kube-scheduler", None),
     "jobset": ("jobset-controller", "system:masters"),
+    "kueue": ("kueue-controller", "system:masters"),
     "agent": ("node-agents", "system:masters"),
     "kubelet-client": ("kube-apiserver", "system:masters"),
 }
@@ -54,6 +57,25 @@ def ensure(folder: Path) -> None:
         accounts.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
     )
     _write(done, b"")
+
+
+def ensure_rotated(folder: Path, authority: str, service: str) -> None:
+    """Makes `ca.crt`, `ca.key`, `tls.crt`, `tls.key` in `folder` as a cert-controller takes them over unchanged.
+
+    It wants an RSA authority that is named and valid for `authority`, and a certificate for `service`; it renews what
+    is valid for less than 90 days.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if (folder / "complete").exists():
+        return
+    root_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    root = _self_signed(root_key, authority, x509.SubjectAlternativeName([x509.DNSName(authority)]))
+    key, certificate = _signed(root_key, root, service, None, server=True, names=(service,))
+    _write(folder / "ca.key", _pem(root_key, serialization.PrivateFormat.TraditionalOpenSSL))
+    _write(folder / "ca.crt", root.public_bytes(serialization.Encoding.PEM))
+    _write(folder / "tls.key", _pem(key))
+    _write(folder / "tls.crt", certificate)
+    _write(folder / "complete", b"")
 
 
 def kubeconfig(folder: Path, client: str, server: str) -> str:
@@ -89,23 +111,29 @@ def kubeconfig(folder: Path, client: str, server: str) -> str:
 
 def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ratchet local cluster")])
-    certificate = (
-        _builder(name, name, key.public_key())
+    return key, _self_signed(key, "ratchet local cluster")
+
+
+def _self_signed(key: Key, name: str, names: x509.SubjectAlternativeName | None = None) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        _builder(subject, subject, key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(authority=True), critical=True)
-        .sign(key, hashes.SHA256())
     )
-    return key, certificate
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(key, hashes.SHA256())
 
 
 def _signed(
-    authority_key: ec.EllipticCurvePrivateKey,
+    authority_key: Key,
     authority: x509.Certificate,
     user: str,
     group: str | None,
     *,
     server: bool,
+    names: tuple[str, ...] = SERVER_NAMES,
 ) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, user)]
@@ -120,13 +148,13 @@ def _signed(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
     )
     if server:
-        names = [x509.DNSName(name) for name in SERVER_NAMES]
+        hosts = [x509.DNSName(name) for name in names]
         addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "10.96.0.1")]
-        builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([*hosts, *addresses]), critical=False)
     return key, builder.sign(authority_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, public_key: PublicKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -154,10 +182,8 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _pem(key: Key, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from ratchet_cluster import build, control, faults, plane, processes
+from ratchet_cluster import kueue as queueing
 from ratchet_cluster import pools as node_pools
 from ratchet_cluster.api import Api, ApiError
 from ratchet_cluster.objects import Object
@@ -57,21 +58,24 @@ class Cluster:
         progress: build.Progress = lambda line: None,
         *,
         nodes: bool = True,
+        kueue: bool = False,
         replace_after: float = faults.UNTIL_REPLACED,
         owner: int | None = None,
     ) -> Cluster:
         """Brings everything up that is not up, and returns when the nodes are Ready.
 
         A running cluster keeps its pools. `nodes=False` leaves out the node agents: objects can be created, no pod
-        runs. `replace_after`: seconds until a preempted pool has machines again. `owner`: a process id; when that
+        runs. `kueue`: starts Kueue as well, compiled first if needed (minutes); a cluster that has it keeps it.
+        `replace_after`: seconds until a preempted pool has machines again. `owner`: a process id; when that
         process has gone, the cluster goes down by itself.
         Raises `BuildError`, `PlaneError`, `PoolError` or `ClusterError`.
         """
         programs = build.ensure_binaries(progress)
+        queues = build.ensure_binaries(progress, build.KUEUE) if kueue or self._has_kueue else None
         with self._locked():
             wanted = {"pools": [asdict(pool) for pool in pools], "replaceAfterSeconds": replace_after}
             node_pools.by_name(list(pools))
-            _run(lambda: self._up(programs, wanted, progress, nodes))
+            _run(lambda: self._up(programs, queues, wanted, progress, nodes))
             if owner and "guard" not in processes.running(self.folder):
                 command = [sys.executable, "-m", "ratchet_cluster.guard", str(self.folder), str(owner)]
                 processes.start(self.folder, "guard", command)
@@ -93,7 +97,7 @@ class Cluster:
 
     def status(self) -> dict[str, Any]:
         """`{up, folder, server, processes: {name: pid}, missing: [name], nodes: [{name, pool, ready, pods}]}`."""
-        expected = [*plane.ORDER, "agent"]
+        expected = [*plane.ORDER, *([queueing.NAME] if self._has_kueue else []), "agent"]
         alive = processes.running(self.folder)
         missing = [name for name in expected if name not in alive]
         found = {"up": not missing, "folder": str(self.folder), "processes": alive, "missing": missing, "nodes": []}
@@ -170,7 +174,9 @@ class Cluster:
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    async def _up(self, programs: Path, wanted: dict[str, Any], progress: build.Progress, nodes: bool) -> None:
+    async def _up(
+        self, programs: Path, queues: Path | None, wanted: dict[str, Any], progress: build.Progress, nodes: bool
+    ) -> None:
         alive = processes.running(self.folder)
         if not (self._state_file.exists() and "kube-apiserver" in alive):
             await self._start_afresh(programs, wanted, progress)
@@ -181,6 +187,8 @@ class Cluster:
             await self._complete()
         async with self.plane.api() as api:
             await self._make_storage(api)
+            if queues is not None:
+                await self._start_kueue(queues, api, progress)
             if nodes:
                 self._start_agent()
                 await self._until_nodes_ready(api)
@@ -250,6 +258,17 @@ class Cluster:
             except ApiError as error:
                 if error.status != 409:
                     raise
+
+    async def _start_kueue(self, programs: Path, api: Api, progress: build.Progress) -> None:
+        if queueing.NAME not in processes.running(self.folder):
+            progress("starting Kueue")
+        ports = queueing.ports_for(self.plane, self._state.get("kueue") or {})
+        self._state_file.write_text(json.dumps({**self._state, "kueue": ports}, indent=1))
+        await queueing.Kueue(self.plane, programs, ports).start(api)
+
+    @property
+    def _has_kueue(self) -> bool:
+        return self._state_file.exists() and "kueue" in self._state
 
     def _start_agent(self) -> None:
         if "agent" not in processes.running(self.folder):

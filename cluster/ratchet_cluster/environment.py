@@ -16,6 +16,8 @@ from ratchet_cluster.objects import Object
 
 JOBSET = "jobset.sigs.k8s.io"
 INDEX = "batch.kubernetes.io/job-completion-index"
+EXPECTED = ("RATCHET_PLATFORM", "RATCHET_DEVICES_PER_PROCESS", "RATCHET_SLICES")
+"""What the operator has a trainer compare with the devices that it finds."""
 DEFAULT_COMMAND = ("ratchet",)  # the entry point of this project's image
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]$")
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
@@ -131,6 +133,17 @@ def command_line(container: Object, env: Mapping[str, str]) -> list[str]:
     """`command` and `args` with their $(NAME) replaced; without a command, the entry point of this project's image."""
     command = container.get("command") or list(DEFAULT_COMMAND)
     return [expand(part, env) for part in [*command, *(container.get("args") or [])]]
+
+
+def without_chips(container: Object, env: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a container that wants chips, on a machine that has none: JAX runs on its CPU, with as many
+    threads as CPUs are requested, and what the pod expects of its devices is not asked."""
+    if "tpu" not in env.get("JAX_PLATFORMS", "").split(","):
+        return dict(env)
+    cpu = ((container.get("resources") or {}).get("requests") or {}).get("cpu", "1")
+    threads = int(float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu))
+    kept = {name: value for name, value in env.items() if name not in EXPECTED}
+    return {"NPROC": str(max(1, threads))} | kept | {"JAX_PLATFORMS": "cpu"}
 
 
 def referred_names(pod: Object) -> dict[str, set[str]]:

@@ -19,15 +19,13 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet_cluster import certificates, processes
+from ratchet_cluster import certificates, installed, processes
 from ratchet_cluster.api import UNREACHABLE, Api, ApiError
 from ratchet_cluster.objects import Object
 from ratchet_cluster.ports import free_ports
 
 ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "jobset")
 PORTS = ("etcd", "etcd-peer", "api", "controller-manager", "scheduler", "jobset-webhook", "jobset-health")
-CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/jobsets.jobset.x-k8s.io"
-WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
 SERVICE_ADDRESSES = "10.96.0.0/16"
 
 
@@ -178,25 +176,25 @@ class Plane:
         certificates.ensure(self.pki)
         (self.folder / "kubeconfigs").mkdir(exist_ok=True, mode=0o700)
         for client in ("controller-manager", "scheduler", "jobset"):
-            self._write(f"kubeconfigs/{client}", certificates.kubeconfig(self.pki, client, self.server))
-        self._write("kubeconfig", certificates.kubeconfig(self.pki, "admin", self.server))
-        self._write("jobset.yaml", json.dumps(self._jobset_configuration()))
+            self.write(f"kubeconfigs/{client}", certificates.kubeconfig(self.pki, client, self.server))
+        self.write("kubeconfig", certificates.kubeconfig(self.pki, "admin", self.server))
+        self.write("jobset.yaml", json.dumps(self._jobset_configuration()))
 
     async def start(self, timeout: float = 60.0) -> None:
         """Starts what does not run yet and returns when everything answers. Raises `PlaneError`."""
         deadline = time.monotonic() + timeout
         self._launch("etcd", "kube-apiserver")
-        await self._until_healthy("kube-apiserver", f"{self.server}/readyz", deadline)
+        await self.until_healthy("kube-apiserver", f"{self.server}/readyz", deadline)
         self._launch("kube-controller-manager", "kube-scheduler")
         async with self.api() as api:
             await self._install_jobset(api, deadline)
             self._launch("jobset")
             await asyncio.gather(
-                self._until_healthy(
+                self.until_healthy(
                     "kube-controller-manager", f"https://127.0.0.1:{self.ports['controller-manager']}/healthz", deadline
                 ),
-                self._until_healthy("kube-scheduler", f"https://127.0.0.1:{self.ports['scheduler']}/readyz", deadline),
-                self._until_healthy("jobset", f"http://127.0.0.1:{self.ports['jobset-health']}/readyz", deadline),
+                self.until_healthy("kube-scheduler", f"https://127.0.0.1:{self.ports['scheduler']}/readyz", deadline),
+                self.until_healthy("jobset", f"http://127.0.0.1:{self.ports['jobset-health']}/readyz", deadline),
             )
             await self._install_webhooks(api)
             await self._until_accounts_exist(api, deadline)
@@ -209,40 +207,21 @@ class Plane:
 
     async def _install_jobset(self, api: Api, deadline: float) -> None:
         """The controller exits when it starts before its CRD is established."""
-        await api.apply(CRD, self._jobset_object("CustomResourceDefinition"))
-        while True:
-            found = await api.get(CRD)
-            conditions = {c["type"]: c["status"] for c in found.get("status", {}).get("conditions") or []}
-            if conditions.get("Established") == "True":
-                return
-            if time.monotonic() > deadline:
-                raise PlaneError(f"the CRD of JobSet was not established; its conditions: {conditions}")
-            await asyncio.sleep(0.05)
+        (definition,) = installed.shipped(self.programs / "jobset.json", "CustomResourceDefinition")
+        try:
+            await installed.apply_definition(api, definition, deadline)
+        except TimeoutError as error:
+            raise PlaneError(str(error)) from None
 
     async def _install_webhooks(self, api: Api) -> None:
-        """Services cannot be reached here: the API server calls JobSet by URL, with our authority."""
         authority = certificates.base64_of(self.pki / "ca.crt")
-        for kind, resource in (
-            ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-            ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
-        ):
-            found = self._jobset_object(kind)
-            name = f"jobset-{found['metadata']['name']}"
-            for webhook in found["webhooks"]:
-                path = webhook["clientConfig"]["service"]["path"]
-                url = f"https://127.0.0.1:{self.ports['jobset-webhook']}{path}"
-                webhook["clientConfig"] = {"url": url, "caBundle": authority}
+        for kind in installed.CONFIGURATIONS:
+            (configuration,) = installed.shipped(self.programs / "jobset.json", kind)
+            for webhook in configuration["webhooks"]:
                 if "pods" in webhook["rules"][0]["resources"]:  # else no pod of anybody starts while JobSet is away
                     key = {"key": "jobset.sigs.k8s.io/jobset-name", "operator": "Exists"}
                     webhook["objectSelector"] = {"matchExpressions": [key]}
-            await api.apply(f"{WEBHOOKS}/{resource}/{name}", {**found, "metadata": {"name": name}})
-
-    def _jobset_object(self, kind: str) -> Object:
-        objects: list[Object] = json.loads((self.programs / "jobset.json").read_text())
-        found = next(item for item in objects if item["kind"] == kind)
-        found["metadata"].pop("creationTimestamp", None)
-        found.pop("status", None)
-        return found
+            await installed.apply_webhooks(api, configuration, "jobset", self.ports["jobset-webhook"], authority)
 
     async def _until_accounts_exist(self, api: Api, deadline: float) -> None:
         while True:
@@ -255,10 +234,12 @@ class Plane:
                     raise PlaneError(f"namespace default did not get its service account: {error}") from None
             await asyncio.sleep(0.05)
 
-    async def _until_healthy(self, name: str, url: str, deadline: float) -> None:
+    async def until_healthy(self, name: str, url: str, deadline: float) -> None:
+        """Waits until a program of the plane, or one beside it, answers there. Raises `PlaneError` with last words."""
+        needed = ORDER[: ORDER.index(name) + 1] if name in ORDER else (*ORDER, name)
         while not await asyncio.to_thread(self.answers, url):
             alive = processes.running(self.folder)
-            for one in ORDER[: ORDER.index(name) + 1]:  # what it needs may have ended as well
+            for one in needed:  # what it needs may have ended as well
                 if one not in alive:
                     raise PlaneError(f"{one} ended while it was starting. Its last words:\n{self.last_words(one)}")
             if time.monotonic() > deadline:
@@ -281,7 +262,8 @@ class Plane:
         text = path.read_text(errors="replace") if path.exists() else ""
         return "\n".join(text.splitlines()[-lines:]) + f"\n(all of it: {path})"
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the state folder that only its owner may read."""
         path = self.folder / name
         path.touch(mode=0o600)
         path.write_text(text)

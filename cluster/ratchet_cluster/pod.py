@@ -229,6 +229,7 @@ class Pod:
         own = self.folder / container.name
         own.mkdir(parents=True, exist_ok=True)
         env = environment.resolve(pod, container.spec, await self._references(), await self._inherited(pod))
+        env = environment.without_chips(container.spec, env)
         mounts = volumes.mounts(pod, container.spec, self._places, env)
         message = own / "termination-log"
         message.touch()

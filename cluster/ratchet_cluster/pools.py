@@ -11,23 +11,11 @@ from pathlib import Path
 
 import yaml
 
-from ratchet_api.tpu_topologies import ImpossibleShape, shape
+from ratchet_api.tpu_topologies import ImpossibleShape, machine_type, shape
 from ratchet_cluster.objects import Object
 
 SYSTEM = "system"
 REGION = "us-central2"
-MACHINES = {  # accelerator -> machine type, completed by the number of chips
-    "tpu-v3-device": "ct3-hightpu",
-    "tpu-v3-slice": "ct3p-hightpu",
-    "tpu-v4-podslice": "ct4p-hightpu",
-    "tpu-v4-lite-device": "ct4l-hightpu",
-    "tpu-v5-lite-podslice": "ct5lp-hightpu",
-    "tpu-v5-lite-device": "ct5l-hightpu",
-    "tpu-v5p-slice": "ct5p-hightpu",
-    "tpu-v6e-slice": "ct6e-standard",
-    "tpu7x": "tpu7x-standard",
-    "tpu7": "tpu7-standard",
-}
 
 
 class PoolError(ValueError):
@@ -120,7 +108,7 @@ def node_object(pool: Pool, name: str) -> Object:
         taints.append({"key": "cloud.google.com/gke-spot", "value": "true", "effect": "NoSchedule"})
     if pool.accelerator:
         labels |= {
-            "node.kubernetes.io/instance-type": f"{MACHINES[pool.accelerator]}-{pool.chips_per_node}t",
+            "node.kubernetes.io/instance-type": machine_type(pool.accelerator, pool.chips_per_node or 0) or "",
             "cloud.google.com/gke-tpu-accelerator": pool.accelerator,
             "cloud.google.com/gke-tpu-topology": pool.topology or "",
             "cloud.google.com/gke-accelerator-count": str(pool.chips_per_node),

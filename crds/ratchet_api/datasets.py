@@ -88,7 +88,9 @@ class Columns(ApiModel):
 class Jsonl(Columns):
     """A file with one JSON object a line."""
 
-    path: str = Field(min_length=1, max_length=1024, description="Path of the file, as the trainer's pods see it.")
+    path: str = Field(
+        min_length=1, max_length=1024, description="The file: a path, as the trainer's pods see it, gs:// or s3://."
+    )
     claim_name: str | None = Field(
         default=None,
         max_length=253,
@@ -100,7 +102,9 @@ class Jsonl(Columns):
 class Parquet(Columns):
     """A Parquet file. It is read by row group, so that a large one needs little memory."""
 
-    path: str = Field(min_length=1, max_length=1024, description="Path of the file, as the trainer's pods see it.")
+    path: str = Field(
+        min_length=1, max_length=1024, description="The file: a path, as the trainer's pods see it, gs:// or s3://."
+    )
     claim_name: str | None = Field(
         default=None,
         max_length=253,
@@ -113,7 +117,9 @@ class HuggingFace(Columns):
     """A folder of the Hugging Face `datasets` library: as `save_to_disk` writes it, or as a repository of the hub is
     laid out (Parquet or JSON Lines files in the folder or in its `data`)."""
 
-    path: str = Field(min_length=1, max_length=1024, description="Path of the folder, as the trainer's pods see it.")
+    path: str = Field(
+        min_length=1, max_length=1024, description="The folder: a path, as the trainer's pods see it, gs:// or s3://."
+    )
     claim_name: str | None = Field(
         default=None,
         max_length=253,

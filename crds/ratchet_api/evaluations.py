@@ -87,8 +87,8 @@ class Export(ApiModel):
     directory: str = Field(
         min_length=1,
         max_length=1024,
-        description="Folder that is written, as the trainer's pods see it; with when: EachStage, one folder a stage in "
-        "it. A folder that holds something else is never overwritten.",
+        description="Folder that is written: a path, as the trainer's pods see it, gs:// or s3://; with when: "
+        "EachStage, one folder a stage in it. A folder that holds something else is never overwritten.",
     )
     format: Literal["HuggingFace"] = Field(
         default="HuggingFace",

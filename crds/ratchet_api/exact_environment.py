@@ -20,12 +20,15 @@ def performance_environment(given: Container[str]) -> dict[str, str]:
     return {name: value for name, value in PERFORMANCE_ENV.items() if name not in given}
 
 
-def exact_environment(cpu: str | None, virtual_shards: int | None = None) -> dict[str, str]:
+def exact_environment(cpu: str | None, virtual_shards: int | None = None, *, tpu: bool = False) -> dict[str, str]:
     """From `podTemplate.resources.requests.cpu`: NPROC sizes XLA's thread pool and so decides the order of its sums.
 
     A pool has at least one thread for each device of its process. So in mode Exact, with `virtual_shards`, it gets as
-    many as there can ever be devices: then their number does not decide it.
+    many as there can ever be devices: then their number does not decide it. On a `tpu` in the other modes NPROC is left
+    alone: there the sums are the chips', and one thread would starve their host.
     """
+    if tpu and virtual_shards is None:
+        return dict(FIXED)
     return {"NPROC": str(max(threads(cpu), virtual_shards or 0))} | FIXED
 
 

@@ -15,6 +15,7 @@ from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, S
 from ratchet_api.budgets import BUDGETS, Budget
 from ratchet_api.datasets import Dataset
 from ratchet_api.evaluations import EVALUATIONS, Evaluation, Export, Samples
+from ratchet_api.maintenance import MAINTENANCE, Maintenance
 from ratchet_api.placements import PLACEMENTS, Placement
 from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
 from ratchet_api.stages import STAGES, RowsPerPass, Stage
@@ -71,6 +72,11 @@ class Model(ApiModel):
             "claimName, chatTemplate and systemPrompt are for a model with a path",
             lambda m: m.path is not None or (m.claim_name, m.chat_template, m.system_prompt) == (None, None, None),
         ),
+        Rule(
+            "!has(self.claimName) || self.path.startsWith('/')",
+            "claimName is for a path; a bucket needs none",
+            lambda m: m.claim_name is None or (m.path or "/").startswith("/"),
+        ),
     )
     preset: Literal["tiny"] | None = Field(
         default=None, description="A small built-in decoder with random weights and a byte tokenizer: tiny."
@@ -79,9 +85,9 @@ class Model(ApiModel):
         default=None,
         min_length=2,
         max_length=1024,
-        pattern=r"^/.*$",
-        description="Folder with config.json, safetensors and tokenizer.json, as the trainer's pods see it. "
-        "Families: Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3.",
+        pattern=r"^(/|(gs|s3)://[a-z0-9]).*$",
+        description="Folder with config.json, safetensors and tokenizer.json: a path, as the trainer's pods see it, or "
+        "gs:// or s3://, which each host copies to its disk. Families: Qwen2, Qwen3, Llama 3, Gemma 2, Gemma 3.",
     )
     claim_name: str | None = Field(
         default=None,
@@ -114,9 +120,9 @@ class Checkpoint(ApiModel):
     directory: str = Field(
         min_length=1,
         max_length=1024,
-        pattern=r"^(/|gs://[a-z0-9]).*$",
-        description="Folder of this job's checkpoints: an absolute path in the pods, on the volume of claimName. "
-        "gs:// is reserved: nothing writes there yet.",
+        pattern=r"^(/|(gs|s3)://[a-z0-9]).*$",
+        description="Folder of this job's checkpoints: gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, or an absolute path in "
+        "the pods, on the volume of claimName.",
     )
     claim_name: str | None = Field(
         default=None,
@@ -160,9 +166,9 @@ class Checkpoint(ApiModel):
 
     rules: ClassVar = (
         Rule(
-            "!self.directory.startsWith('gs://') || !has(self.claimName)",
-            "claimName is for a path; gs:// needs none",
-            lambda c: not c.directory.startswith("gs://") or c.claim_name is None,
+            "self.directory.startsWith('/') || !has(self.claimName)",
+            "claimName is for a path; a bucket needs none",
+            lambda c: c.directory.startswith("/") or c.claim_name is None,
             ".claimName",
         ),
     )
@@ -233,10 +239,11 @@ class Parallelism(ApiModel):
         default=1,
     )
 
-    def data_on(self, devices: int) -> int | None:
-        """The size of axis data on so many devices; None if they do not fit."""
+    def data_on(self, devices: int, slices: int = 1) -> int | None:
+        """The size of axis data on so many devices of so many equal slices; None if they do not fit. The other two stay
+        within a slice: between slices is a slow network."""
         data, rest = divmod(devices, self.fsdp * self.tensor)
-        return data if data and not rest and self.data in (None, data) else None
+        return data if data and not rest and not data % slices and self.data in (None, data) else None
 
 
 class Restart(ApiModel):
@@ -308,6 +315,34 @@ class PodTemplate(ApiModel):
         pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
         description="Service account of the pods; only those that the operator's values allow.",
     )
+    fs_group: Whole = whole(
+        "Group that owns the files of mounted volumes, so that a trainer that is not root can write to them. The group "
+        "of a volume is changed at its first mount only (OnRootMismatch).",
+        ge=0,
+        default=10001,
+    )
+    termination_grace_period_seconds: Whole = whole(
+        "Seconds that a pod gets to commit its state when it is told to go; no more than the notice where capacity is "
+        "taken away, and all of it, up to an hour, in a maintenance. Larger for a model whose checkpoint takes longer.",
+        ge=5,
+        le=3600,
+        default=30,
+    )
+    priority_class_name: str | None = Field(
+        default=None,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        description="PriorityClass of the pods; absent: the cluster's default.",
+    )
+
+
+class JobSetTemplate(ApiModel):
+    """What the user may add to the JobSet of an attempt, for those who look at it: a queue, above all."""
+
+    labels: StringMap = Field(
+        default={}, max_length=32, description="Labels added to the JobSet, for example kueue.x-k8s.io/queue-name."
+    )
+    annotations: StringMap = Field(default={}, max_length=32, description="Annotations added to the JobSet.")
 
 
 IMMUTABLE = ("model", "seed", "reproducibility", "parallelism")
@@ -399,7 +434,11 @@ class Spec(ApiModel):
         default=Parallelism(), description="How the model and its batches are shared among the devices."
     )
     restart: Restart = Field(default=Restart(), description="What disturbances and failures may cost.")
+    maintenance: Maintenance = MAINTENANCE
     pod_template: PodTemplate = Field(default=PodTemplate(), description="What is added to the trainer's pods.")
+    job_set_template: JobSetTemplate = Field(
+        default=JobSetTemplate(), description="What is added to the JobSets of attempts."
+    )
 
     def budget(self, stage: str) -> Budget | None:
         """What the stage of that name may cost; None: whatever it takes."""

@@ -121,6 +121,8 @@ class AttemptStatus(ApiModel):
     start_step: Count | None = _maybe_count("Newest committed step when it was authorized.")
     start_time: str | None = _time("When it was authorized.")
     created_time: str | None = _time("When its JobSet was seen created.")
+    queued_time: str | None = _time("When its JobSet was seen held back by a queue; absent where none held it.")
+    admitted_time: str | None = _time("When it was seen let go; from then on its pods look for nodes.")
     running_time: str | None = _time("When all its pods were first seen Running.")
     ended_time: str | None = _time("When its first sign of an end was seen.")
     drain_deadline: str | None = _time("When the notice window of the gang ends.")

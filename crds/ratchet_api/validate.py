@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
 from ratchet_api.references import broken_references
-from ratchet_api.tpu_topologies import ImpossibleShape, Shape, shape
+from ratchet_api.tpu_topologies import ImpossibleShape, Shape, check_slices, given_shape, shape
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,15 @@ def placement_shape(placement: Placement) -> Shape:
     if placement.cpu is not None:
         return Shape(placement.cpu.hosts, 0)
     assert placement.accelerator, "the type's rules"
-    assert placement.topology, "the type's rules"
-    return shape(placement.accelerator, placement.topology, placement.chips_per_node)
+    if placement.hosts is not None:
+        assert placement.chips_per_node, "the type's rules"
+        each = placement.devices_per_chip or 1
+        found = given_shape(placement.accelerator, placement.topology, placement.hosts, placement.chips_per_node, each)
+    else:
+        assert placement.topology, "the type's rules"
+        found = shape(placement.accelerator, placement.topology, placement.chips_per_node)
+    check_slices(placement.accelerator, found, placement.slices)
+    return found
 
 
 def processes(placement: Placement) -> int:
@@ -49,9 +56,15 @@ def processes(placement: Placement) -> int:
 
 
 def devices(placement: Placement) -> int:
-    """Number of devices of an attempt there; a host without chips is one. Raises ImpossibleShape."""
-    shape = placement_shape(placement)
-    return (shape.chips or shape.hosts) * placement.slices
+    """Number of devices of an attempt there, as JAX counts them; a host without chips is one. Raises
+    ImpossibleShape."""
+    return processes(placement) * placement_shape(placement).devices_per_host
+
+
+def chips(placement: Placement) -> int:
+    """Number of chips of an attempt there, which is what capacity costs; a host without chips is one. Raises
+    ImpossibleShape."""
+    return processes(placement) * (placement_shape(placement).chips_per_node or 1)
 
 
 def semantic_problems(spec: Spec) -> list[Problem]:
@@ -66,8 +79,8 @@ def semantic_problems(spec: Spec) -> list[Problem]:
             found.append(Problem(f"{path}.{error.field}", str(error)))
             continue
         there = devices(placement)
-        if spec.parallelism.data_on(there) is None:
-            found.append(Problem("spec.parallelism", _misfit(spec.parallelism, placement.name, there)))
+        if spec.parallelism.data_on(there, placement.slices) is None:
+            found.append(Problem("spec.parallelism", _misfit(spec.parallelism, placement, there)))
         if shards is not None and shards % there:
             out = "take a number of devices that is a power of two" if there & (there - 1) else f"set it to {there}"
             text = f"its {there} devices do not divide reproducibility.virtualShards, {shards}, as mode Exact needs"
@@ -105,13 +118,15 @@ def _long_buffers(spec: Spec) -> Iterator[Problem]:
                 )
 
 
-def _misfit(wanted: Parallelism, placement: str, there: int) -> str:
-    each = wanted.fsdp * wanted.tensor
+def _misfit(wanted: Parallelism, placement: Placement, there: int) -> str:
+    each, slices = wanted.fsdp * wanted.tensor, placement.slices
     text = f"{wanted.data or 'data'} x {wanted.fsdp} x {wanted.tensor} (data x fsdp x tensor) does not fit the {there} "
-    text += f"devices of placement {placement}; "
-    if there % each:
-        return text + f"fsdp x tensor must divide {there}"
-    return text + f"leave data out, or set it to {there // each}"
+    text += f"devices of placement {placement.name}"
+    if slices > 1:
+        text += f", {slices} slices of {there // slices}"
+    if (there // slices) % each:
+        return text + f"; fsdp x tensor must divide {there // slices}"
+    return text + f"; leave data out, or set it to {there // each}"
 
 
 def problems(manifest: Any) -> list[Problem]:

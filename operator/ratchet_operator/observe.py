@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ratchet_api import job as api
 from ratchet_api.protocol import LABEL_JOB
+from ratchet_operator.decide.observed_node import ANNOTATIONS
 from ratchet_operator.kube import Kube, Refused
 from ratchet_operator.queue import Key, Version
 
@@ -141,8 +142,9 @@ def trim(node: Raw) -> Raw:
     """The part of a Node that can matter to a job; heartbeats are not in it, so that equality means no news."""
     meta, spec, status = node["metadata"], node.get("spec", {}), node.get("status", {})
     kept = ("name", "uid", "creationTimestamp", "deletionTimestamp", "labels")
+    said = {key: value for key, value in (meta.get("annotations") or {}).items() if key in ANNOTATIONS}
     return {
-        "metadata": {key: meta[key] for key in kept if key in meta},
+        "metadata": {key: meta[key] for key in kept if key in meta} | ({"annotations": said} if said else {}),
         "spec": {key: spec[key] for key in ("taints", "unschedulable", "providerID") if key in spec},
         "status": {
             "conditions": [

@@ -33,6 +33,8 @@ def imported(package: Path) -> dict[str, str]:
     """Top-level module -> a file that imports it; standard library and own packages left out."""
     found = {}
     for path in package.rglob("*.py"):
+        if (path.parent / "requirements.txt").exists():  # runs in an environment of its own
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:

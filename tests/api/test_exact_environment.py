@@ -15,3 +15,5 @@ from ratchet_api.exact_environment import exact_environment
 )  # fmt: skip
 def test_threads_are_the_whole_part_of_the_requested_cpus(cpu, threads):
     assert exact_environment(cpu)["NPROC"] == threads
+    assert "NPROC" not in exact_environment(cpu, tpu=True)
+    assert exact_environment(cpu, 64, tpu=True)["NPROC"] == "64"

@@ -6,7 +6,9 @@ from itertools import product
 
 import pytest
 
+from ratchet_api.placements import Placement
 from ratchet_api.tpu_topologies import ACCELERATORS, ImpossibleShape, shape
+from ratchet_api.validate import chips, devices, placement_shape, processes
 
 VALID = [
     ("tpu-v5-lite-podslice", "2x4", 8, 1),
@@ -33,6 +35,8 @@ IMPOSSIBLE = [
     ("tpu-v6e-slice", "4x", None, "topology", "no topology"),
     ("tpu-v6e-slice", "4x4", 2, "chipsPerNode", "1 or 4 or 8"),
     ("v6e", "4x4", None, "accelerator", "tpu-v6e-slice"),
+    ("tpu-v9-slice", "4x4", None, "accelerator", "give hosts and chipsPerNode as well"),
+    ("tpu-v6e-slice", "4x16", None, "topology", "give hosts and chipsPerNode"),
 ]
 
 
@@ -71,3 +75,45 @@ def _exists(accelerator: str, topology: str) -> bool:
     except ImpossibleShape:
         return False
     return True
+
+
+def placed(accelerator: str, **more: object) -> Placement:
+    return Placement.model_validate({"name": "p", "accelerator": accelerator, **more})
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "topology", "each"),
+    [("tpu7x", "2x2x2", 2), ("tpu7", "2x2x1", 2), ("tpu-v3-slice", "4x4", 2), ("tpu-v5p-slice", "2x2x2", 1)],
+)
+def test_a_chip_is_as_many_devices_as_jax_shows(accelerator, topology, each):
+    placement = placed(accelerator, topology=topology)
+    assert devices(placement) == chips(placement) * each
+    assert placement_shape(placement).devices_per_host == 4 * each
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "shape_of_it", "way_out"),
+    [
+        ("tpu-v6e-slice", {"topology": "2x4", "chipsPerNode": 8}, r"single host .* several hosts \(2x4, 4x4, 4x8\)"),
+        ("tpu-v5p-slice", {"topology": "2x2x1"}, r"several hosts \(2x2x2"),
+        ("tpu-v3-slice", {"topology": "4x4"}, "tpu-v3-slice has no multislice"),
+        ("tpu-v9-slice", {"hosts": 1, "chipsPerNode": 4}, "single host"),
+    ],
+)
+def test_slices_that_cannot_work_together_are_refused(accelerator, shape_of_it, way_out):
+    assert processes(placed(accelerator, **shape_of_it))
+    with pytest.raises(ImpossibleShape, match=way_out) as error:
+        placement_shape(placed(accelerator, **shape_of_it, slices=2))
+    assert error.value.field == "slices"
+
+
+def test_a_slice_may_be_given_in_numbers():
+    placement = placed("tpu-v9-slice", hosts=4, chipsPerNode=4, devicesPerChip=2, slices=2)
+    assert (processes(placement), chips(placement), devices(placement)) == (8, 32, 64)
+    assert processes(placed("tpu-v6e-slice", topology="4x16", hosts=16, chipsPerNode=4)) == 16
+    assert processes(placed("tpu-v6e-slice", topology="4x4", hosts=4, chipsPerNode=4)) == 4
+
+
+def test_numbers_that_contradict_the_table_are_refused():
+    with pytest.raises(ImpossibleShape, match="has 4 hosts and 1 devices a chip, not 2 and 1; leave hosts out"):
+        placement_shape(placed("tpu-v6e-slice", topology="4x4", hosts=2, chipsPerNode=4))

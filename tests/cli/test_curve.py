@@ -39,4 +39,4 @@ def test_a_metric_that_is_not_there_is_said_with_those_that_are(folder: Path, me
 def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["curve", str(tmp_path)])
     assert done.exit_code == os.EX_NOINPUT
-    assert "metrics.jsonl: cannot be read" in done.output
+    assert "metrics.jsonl: no train/accuracy; there are no metrics yet" in done.output

@@ -174,7 +174,6 @@ def test_a_job_of_the_cluster_is_read_through_its_claim(folder, cluster, tmp_pat
 @pytest.mark.parametrize(
     ("checkpoint", "volume", "bound", "words"),
     [
-        ({"directory": "gs://bucket/x"}, None, True, "copy samples/ from there, then name the folder"),
         ({"directory": "/nowhere/x"}, None, True, "without a claim; copy the folder samples from /nowhere/x"),
         (
             {"directory": "/x/y", "claimName": "c"},

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from ratchet_cli.train_printer import Printer
 from ratchet_cli.train_summary import evaluations, in_words, seen
 from ratchet_trainer.step.learning_signs import WINDOWS
+from ratchet_trainer.storage import Location
 
 ROLLOUT = {
     "stage": "reason",
@@ -62,7 +63,7 @@ def document(step: int, learning: dict[str, str] | None = None, **more: Any) -> 
 def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What is printed for one document more, without the lines of progress."""
     monkeypatch.setenv("COLUMNS", "100")
-    printer = Printer(tmp_path)
+    printer = Printer(Location.parse(tmp_path))
 
     def of(shown: dict[str, Any]) -> str:
         printer(shown)
@@ -124,10 +125,10 @@ def test_without_a_folder_progress_alone_is_printed(capsys) -> None:
     assert capsys.readouterr().err == "  step 3/30  reason  reward 0.000  accuracy 0.000  tok/s 100\n"
 
 
-def stream(folder: Path, *lines: tuple[int, dict[str, float]]) -> Path:
+def stream(folder: Path, *lines: tuple[int, dict[str, float]]) -> bytes:
     text = [json.dumps({"step": s, "stage": "r", "metrics": {n: repr(v) for n, v in m.items()}}) for s, m in lines]
     (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in text) + '{"torn')
-    return folder / "metrics.jsonl"
+    return (folder / "metrics.jsonl").read_bytes()
 
 
 def held(accuracy: float, pass_at_4: float) -> dict[str, float]:
@@ -140,13 +141,13 @@ def held(accuracy: float, pass_at_4: float) -> dict[str, float]:
 
 
 def test_evaluations_before_and_after(tmp_path) -> None:
-    file = stream(tmp_path, (0, held(0.25, 0.5)), (1, {"train/loss": 2.0}), (2, held(0.5, 0.75)), (4, held(0.75, 1.0)))
-    found = evaluations(file)
+    found = stream(tmp_path, (0, held(0.25, 0.5)), (1, {"train/loss": 2.0}), (2, held(0.5, 0.75)), (4, held(0.75, 1.0)))
+    found = evaluations(found)
     assert found["held"]["accuracy"] == {"before": 0.25, "after": 0.75, "steps": [0, 4]}
     assert list(in_words({"evaluations": found})) == [
         "evaluation held: accuracy 0.250 -> 0.750, pass@4 0.500 -> 1.000 (step 0 -> 4)"
     ]
-    assert evaluations(tmp_path / "none") == {}
+    assert evaluations(b"") == {}
 
 
 def test_what_learning_says_at_the_end_is_of_the_last_commit(tmp_path) -> None:
@@ -156,14 +157,14 @@ def test_what_learning_says_at_the_end_is_of_the_last_commit(tmp_path) -> None:
     control = {"stage": {"windows": windows}}
     (tmp_path / "steps/4/control.json").write_text(json.dumps(control))
     result = {"checkpoint": "steps/4"}
-    found = seen(tmp_path, result, NOTHING)["learning"]
+    found = seen(Location.parse(tmp_path), result, NOTHING)["learning"]
     assert found == NOTHING, "its words hold answers"
-    found = seen(tmp_path, result, LEARNS)["learning"]
+    found = seen(Location.parse(tmp_path), result, LEARNS)["learning"]
     assert (found["status"], found["reason"]) == ("False", "NoInformativeGroups"), "what was last heard is older"
     (line,) = in_words({"learning": found})
     assert line.startswith("learning: False, NoInformativeGroups: in 3 steps in a row")
     (tmp_path / "steps/4/control.json").write_text(json.dumps({"stage": {"windows": {}}}))
-    assert "learning" not in seen(tmp_path, result, {}), "a supervised stage"
+    assert "learning" not in seen(Location.parse(tmp_path), result, {}), "a supervised stage"
     assert list(in_words({"learning": {"status": "Unknown", "reason": "NotApplicable", "message": ""}})) == []
 
 

@@ -56,15 +56,15 @@ def test_a_half_built_folder_is_not_taken_for_whole(monkeypatch: pytest.MonkeyPa
     fake_go(tmp_path / "tools", "go1.26.8")
     compiled = []
 
-    def compile_(command: list[str], env: dict[str, str], log: Path, progress: build.Progress) -> None:
+    def compile_(command: list[str], env: dict[str, str], log: Path, progress: build.Progress, module: Path) -> None:
         folder = Path(command[command.index("-o") + 1])
         compiled.append(folder)
         for name in (*build.PROGRAMS, "server"):
             if name != "etcd":
                 (folder / name).touch()
 
-    monkeypatch.setattr(build, "_compile", compile_)
-    monkeypatch.setattr(build, "_jobset_objects", lambda go, env: [])
+    monkeypatch.setattr(build, "compile_module", compile_)
+    monkeypatch.setattr(build, "_shipped_objects", lambda go, env, recipe: [])
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}:/usr/bin:/bin")
     folder = build.ensure_binaries()
     assert build.ensure_binaries() == folder

@@ -16,6 +16,7 @@ from ratchet_cluster.environment import (
     injected,
     referred_names,
     resolve,
+    without_chips,
 )
 
 POD = {
@@ -162,6 +163,15 @@ def test_a_pod_of_a_multi_host_slice_learns_its_place() -> None:
         "MEGASCALE_SLICE_ID": "1",
         "MEGASCALE_COORDINATOR_ADDRESS": "run-s-0-0.run",
     }
+
+
+def test_a_container_that_wants_chips_runs_on_the_cpu_here() -> None:
+    container = {"name": "main", "resources": {"requests": {"cpu": "2500m"}, "limits": {"google.com/tpu": "4"}}}
+    env = {"JAX_PLATFORMS": "tpu,cpu", "RATCHET_PLATFORM": "tpu", "RATCHET_SLICES": "2", "A": "b"}
+    assert without_chips(container, env) == {"JAX_PLATFORMS": "cpu", "NPROC": "2", "A": "b"}
+    assert without_chips({"name": "main"}, env | {"NPROC": "16"}) == {"JAX_PLATFORMS": "cpu", "NPROC": "16", "A": "b"}
+    calm = {"JAX_PLATFORMS": "cpu", "A": "b"}
+    assert without_chips(container, calm) == calm
 
 
 def test_one_slice_gets_nothing_about_slices() -> None:

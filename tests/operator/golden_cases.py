@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from plan_story import Story
+from plan_story import QUEUE, Story
 
 from ratchet_operator.decide import decide
 from ratchet_operator.plan import Plan
@@ -68,6 +68,25 @@ def spot_notice() -> Story:
 def one_node_of_two_goes() -> Story:
     """Only one node gave notice. The other pod is given what is left of the window, so that both commit one step."""
     return running().shut_down("pool-a-1")
+
+
+def maintenance_is_announced() -> Story:
+    """Maintenance of the slice is announced for in half an hour: the leader is asked for a checkpoint and goes on."""
+    story = running()
+    for name in ("pool-a-0", "pool-a-1"):
+        labels = story.nodes[name]["metadata"]["labels"]
+        labels["cloud.google.com/scheduled-maintenance-time"] = str(int(story.time) + 1800)
+    return story
+
+
+def maintenance_begins() -> Story:
+    """The time has come, and GKE says so on the nodes: both pods get the grace of their template to commit a step."""
+    story = maintenance_is_announced()
+    story.settle()
+    story.later(1800)
+    for name in ("pool-a-0", "pool-a-1"):
+        story.nodes[name]["metadata"]["labels"]["cloud.google.com/active-node-maintenance"] = "ONGOING"
+    return story
 
 
 def drained() -> Story:
@@ -184,6 +203,28 @@ def stage_budget_is_spent() -> Story:
     return story.later(600).leave(story.pod(0), 75, **told).leave(story.pod(1), 75, **told)
 
 
+def waits_in_queue() -> Story:
+    """The JobSet names a queue of Kueue, whose webhook suspended it: no pod is made before there is quota."""
+    story = Story(jobSetTemplate={"labels": {QUEUE: "research"}})
+    story.decide()
+    return story.later(0.02)
+
+
+def taken_back_by_queue() -> Story:
+    """Kueue suspended the JobSet of a running attempt, for a workload of higher priority; the Job controller has
+    deleted the pods. The JobSet goes at once, so that the queue cannot start it again."""
+    story = waits_in_queue()
+    story.settle()
+    story.later(60).admit()
+    story.settle()
+    story.place()
+    story.run()
+    story.settle()
+    story.later(12.5).report(step=6, targetStep=10, stage=WARM_UP, checkpoint={"step": 6})
+    story.settle()
+    return story.later(1).evict()
+
+
 def suspended() -> Story:
     """spec.suspend became true: the gang gets its whole grace to commit one common step."""
     story = running()
@@ -216,10 +257,12 @@ def status_lost() -> Story:
 ALL: dict[str, Callable[[], Story]] = {
     f.__name__.replace("_", "-"): f
     for f in (
-        applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, drained, survivor_of_a_lost_node,
+        applied, jobset_seen, all_pods_run, spot_notice, one_node_of_two_goes, maintenance_is_announced,
+        maintenance_begins, drained, survivor_of_a_lost_node,
         lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, waits_for_approval,
         approved_while_waiting, left_without_approval, approved_after_leaving, completed, application_failure,
-        budget_is_spent, stage_budget_is_spent, suspended, refused, applied_again, status_lost,
+        budget_is_spent, stage_budget_is_spent, waits_in_queue, taken_back_by_queue, suspended, refused, applied_again,
+        status_lost,
     )
 }  # fmt: skip
 

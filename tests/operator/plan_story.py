@@ -40,6 +40,9 @@ def job(**spec: Any) -> dict[str, Any]:
     return manifest
 
 
+QUEUE = "kueue.x-k8s.io/queue-name"
+
+
 class Story:
     """One job and everything around it. Time stands still until `later` is called."""
 
@@ -151,6 +154,8 @@ class Story:
         body["metadata"]["uid"] = self._uid()
         if body["kind"] == "JobSet":
             assert all(j["metadata"]["name"] != body["metadata"]["name"] for j in self.jobsets), "created twice"
+            if QUEUE in body["metadata"]["labels"]:
+                body["spec"]["suspend"] = True  # what Kueue's webhook does
             self.jobsets.append(body)
         else:
             self.configmaps.add(body["metadata"]["name"])
@@ -203,6 +208,22 @@ class Story:
                 meta = {"name": pod_name, "namespace": namespace, "uid": uid, "resourceVersion": uid, "labels": labels}
                 meta["ownerReferences"] = [{"kind": "Job", "name": pod_name, "uid": f"{uid}-job", "controller": True}]
                 self.pods.append({"metadata": meta, "spec": {}, "status": {"phase": "Pending"}})
+
+    def admit(self) -> Story:
+        """What Kueue does once there is quota: the newest JobSet may start, and its pods are made."""
+        self.jobsets[-1]["spec"]["suspend"] = False
+        self.make_pods()
+        return self
+
+    def evict(self) -> Story:
+        """What Kueue does when it wants its quota back; the Job controller deletes the pods."""
+        self.jobsets[-1]["spec"]["suspend"] = True
+        for pod in self.pods:
+            own = pod["metadata"]["labels"]["jobset.sigs.k8s.io/jobset-uid"] == self.jobsets[-1]["metadata"]["uid"]
+            if own and "deletionTimestamp" not in pod["metadata"]:
+                deletion = stamps.whole(stamps.after(self.now, 30))
+                pod["metadata"] |= {"deletionTimestamp": deletion, "deletionGracePeriodSeconds": 30}
+        return self
 
     def place(self, pool: str = "pool-a") -> None:
         """What the scheduler does: unbound pods get nodes of a pool, in order."""

@@ -146,6 +146,26 @@ class Kubelet:
         self.nodes.pop(name, None)
         await self.api.delete(f"/api/v1/nodes/{name}")
 
+    async def label(self, name: str, **labels: str) -> None:
+        """Sets labels of GKE's domain on a node; `_` stands for `-`."""
+        named = {f"cloud.google.com/{key.replace('_', '-')}": value for key, value in labels.items()}
+        await self.api.patch(f"/api/v1/nodes/{name}", {"metadata": {"labels": named}}, MERGE)
+
+    async def maintain(self, name: str) -> None:
+        """Maintenance of a node begins, as GKE says so; its handler then deletes pods with the grace that they have."""
+        await self.label(name, active_node_maintenance="ONGOING")
+        path = f"/api/v1/nodes/{name}"
+        taints = (await self.api.get(path))["spec"]["taints"]
+        going = {"key": "cloud.google.com/impending-node-termination", "effect": "NoSchedule"}
+        await self.api.patch(path, {"spec": {"taints": [*taints, going]}}, MERGE)
+
+    async def restart_machine(self, name: str) -> None:
+        """The machine starts anew under its name: the Node stays and is Ready, its containers are not found again."""
+        for it in [r for r in self.running.values() if r.pod["spec"].get("nodeName") == name]:
+            it.task.cancel()
+            self.running.pop(it.pod["metadata"]["uid"], None)
+            await self._ended(it.pod, 137, {}, why="ContainerStatusUnknown")
+
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(2)
@@ -280,12 +300,19 @@ class Kubelet:
         await self._ended(pod, code, message or {})
 
     async def _ended(
-        self, pod: Raw, code: int, message: Raw, conditions: list[Raw] | None = None, reason: str | None = None
+        self,
+        pod: Raw,
+        code: int,
+        message: Raw,
+        conditions: list[Raw] | None = None,
+        reason: str | None = None,
+        why: str | None = None,
     ) -> None:
+        """Writes the end of a pod; `reason` is the pod's, `why` the container's."""
         text = json.dumps(message) if message else ""
         ended = {
             "exitCode": code,
-            "reason": "Completed" if code == 0 else "Error",
+            "reason": why or ("Completed" if code == 0 else "Error"),
             "message": text,
             "startedAt": now(),
             "finishedAt": now(),

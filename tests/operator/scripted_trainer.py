@@ -63,6 +63,7 @@ class Gang:
         self.phase, self.boundary, self.draining = "start", storage.boundary, False
         self.revision = 0
         self.steps_run: list[int] = []
+        self.checkpoints_asked: list[int] = []
         self.ended: asyncio.Future[tuple[int, Raw]] = asyncio.get_running_loop().create_future()
         self.changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +116,8 @@ class Gang:
         for stage in gate.get("stages", ()):
             self.stages[stage["index"] :] = [stage["spec"]]
         self.may_enter, self.finish = gate["mayEnter"], gate["finish"]
+        if gate["checkpointRequest"] > max(self.checkpoints_asked, default=0):
+            self.checkpoints_asked.append(gate["checkpointRequest"])
         self.changed.set()
 
     # -- training ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from plan_story import Story, job
 from ratchet_api.canonical import stage_hash
 from ratchet_api.job import parse_spec
 from ratchet_api.placements import Placement
-from ratchet_operator.build import pod as build
+from ratchet_operator.build import nodes
+from ratchet_operator.decide import stamps
 
 
 def objects(**spec):
@@ -68,7 +69,10 @@ def test_the_trainer_knows_who_it_is():
         "RATCHET_JOBSET_UID": "metadata.labels['jobset.sigs.k8s.io/jobset-uid']",
         "RATCHET_SLICE": "metadata.labels['jobset.sigs.k8s.io/job-index']",
         "RATCHET_POD_IP": "status.podIP",
-        "NPROC": "1",
+        "RATCHET_PLATFORM": "tpu",
+        "RATCHET_DEVICES_PER_PROCESS": "4",
+        "RATCHET_SLICES": "1",
+        "JAX_PLATFORMS": "tpu,cpu",
         "PYTHONHASHSEED": "0",
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
@@ -167,33 +171,184 @@ def test_pods_hold_no_credentials_and_no_privileges():
 
 def test_nodes_of_a_spot_slice():
     placement = placed(**V6E, capacity="Spot", zone="us-central2-b", nodeSelector={"team": "x"})
-    assert build.node_selector(placement) == {
+    assert nodes.node_selector(placement) == {
         "team": "x",
         "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
         "cloud.google.com/gke-tpu-topology": "4x4",
         "cloud.google.com/gke-spot": "true",
         "topology.kubernetes.io/zone": "us-central2-b",
     }
-    tolerated = {t["key"]: t["effect"] for t in build.tolerations(placement)}
+    tolerated = {t["key"]: t["effect"] for t in nodes.tolerations(placement)}
     assert tolerated["google.com/tpu"] == tolerated["cloud.google.com/gke-spot"] == "NoSchedule"
     assert "cloud.google.com/impending-node-termination" not in tolerated
 
 
-def test_on_demand_stays_off_spot_machines():
-    (term,) = build.affinity(placed(**V6E))["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-        "nodeSelectorTerms"
-    ]
-    assert term["matchExpressions"] == [{"key": "cloud.google.com/gke-spot", "operator": "NotIn", "values": ["true"]}]
+def musts(placement):
+    """What nodes must not be, as (key, value)."""
+    rule = nodes.affinity(placement)["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    (term,) = rule["nodeSelectorTerms"]
+    assert {expression["operator"] for expression in term["matchExpressions"]} == {"NotIn"}
+    return [(e["key"].removeprefix("cloud.google.com/"), *e["values"]) for e in term["matchExpressions"]]
+
+
+IN_MAINTENANCE = ("active-node-maintenance", "ONGOING")
+
+
+def test_on_demand_stays_off_spot_and_flex_start_machines():
+    others = [(f"gke-{kind}", "true") for kind in ("spot", "flex-start", "queued")]
+    assert musts(placed(**V6E)) == [*others, IN_MAINTENANCE]
+    assert musts(placed(**V6E, capacity="Spot")) == [IN_MAINTENANCE]
+
+
+def test_nodes_are_preferred_whose_maintenance_is_not_due_soon():
+    """Either a node with none announced, or one where it begins later; both weigh the same."""
+    jobset = Story(maintenance={"leadSeconds": 7200}).decide().create[1]
+    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    rule = spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    due = int(stamps.seconds("2026-01-02T03:04:05Z")) + 7200
+    time = "cloud.google.com/scheduled-maintenance-time"
+    never, late = (term["preference"]["matchExpressions"] for term in rule)
+    assert never == [{"key": time, "operator": "DoesNotExist"}]
+    assert late == [{"key": time, "operator": "Gt", "values": [str(due)]}]
+    assert len({term["weight"] for term in rule}) == 1
+    on_cpus = nodes.affinity(placed(cpu={"hosts": 2}), due)["nodeAffinity"]
+    assert "preferredDuringSchedulingIgnoredDuringExecution" not in on_cpus
+
+
+def test_a_spot_slice_whose_nodes_give_longer_notice_counts_on_it():
+    """The label is in the node selector, so the trainer runs on nodes that say so and nowhere else."""
+    where = {**V6E, "name": "p", "capacity": "Spot", "nodeSelector": {"ratchet.dev/notice-seconds": "105"}}
+    long = {"terminationGracePeriodSeconds": 300}
+    assert environment_of(placements=[where], podTemplate=long)["RATCHET_GRACE_SECONDS"] == "105"
+    usual = {**where, "nodeSelector": {}}
+    assert environment_of(placements=[usual], podTemplate=long)["RATCHET_GRACE_SECONDS"] == "15"
+    assert environment_of(placements=[where])["RATCHET_GRACE_SECONDS"] == "30", "no longer than the pod's"
+
+
+def selected(**placement):
+    """Of a placement, besides what every slice has: labels that nodes must have, taints that are tolerated, and whether
+    other capacity is kept off."""
+    found = placed(**V6E, **placement)
+    usual = {t["key"] for t in nodes.tolerations(placed(**V6E))}
+    labels = {k: v for k, v in nodes.node_selector(found).items() if "gke-tpu" not in k}
+    taints = {t["key"]: t["value"] for t in nodes.tolerations(found) if t["key"] not in usual}
+    short = lambda keys: {key.removeprefix("cloud.google.com/"): value for key, value in keys.items()}  # noqa: E731
+    return short(labels), short(taints), ("gke-spot", "true") in musts(found)
+
+
+def test_capacity_is_said_in_the_labels_of_gke():
+    assert selected(capacity="Spot") == ({"gke-spot": "true"}, {"gke-spot": "true"}, False)
+    assert selected(capacity="FlexStart") == ({"gke-flex-start": "true"}, {"gke-flex-start": "true"}, False)
+    queued = {"gke-flex-start": "true", "gke-queued": "true"}
+    assert selected(capacity="FlexStart", queuedProvisioning=True) == ({"gke-queued": "true"}, queued, False)
+    assert selected(capacity="Reserved", reservation="winter") == ({"reservation-name": "winter"}, {}, False)
+    assert selected(capacity="OnDemand") == selected() == ({}, {}, True)
+
+
+def test_a_compute_class_is_left_its_choice_of_capacity():
+    labels, taints, keeps_off = selected(computeClass="cheapest")
+    assert labels == {"compute-class": "cheapest"}
+    assert taints == {"compute-class": "cheapest", "gke-spot": "true", "gke-flex-start": "true"}
+    assert not keeps_off
+
+
+def test_an_unknown_generation_is_selected_by_what_is_said_of_it():
+    placement = placed(accelerator="tpu-v9-slice", hosts=2, chipsPerNode=4)
+    selector = nodes.node_selector(placement)
+    assert selector == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v9-slice",
+        "cloud.google.com/gke-accelerator-count": "4",
+    }
+    assert "podAffinity" in nodes.affinity(placement)
+
+
+def environment_of(**spec):
+    return {e["name"]: e.get("value", e.get("valueFrom")) for e in container(**spec)["env"]}
+
+
+SLICES = {"placements": [{"name": "wide", **V6E, "slices": 2}]}
+
+
+def test_slices_are_told_how_they_find_one_another():
+    env = environment_of(**SLICES)
+    index = {"fieldRef": {"fieldPath": "metadata.labels['jobset.sigs.k8s.io/job-index']"}}
+    assert {name: value for name, value in env.items() if name.startswith("MEGASCALE")} == {
+        "MEGASCALE_COORDINATOR_ADDRESS": "sums-a1-s-0-0.sums-a1",
+        "MEGASCALE_PORT": "8080",
+        "MEGASCALE_NUM_SLICES": "2",
+        "MEGASCALE_SLICE_ID": index,
+    }
+    assert env["RATCHET_SLICES"] == "2"
+    assert not any(name.startswith("MEGASCALE") for name in environment_of())
+
+
+def test_what_the_devices_are_told_may_be_set_otherwise_but_stands_once():
+    own = [{"name": "MEGASCALE_PORT", "value": "8081"}, {"name": "JAX_PLATFORMS", "value": "cpu"}]
+    names = [e["name"] for e in container(**SLICES, podTemplate={"env": own})["env"]]
+    assert len(names) == len(set(names)), "the API server takes a name once"
+    env = environment_of(**SLICES, podTemplate={"env": own})
+    assert (env["MEGASCALE_PORT"], env["JAX_PLATFORMS"]) == ("8081", "cpu")
+
+
+def test_threads_are_pinned_where_bits_depend_on_them():
+    resources = {"podTemplate": {"resources": {"requests": {"cpu": "4"}}}}
+    cpu = {"placements": [{"name": "laptop", "cpu": {"hosts": 1}}]}
+    exact = {"reproducibility": {"mode": "Exact", "virtualShards": 16}}
+    assert "NPROC" not in environment_of(**resources)
+    assert environment_of(**resources, **exact)["NPROC"] == "16"
+    assert environment_of(**resources, **cpu)["NPROC"] == "4"
+    assert environment_of(**cpu)["JAX_PLATFORMS"] == "cpu"
+
+
+def test_two_devices_a_chip_are_expected_where_there_are_two():
+    assert environment_of(placements=[{"name": "p", "accelerator": "tpu7x", "topology": "2x2x2"}])[
+        "RATCHET_DEVICES_PER_PROCESS"
+    ] == "8"  # fmt: skip
+
+
+def test_grace_priority_and_the_group_of_volumes():
+    spec = objects()[2]["template"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] == 30
+    assert spec["securityContext"] == {
+        "seccompProfile": {"type": "RuntimeDefault"}, "fsGroup": 10001, "fsGroupChangePolicy": "OnRootMismatch",
+    }  # fmt: skip
+    assert "priorityClassName" not in spec
+    template = {"terminationGracePeriodSeconds": 600, "fsGroup": 2000, "priorityClassName": "training"}
+    spec = objects(podTemplate=template)[2]["template"]["spec"]
+    assert (spec["terminationGracePeriodSeconds"], spec["priorityClassName"]) == (600, "training")
+    assert spec["securityContext"]["fsGroup"] == 2000
+
+
+def test_the_trainer_is_told_of_no_more_time_than_its_machine_leaves():
+    template = {"terminationGracePeriodSeconds": 600}
+    for capacity, seconds in (("Spot", "15"), ("FlexStart", "15"), ("OnDemand", "600")):
+        placements = [{"name": "p", **V6E, "capacity": capacity}]
+        assert environment_of(podTemplate=template, placements=placements)["RATCHET_GRACE_SECONDS"] == seconds
+    placements = [{"name": "p", **V6E, "computeClass": "any"}]
+    assert environment_of(podTemplate=template, placements=placements)["RATCHET_GRACE_SECONDS"] == "15"
+
+
+def test_labels_and_annotations_reach_the_jobset():
+    added = {"labels": {"kueue.x-k8s.io/queue-name": "research"}, "annotations": {"note": "a"}}
+    placements = [{"name": "big", "accelerator": "tpu-v6e-slice", "topology": "16x16", "slices": 8}]
+    stages = [{"name": "s", "sft": {"dataset": "sums", "batchSize": 512}, "advance": {"steps": 1}}]
+    _, jobset, batch = objects(jobSetTemplate=added, placements=placements, stages=stages)
+    metadata = jobset["metadata"]
+    assert metadata["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+    assert metadata["labels"]["ratchet.dev/job-name"] == "sums"
+    assert metadata["annotations"]["note"] == "a"
+    assert len(metadata["annotations"]) == 2, "the one for very large gangs stays"
+    assert "kueue.x-k8s.io/queue-name" not in batch["template"]["metadata"]["labels"]
 
 
 def test_a_slice_of_several_hosts_has_a_node_pool_of_its_own():
-    affinity = build.affinity(placed(**V6E))
+    affinity = nodes.affinity(placed(**V6E))
     for kind in ("podAffinity", "podAntiAffinity"):
         (term,) = affinity[kind]["requiredDuringSchedulingIgnoredDuringExecution"]
         assert term["topologyKey"] == "cloud.google.com/gke-nodepool"
-    single = build.affinity(placed(accelerator="tpu-v6e-slice", topology="2x2"))
+    single = nodes.affinity(placed(accelerator="tpu-v6e-slice", topology="2x2"))
     assert "podAffinity" not in single, "its anti-affinity would span all jobs of the pool"
-    assert "podAffinity" not in build.affinity(placed(cpu={"hosts": 2}))
+    assert "podAffinity" not in nodes.affinity(placed(cpu={"hosts": 2}))
 
 
 def test_a_very_large_gang_is_placed_by_jobset():

@@ -231,6 +231,17 @@ def test_deleting_one_pod_gives_the_others_its_grace():
     assert {d.name: d.grace_seconds for d in plan.delete if d.kind == "Pod"} == {"sums-a1-s-0-1": 20}
 
 
+def test_a_large_model_gets_the_grace_that_its_manifest_gives():
+    story = Story(podTemplate={"terminationGracePeriodSeconds": 600}).begin()
+    story.job["spec"]["suspend"] = True
+    plan = story.decide()
+    assert {d.grace_seconds for d in plan.delete if d.kind == "Pod"} == {600}
+    story = Story(podTemplate={"terminationGracePeriodSeconds": 600}).begin()
+    story.shut_down("pool-a-0")
+    plan = story.decide()
+    assert {d.grace_seconds for d in plan.delete if d.kind == "Pod"} == {15}, "a notice is as short as it is"
+
+
 def test_suspension_lets_the_gang_commit_and_holds_the_next_attempt():
     story = Story().begin()
     story.job["spec"]["suspend"] = True

@@ -60,7 +60,9 @@ REFUSED = [
     ({"checkpoint": {"directory": "/checkpoints/sums"}}, "spec.checkpoint.claimName", "PersistentVolumeClaim"),
     ({"checkpoint": {"directory": "/etc/sums", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
     ({"checkpoint": {"directory": "/", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
-    ({"checkpoint": {"directory": "gs://bucket/sums"}}, "spec.checkpoint.directory", "mount a volume"),
+    ({"checkpoint": {"directory": "gs://bucket"}}, "spec.checkpoint.directory", "a prefix of the job's own is missing"),
+    ({"checkpoint": {"directory": "gs://x/sums"}}, "spec.checkpoint.directory", "'x' is no bucket's name"),
+    ({"checkpoint": {"directory": "s3://bucket/a//b"}}, "spec.checkpoint.directory", "empty, . or .."),
     ({"checkpoint": {"directory": "/checkpoints/../etc", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
     ({"checkpoint": {"directory": "/../etc", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
     ({"checkpoint": {"directory": "/checkpoints//sums", "claimName": "c"}}, "spec.checkpoint.directory", "without"),
@@ -95,6 +97,36 @@ REFUSED = [
     ({"podTemplate": {"annotations": {"ratchet.dev/word": "{}"}}}, "spec.podTemplate.annotations", "domain of yours"),
     ({"podTemplate": {"labels": {"team": "my team!"}}}, "spec.podTemplate.labels", "letters, digits"),
     ({"podTemplate": {"annotations": {"a/b/c": "x"}}}, "spec.podTemplate.annotations", "letters, digits"),
+    ({"jobSetTemplate": {"labels": {"ratchet.dev/attempt": "9"}}}, "spec.jobSetTemplate.labels", "domain of yours"),
+    (
+        {"jobSetTemplate": {"annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "x"}}},
+        "spec.jobSetTemplate.annotations",
+        "domain of yours",
+    ),
+    ({"jobSetTemplate": {"labels": {"team": "my team!"}}}, "spec.jobSetTemplate.labels", "letters, digits"),
+    (
+        {"podTemplate": {"priorityClassName": "system-node-critical"}},
+        "spec.podTemplate.priorityClassName",
+        "a class of yours",
+    ),
+    (
+        {"placements": [{"name": "p", "accelerator": "tpu-v6e-slice", "topology": "2x2", "slices": 2}]},
+        "spec.placements[0].slices",
+        "topology of several hosts",
+    ),
+    (
+        {"placements": [{"name": "p", "accelerator": "tpu-v9-slice", "topology": "4x4"}]},
+        "spec.placements[0].accelerator",
+        "give hosts and chipsPerNode",
+    ),
+    (
+        {
+            "placements": [{"name": "p", "accelerator": "tpu-v6e-slice", "topology": "4x4", "slices": 2}],
+            "parallelism": {"fsdp": 32},
+        },
+        "spec.parallelism",
+        "2 slices of 16; fsdp x tensor must divide 16",
+    ),
     (
         {"placements": [{"name": "p", "cpu": {"hosts": 1}, "nodeSelector": {"pool": "-x"}}]},
         "spec.placements[0].nodeSelector",

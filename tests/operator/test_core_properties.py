@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plan_story import Story, node
+from plan_story import QUEUE, Story, node
 
 from ratchet_api.status import Status
 from ratchet_operator.decide import decide, stamps
@@ -36,8 +36,15 @@ class World(Story):
         pods = [p for p in self.pods if p["status"]["phase"] in ("Pending", "Running")]
         pod = pods[index % len(pods)] if pods else None
         match what:
-            case "schedule" if self.jobsets and not any(self._of(p) == self._uid_of() for p in self.pods):
+            case "schedule" if self._may_start_pods():
                 self.make_pods()
+            case "queue":
+                labels = {} if self.job["spec"].get("jobSetTemplate", {}).get("labels") else {QUEUE: "research"}
+                self.job["spec"]["jobSetTemplate"] = {"labels": labels}
+            case "admit" if self.jobsets:
+                self.jobsets[-1]["spec"]["suspend"] = False
+            case "evict" if self.jobsets:
+                self.evict()
             case "place":
                 self.pool += 1
                 self.place(f"pool-{self.pool}")
@@ -103,6 +110,11 @@ class World(Story):
         attempt = self.attempt
         return "runningTime" in attempt and "endedTime" not in attempt and not self.status.get("finishedTime")
 
+    def _may_start_pods(self) -> bool:
+        if not self.jobsets or self.jobsets[-1]["spec"].get("suspend"):
+            return False
+        return not any(self._of(p) == self._uid_of() for p in self.pods)
+
     def _uid_of(self) -> str:
         return self.jobsets[-1]["metadata"]["uid"]
 
@@ -114,6 +126,7 @@ class World(Story):
 HAPPENINGS = st.sampled_from(
     ("schedule", "place", "run") * 2
     + ("train", "train", "boundary", "exit", "notice", "wait", "collect", "suspend", "approve", "budget")
+    + ("queue", "admit", "evict")
     + ("node gone", "node silent", "node back", "delete pod", "delete JobSet", "jobset fails")
 )
 MOMENTS = st.lists(
@@ -169,6 +182,8 @@ def test_every_life_keeps_the_promises(moments):
         assert all(a >= b for a, b in zip(position(after), position(before), strict=True)), "never backwards"
         assert all(a >= b for a, b in zip(chip_seconds(after), chip_seconds(before), strict=False)), "never unspent"
         assert all(value >= 0 for value in after.get("counters", {}).values())
+        for r in after.get("attempts", []):
+            assert r["verdict"] != "QueueEvicted" or (r["chargedTo"] == "preemptions" and "recovery" not in r)
         records = [r["number"] for r in after.get("attempts", [])]
         assert records == sorted(set(records))
     world.settle(8)

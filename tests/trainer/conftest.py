@@ -22,7 +22,6 @@ import pytest
 
 from ratchet_api.job import parse_spec
 from ratchet_trainer.algorithm import keys
-from ratchet_trainer.checkpoints import checkpoint
 from ratchet_trainer.checkpoints.digests import ON_HOST
 from ratchet_trainer.data.tokenizer import BYTES
 from ratchet_trainer.errors import Drain
@@ -33,6 +32,7 @@ from ratchet_trainer.process.stage_gate import Gate
 from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
+from ratchet_trainer.storage import retries
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
@@ -194,7 +194,7 @@ def params() -> Any:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Storage that fails is tried again at once."""
-    monkeypatch.setattr(checkpoint, "BACK_OFF_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(retries, "BACK_OFF_SECONDS", (0.0, 0.0))
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,11 @@ from ratchet_trainer.process.shutdown import Watchdog
 STEPS = 4
 
 
-def runtime(directory: Path, attempt: int, uid: str = "uid-1", last_step: int = 0, **spec: Any) -> Runtime:
+def runtime(
+    directory: Any, attempt: int, uid: str = "uid-1", last_step: int = 0, logs: Path | None = None, **spec: Any
+) -> Runtime:
     """One process of an attempt, as in a pod."""
-    log = directory.parent / "termination"
+    log = (logs or directory.parent) / "termination"
     who = "default", "sums", uid, attempt, f"jobset-{uid}-{attempt}", last_step
     environment = Environment(*who, 1, 0, None, "127.0.0.1", log, log, log, None)
     plain = {

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from ratchet_trainer import app
-from ratchet_trainer.checkpoints import checkpoint
+from ratchet_trainer.storage import retries
 
 LOCAL = Path(os.environ["RATCHET_JOB_FILE"]).parent
 SETTINGS = json.loads((LOCAL / "small.json").read_text()) if (LOCAL / "small.json").exists() else {}
@@ -128,7 +128,7 @@ def run(runtime) -> None:
 
 
 if __name__ == "__main__":
-    checkpoint.BACK_OFF_SECONDS = (0.01, 0.01)
+    retries.BACK_OFF_SECONDS = (0.01, 0.01)
     if SETTINGS:
         from ratchet_trainer.process import runtime as real
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import shutil
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from ratchet_trainer.checkpoints import digests, trusted_step
+from ratchet_trainer.checkpoints import digests, parts, trusted_step
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.journal import Claim
 from ratchet_trainer.checkpoints.trusted_step import Content
@@ -24,14 +27,21 @@ def opened(directory: Path, attempt: int = 1, keep: int = 3) -> Checkpoints:
     return checkpoints
 
 
-def content(step: int) -> Content:
+def arrays_of(step: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(step)
-    arrays = {
+    return {
         "params/a": rng.standard_normal((17, 9)).astype(np.float32),
         "params/b": rng.standard_normal(5).astype(ml_dtypes.bfloat16),
-        "optimizer/count": np.int32(step),
+        "params/many/blocks": rng.standard_normal((512, 1024)).astype(np.float32),
+        "optimizer/count": np.array(step, np.int32),
+        "selection/none": np.zeros((0, 3), np.int64),
     }
-    return Content(step, arrays, {"stage": {"index": 0}, "step": step}, [b'{"step":%d}\n' % step])
+
+
+def content(step: int) -> Content:
+    return Content(
+        step, parts.host_part(arrays_of(step)), {"stage": {"index": 0}, "step": step}, [b'{"step":%d}\n' % step]
+    )
 
 
 def newest(directory: Path, attempt: int = 2) -> tuple[int, Content] | None:
@@ -60,8 +70,8 @@ def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     step, found = newest(tmp_path)
     assert step == 3
     expected = content(3)
-    assert found.arrays.keys() == expected.arrays.keys()
-    for path, leaf in expected.arrays.items():
+    assert found.arrays.keys() == arrays_of(3).keys()
+    for path, leaf in arrays_of(3).items():
         assert found.arrays[path].dtype == leaf.dtype
         assert found.arrays[path].shape == leaf.shape
         assert found.arrays[path].tobytes() == leaf.tobytes()
@@ -77,7 +87,7 @@ def files_of(directory: Path, step: int) -> list[Path]:
 def test_a_flipped_bit_anywhere_in_the_data_is_noticed(tmp_path: Path) -> None:
     """Of every file of the newest step, one bit in each of some places: it is either restored right or not at all."""
     written(tmp_path / "good")
-    right = content(3)
+    right, arrays = content(3), arrays_of(3)
     for number, original in enumerate(files_of(tmp_path / "good", 3)):
         size = original.stat().st_size
         for position in sorted({0, size // 3, size // 2, 2 * size // 3, size - 1}):
@@ -90,7 +100,7 @@ def test_a_flipped_bit_anywhere_in_the_data_is_noticed(tmp_path: Path) -> None:
             step, found = newest(directory)
             assert step in (2, 3), file.name
             if step == 3:  # a byte that means nothing, in Orbax's own metadata
-                assert all(found.arrays[p].tobytes() == right.arrays[p].tobytes() for p in right.arrays), file.name
+                assert all(found.arrays[p].tobytes() == arrays[p].tobytes() for p in arrays), file.name
                 assert found.control == right.control
 
 
@@ -105,9 +115,20 @@ def test_storage_that_fails_is_not_taken_for_damage(tmp_path: Path, monkeypatch:
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    monkeypatch.setattr("ratchet_trainer.checkpoints.checkpoint.BACK_OFF_SECONDS", (0.0,))
+    monkeypatch.setattr("ratchet_trainer.storage.retries.BACK_OFF_SECONDS", (0.0,))
     with pytest.raises(StorageUnavailable, match="input/output"):
         newest(tmp_path)
+
+
+def test_a_stock_orbax_opens_the_arrays(tmp_path: Path) -> None:
+    written(tmp_path)
+    (folder,) = (tmp_path / "steps").glob("3-*")
+    for checkpointer in (ocp.PyTreeCheckpointer(), ocp.StandardCheckpointer()):
+        tree = checkpointer.restore(folder / "arrays")
+        for path, leaf in arrays_of(3).items():
+            found = functools.reduce(operator.getitem, path.split("/"), tree)
+            assert (found.dtype, found.shape) == (leaf.dtype, leaf.shape), path
+            assert np.asarray(found).tobytes() == leaf.tobytes(), path
 
 
 def test_orbax_alone_would_not_notice(tmp_path: Path) -> None:
@@ -150,9 +171,9 @@ def test_a_step_that_is_journalled_is_not_written_again(tmp_path: Path, monkeypa
         if failures and list(folder.glob("0000000002.json")):
             raise failures.pop()
 
-    write = trusted_step.write
-    monkeypatch.setattr("ratchet_trainer.checkpoints.journal.sync", sync)
-    monkeypatch.setattr(trusted_step, "write", lambda *a: folders.append(a[0]) or write(*a))
+    finish = trusted_step.finish
+    monkeypatch.setattr("ratchet_trainer.storage.posix.sync", sync)
+    monkeypatch.setattr(trusted_step, "finish", lambda *a: folders.append(a[0]) or finish(*a))
     assert checkpoints.write(content(1))[0].seq == 2
     assert not failures
     assert len(folders) == 1
@@ -181,11 +202,11 @@ def test_hashes_depend_on_every_bit_path_dtype_and_shape_and_on_nothing_else() -
         digests.leaf_digest("params/a", np.nextafter(leaf, np.float32(9))),
     ]
     assert len({one, *others}) == 6
-    parts = digests.leaf_digests({"params/a": leaf, "optimizer/mu": leaf})
-    changed = digests.leaf_digests({"params/a": leaf, "optimizer/mu": leaf + 1})
-    assert digests.weights_sha256(parts) == digests.weights_sha256(changed)
-    assert digests.state_sha256(parts, {}) != digests.state_sha256(changed, {})
-    assert digests.state_sha256(parts, {"step": 1}) != digests.state_sha256(parts, {"step": 2})
+    own = {"params/a": one, "optimizer/mu": digests.leaf_digest("optimizer/mu", leaf)}
+    changed = own | {"optimizer/mu": digests.leaf_digest("optimizer/mu", leaf + 1)}
+    assert digests.weights_sha256(own) == digests.weights_sha256(changed)
+    assert digests.state_sha256(own, {}) != digests.state_sha256(changed, {})
+    assert digests.state_sha256(own, {"step": 1}) != digests.state_sha256(own, {"step": 2})
 
 
 @pytest.mark.parametrize("keep", [1, 2])

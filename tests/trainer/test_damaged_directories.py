@@ -114,7 +114,7 @@ def test_a_full_disk_is_waited_for(small_disk: Path, quick: None) -> None:
             if "again in" in record.getMessage():
                 ballast.unlink(missing_ok=True)
 
-    logger = logging.getLogger("ratchet_trainer.checkpoints.checkpoint")
+    logger = logging.getLogger("ratchet_trainer.storage.retries")
     logger.addHandler(janitor := Janitor())
     try:
         made(one, 3, 3)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from restarts import fill
-from test_checkpoints import content, opened
+from test_checkpoints import arrays_of, content, opened
 
+from ratchet_api.canonical import canonical
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
 from ratchet_trainer.checkpoints.checkpoint import Checkpoints
@@ -28,8 +29,8 @@ def copied(tmp_path: Path, steps: int = 3) -> tuple[Checkpoints, LocalTier]:
     """Steps that were committed, each with its copy."""
     checkpoints, tier = opened(tmp_path / "durable"), LocalTier(tmp_path / "local", 0)
     for step in range(1, steps + 1):
-        commit, _, proof = checkpoints.write(content(step))
-        tier.put(commit.path, content(step), proof)
+        commit, proof = checkpoints.write(content(step))
+        tier.put(commit.path, content(step), canonical(proof))
         tier.settle()
     return checkpoints, tier
 
@@ -41,14 +42,14 @@ def test_a_copy_is_what_was_committed(tmp_path: Path) -> None:
     proof, found = again.find(newest)
     assert proof == checkpoints.read_proof(newest)
     assert {path: leaf.tobytes() for path, leaf in found.arrays.items()} == {
-        path: leaf.tobytes() for path, leaf in content(3).arrays.items()
+        path: leaf.tobytes() for path, leaf in arrays_of(3).items()
     }
     assert (found.step, found.control, found.lines) == (3, content(3).control, content(3).lines)
 
 
 def test_few_copies_stay_and_none_once_the_job_is_done(tmp_path: Path) -> None:
     _, tier = copied(tmp_path, steps=5)
-    assert sorted(f.name for f in (tmp_path / "local" / "steps").iterdir()) == ["4-a1-jobset1", "5-a1-jobset1"]
+    assert sorted(f.name for f in (tmp_path / "local" / "steps").iterdir()) == ["4-a1-jobset1.0", "5-a1-jobset1.0"]
     tier.clear()
     assert list((tmp_path / "local").iterdir()) == []
 
@@ -57,12 +58,12 @@ def test_few_copies_stay_and_none_once_the_job_is_done(tmp_path: Path) -> None:
 def test_a_copy_that_is_not_the_committed_step_is_not_used(tmp_path: Path, harm: str) -> None:
     checkpoints, _ = copied(tmp_path)
     (newest, older, *_) = checkpoints.candidates()
-    copy = tmp_path / "local" / newest.path
+    copy = tmp_path / "local" / f"{newest.path}.0"
     if harm == "deleted":
         (copy / "arrays" / "manifest.ocdbt").unlink()
     elif harm == "of another commit":
         shutil.rmtree(copy)
-        shutil.copytree(tmp_path / "local" / older.path, copy)
+        shutil.copytree(tmp_path / "local" / f"{older.path}.0", copy)
     else:
         for file in (f for f in copy.rglob("*") if f.is_file()):
             data = bytearray(file.read_bytes())
@@ -78,13 +79,15 @@ def test_two_processes_of_one_node_share_the_copies(tmp_path: Path) -> None:
     checkpoints, tier = opened(tmp_path / "durable"), LocalTier(tmp_path / "local", 0)
     other = LocalTier(tmp_path / "local", 1)
     for step in range(1, 5):
-        commit, _, proof = checkpoints.write(content(step))
+        commit, proof = checkpoints.write(content(step))
         for one in (tier, other):
-            one.put(commit.path, content(step), proof)
+            one.put(commit.path, content(step), canonical(proof))
         for one in (tier, other):
             one.settle()
     assert all(one.wants and one.find(commit)[1].step == 4 for one in (tier, other))
-    assert len(list((tmp_path / "local" / "steps").iterdir())) == 2
+    assert sorted(f.name[0] for f in (tmp_path / "local" / "steps").iterdir()) == ["3", "3", "4", "4"]
+    shutil.rmtree(tmp_path / "local" / f"{commit.path}.1")
+    assert other.find(commit)[1].step == 4, "what another process of the node has copied serves as well"
 
 
 def test_a_broken_disk_is_warned_of_once_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -142,12 +145,13 @@ def start() -> Iterator[Callable[..., Gang]]:
         gang.wait()
 
 
-def until_copied(folder: Folder, step: int) -> Path:
+def until_copied(folder: Folder, step: int, processes: int) -> str:
+    """The name of a step's folder, once every process has copied it."""
     deadline = time.monotonic() + 60
-    while not (found := list((folder.path / "fast" / "steps").glob(f"{step}-*"))):
+    while len(found := list((folder.path / "fast" / "steps").glob(f"{step}-*"))) < processes:
         assert time.monotonic() < deadline, f"step {step} is not copied"
         time.sleep(0.01)
-    return found[0]
+    return found[0].name.rpartition(".")[0]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -161,10 +165,10 @@ def test_a_restart_needs_the_durable_arrays_only_where_there_is_no_copy(
     folder = Folder(tmp_path / "killed", "small", small_job(), tmp_path / "cache")
     for step, harmed in ((4, "durable"), (7, "copies")):
         gang = start(folder, processes, step)
-        copy = until_copied(folder, step - 1)
+        copy = until_copied(folder, step - 1, processes)
         gang.send(signal.SIGKILL)
         gang.wait()
-        hurt = folder.path / "steps" / copy.name / "arrays" if harmed == "durable" else folder.path / "fast"
+        hurt = folder.path / "steps" / copy / "arrays" if harmed == "durable" else folder.path / "fast"
         shutil.rmtree(hurt)
         if harmed == "copies":
             hurt.write_text("no folder any more")

@@ -12,7 +12,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ratchet_trainer.errors import ConfigurationInvalid
-from ratchet_trainer.model import export as exporting
 from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeScaling
 from ratchet_trainer.model.check import check, greedy, logits_of
 from ratchet_trainer.model.export import COPIED, export
@@ -323,10 +322,9 @@ def test_the_other_half_of_a_multimodal_model_is_exported_as_it_was(tmp_path):
     np.testing.assert_array_equal(after[same_name], tensors[same_name] + 1)
 
 
-def test_large_models_are_exported_in_several_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "SHARD_BYTES", 100_000)
+def test_large_models_are_exported_in_several_files(tmp_path):
     read = {path: np.asarray(leaf) for path, leaf in Folder(GOLDEN / "qwen3").load(everywhere).items()}
-    export(GOLDEN / "qwen3", tmp_path / "out", read, "bfloat16")
+    export(GOLDEN / "qwen3", tmp_path / "out", read, "bfloat16", file_bytes=100_000)
     assert len(list((tmp_path / "out").glob("model-*-of-*.safetensors"))) > 3
     rounded = {path: np.asarray(leaf) for path, leaf in Folder(tmp_path / "out").load(everywhere).items()}
     for path in read:

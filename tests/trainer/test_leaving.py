@@ -371,10 +371,10 @@ def test_a_trainer_whose_settings_for_speed_are_taken_away_goes_on_without(tmp_p
     for name, value in app.exact_environment_of({"podTemplate": {}}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(app._REEXECUTED, "1")
-    app._reexecute_if_needed({"spec": {}})
+    app._reexecute_if_needed({"spec": {}}, None)
     monkeypatch.setenv("PYTHONHASHSEED", "1")
     with pytest.raises(app.ConfigurationInvalid, match="PYTHONHASHSEED"):
-        app._reexecute_if_needed({"spec": {}})
+        app._reexecute_if_needed({"spec": {}}, None)
 
 
 def test_a_hang_is_found_and_leaves_its_stacks(

@@ -17,7 +17,7 @@ from ratchet_trainer.algorithm.slots import ModelOutputs
 from ratchet_trainer.algorithm.types import Draw, Request, grouped
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.learning.learner import Learner
-from ratchet_trainer.rollout.engine import Engine
+from ratchet_trainer.rollout.engine import Shape
 from ratchet_trainer.run import Run, run
 
 TEMPLATES = [{"name": "plain", "text": "{question}"}, {"name": "polite", "text": "Please: {question}"}]
@@ -98,13 +98,13 @@ def test_prompts_are_trained_on_as_they_were_shown(kind: str, after_warm_up: Any
         layouts.add(arguments[2])
         return update(self, *arguments)
 
-    def preparing(self: Engine, params: Any, samples: int) -> None:
+    def preparing(self: Shape, sampler: Any, params: Any, samples: int, cut: Any) -> Any:
         prepared.add(samples)
-        prepare(self, params, samples)
+        return programs(self, sampler, params, samples, cut)
 
     prepared: set[int] = set()
-    prepare = Engine.prepare
-    monkeypatch.setattr(Engine, "prepare", preparing)
+    programs = Shape.programs
+    monkeypatch.setattr(Shape, "programs", preparing)
     monkeypatch.setattr(Run, "batch", noted)
     monkeypatch.setattr(Learner, "update", laid_out)
     runtime = after_warm_up(STAGES[kind])

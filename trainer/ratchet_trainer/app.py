@@ -29,6 +29,7 @@ from ratchet_trainer.process.environment import (
     read_job_file,
 )
 from ratchet_trainer.process.shutdown import Watchdog
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
         watchdog.grace = float(environment.grace_seconds)
         job = read_job_file(environment.job_file)
         if not watchdog.requested:
-            _reexecute_if_needed(job)
+            _reexecute_if_needed(job, environment.asked.platform)
         _train(environment, job, watchdog, run)
         watchdog.leave(Exit.DONE, "Done", "all stages are done")
     except BaseException as error:
@@ -65,11 +66,7 @@ def _train(
     if environment.uid != job["jobUID"]:
         raise ConfigurationInvalid(f"{environment.job_file} is of job {job['jobUID']}, the pod of {environment.uid}")
     check_machine(job["spec"])
-    directory = Path(job["spec"]["checkpoint"]["directory"])
-    if str(directory).startswith("gs:"):
-        raise ConfigurationInvalid(
-            "spec.checkpoint.directory: gs:// cannot be written yet; mount a volume and give its path with claimName"
-        )
+    directory = Location.parse(job["spec"]["checkpoint"]["directory"], "spec.checkpoint.directory")
     found: list[Peers | BaseException] = []
     meeting = threading.Thread(target=_meet, args=(environment, found), name="meet", daemon=True)
     meeting.start()  # while JAX is imported: the other processes may still be on their way
@@ -124,7 +121,7 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
         if error.boundary is not None:
             watchdog.standing.boundary = error.boundary
         watchdog.leave(Exit.DRAINED, error.reason, str(error))
-    if isinstance(error, PeerLost) or _collective_broke(error):
+    if isinstance(error, PeerLost) or (not isinstance(error, TrainerError) and _collective_broke(error)):
         watchdog.peer_lost(str(error)[:2000])
     if isinstance(error, TrainerError):
         watchdog.settle(LAST_SAVE_SECONDS)
@@ -144,7 +141,10 @@ _STATUSES = ("UNKNOWN", "UNAVAILABLE", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDE
 def _collective_broke(error: BaseException) -> bool:
     """Whether an error of JAX means that another process is gone; what a device itself reports is no such error."""
     jax = sys.modules.get("jax")
-    if jax is None or jax.process_count() == 1:
+    try:
+        if jax is None or jax.process_count() == 1:
+            return False
+    except RuntimeError:  # the devices did not start, so nothing was asked of the others
         return False
     text = str(error)
     # A program that fails while it is being started raises a ValueError, which begins with its status.
@@ -165,9 +165,9 @@ def _collective_broke(error: BaseException) -> bool:
     return any(sign in text for sign in signs)
 
 
-def _reexecute_if_needed(job: dict[str, Any]) -> None:
+def _reexecute_if_needed(job: dict[str, Any], platform: str | None) -> None:
     # Python reads its hash seed, XLA its thread count, and the allocator its settings, once at the start.
-    wrong = {k: v for k, v in exact_environment_of(job["spec"]).items() if os.environ.get(k) != v}
+    wrong = {k: v for k, v in exact_environment_of(job["spec"], platform).items() if os.environ.get(k) != v}
     again = os.environ.get(_REEXECUTED)
     if wrong and again:
         raise ConfigurationInvalid(

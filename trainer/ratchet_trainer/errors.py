@@ -87,6 +87,12 @@ class CheckpointUnreadable(TrainerError):
     exit = Exit.CHECKPOINT_UNREADABLE
 
 
+class AcceleratorUnavailable(TrainerError):
+    """The devices of this machine are held by somebody else or do not start. The machine's fault, not the job's."""
+
+    exit = Exit.ACCELERATOR_UNAVAILABLE
+
+
 class PeerLost(TrainerError):
     """Another process of the gang or the coordinator is gone."""
 

@@ -10,8 +10,9 @@ from enum import IntEnum
 V = 1
 """Version that `/progress`, stage gate, journal and termination message carry."""
 
-PORT = 8471
-"""Port of the leader's `/progress`, `/metrics` and `/healthz`."""
+PORT = 8490
+"""Port of the leader's `/progress`, `/metrics` and `/healthz`. Not one of libtpu's: 8080 and 8081 are Megascale's, 8431
+and the ones after it its metrics, 8470 to 8479 connect the chips of a slice."""
 
 COORDINATOR_PORT = 8482
 """Port of the JAX coordinator on the leader."""
@@ -46,6 +47,12 @@ ENV_COORDINATOR = "RATCHET_COORDINATOR"
 ENV_SLICE = "RATCHET_SLICE"
 """Index of the slice (job index) that this pod belongs to."""
 ENV_HOSTS_PER_SLICE = "RATCHET_HOSTS_PER_SLICE"
+ENV_PLATFORM = "RATCHET_PLATFORM"
+"""What JAX must run on, `tpu` or `cpu`; absent: whatever is there."""
+ENV_DEVICES_PER_PROCESS = "RATCHET_DEVICES_PER_PROCESS"
+"""JAX devices of each process; absent: whatever is there."""
+ENV_SLICES = "RATCHET_SLICES"
+"""TPU slices of the attempt; absent: whatever is there."""
 ENV_GRACE_SECONDS = "RATCHET_GRACE_SECONDS"
 """Seconds from SIGTERM to SIGKILL, at least; SPOT_GRACE_SECONDS where it is not said."""
 ENV_POD_IP = "RATCHET_POD_IP"
@@ -60,6 +67,10 @@ BUDGET_SPENT = "BudgetSpent"
 
 SPOT_GRACE_SECONDS = 15
 """What a spot node that is taken away leaves a pod, whatever its terminationGracePeriodSeconds."""
+
+LABEL_NOTICE_SECONDS = "ratchet.dev/notice-seconds"
+"""Label of nodes whose kubelet gives ordinary pods longer than that: the whole number of seconds, of
+shutdownGracePeriodSeconds less shutdownGracePeriodCriticalPodsSeconds in the node pool's system configuration."""
 TERMINATION_MESSAGE_LIMIT = 4096
 PROGRESS_LIMIT = 64 * 1024
 STAGE_GATE_LIMIT = 48 * 1024
@@ -76,6 +87,7 @@ class Exit(IntEnum):
     PEER_LOST = 69
     INTERNAL = 70
     HUNG = 71
+    ACCELERATOR_UNAVAILABLE = 72
     FENCED = 73
     STORAGE_UNAVAILABLE = 74
     DRAINED = 75

@@ -16,10 +16,15 @@ def config_map_name(job: str, number: int) -> str:
     return f"{jobset_name(job, number)}-job"
 
 
-def coordinator(job: str, number: int) -> str:
-    """host:port of the leader: completion index 0 of job index 0, by the JobSet's headless service."""
+def leader_host(job: str, number: int) -> str:
+    """Name of the leader's host: completion index 0 of job index 0, by the JobSet's headless service."""
     jobset = jobset_name(job, number)
-    return f"{jobset}-{REPLICATED_JOB}-0-0.{jobset}:{COORDINATOR_PORT}"
+    return f"{jobset}-{REPLICATED_JOB}-0-0.{jobset}"
+
+
+def coordinator(job: str, number: int) -> str:
+    """host:port of the JAX coordinator on the leader."""
+    return f"{leader_host(job, number)}:{COORDINATOR_PORT}"
 
 
 def labels(job: dict[str, Any], number: int) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""The trainer's pod: command, environment, volumes, and the nodes that it may run on.
+"""The trainer's pod: command, environment and volumes. The nodes that it may run on are in `nodes`.
 
 Results depend on part of the environment (thread count, hash seed, locale, time zone), so that part is fixed here and
-cannot be changed by the manifest. Pods hold no API credentials.
+cannot be changed by the manifest; what a TPU needs, and what is for speed, the user may replace. Pods hold no API
+credentials.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ from ratchet_api.exact_environment import exact_environment, performance_environ
 from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
-from ratchet_operator.build.names import config_map_name, coordinator, labels
+from ratchet_operator.build.names import config_map_name, coordinator, labels, leader_host
+from ratchet_operator.build.nodes import affinity, node_selector, notice_seconds, tolerations
 from ratchet_operator.build.verifiers import verifier_secrets, verifier_volumes
 
-GRACE_SECONDS = 30
-NODE_LOSS_SECONDS = 30
-"""How long a pod stays on a node that is not ready or unreachable: a blip is no reason to lose a run."""
-AFFINITY_PODS = 256
-"""Up to so many pods the scheduler keeps slices apart by itself; beyond, pod affinity is too slow for it."""
-
-GKE = "cloud.google.com"
-NODE_POOL = f"{GKE}/gke-nodepool"
-JOB_KEY = "jobset.sigs.k8s.io/job-key"
-JOBSET_NAME = "jobset.sigs.k8s.io/jobset-name"
+JOB_INDEX = "metadata.labels['jobset.sigs.k8s.io/job-index']"
+MEGASCALE_PORT = 8080
+"""Where the slices of a multislice job find one another, on the leader's host."""
 
 
 def pod_template(
-    job: dict[str, Any], spec: Spec, number: int, placement: Placement, image: str, last_step: int, node_folder: str
+    job: dict[str, Any],
+    spec: Spec,
+    number: int,
+    placement: Placement,
+    image: str,
+    last_step: int,
+    node_folder: str,
+    stay_until: int | None = None,
 ) -> dict[str, Any]:
-    """The pod template of one attempt. `node_folder`: the nodes' folder for fast tiers, empty if there is none."""
+    """The pod template of one attempt. `node_folder`: the nodes' folder for fast tiers, empty if there is none;
+    `stay_until`: see `nodes.affinity`."""
     template, shape = spec.pod_template, placement_shape(placement)
     resources = {kind: dict(amounts) for kind, amounts in template.resources.manifest().items()}
     if shape.chips_per_node:
@@ -40,6 +43,8 @@ def pod_template(
             resources.setdefault(kind, {})["google.com/tpu"] = str(shape.chips_per_node)
     further = [*_fast_tier(job, spec, node_folder), *verifier_volumes(spec)]
     account = {"serviceAccountName": template.service_account_name} if template.service_account_name else {}
+    priority = {"priorityClassName": template.priority_class_name} if template.priority_class_name else {}
+    group = {"fsGroup": template.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
     return {
         "metadata": {
             "labels": {**template.labels, **labels(job, number)},
@@ -47,14 +52,15 @@ def pod_template(
         },
         "spec": {
             "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             **account,
+            **priority,
             "nodeSelector": node_selector(placement),
-            "affinity": affinity(placement),
+            "affinity": affinity(placement, stay_until),
             "tolerations": tolerations(placement),
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, **group},
             "containers": [
                 {
                     "name": "trainer",
@@ -97,89 +103,58 @@ def pod_template(
 def environment(
     job: dict[str, Any], spec: Spec, number: int, placement: Placement, last_step: int
 ) -> list[dict[str, Any]]:
-    """Environment of the trainer: who it is, what its results and its speed depend on, then the user's own variables,
-    which may replace those for speed."""
-    meta = job["metadata"]
+    """Environment of the trainer: who it is, what it must run on, what its results and its speed depend on, then the
+    user's own variables, which may replace those for TPUs and for speed."""
+    meta, shape, tpu = job["metadata"], placement_shape(placement), placement.accelerator is not None
+    grace = spec.pod_template.termination_grace_period_seconds
+    given = {variable.name for variable in spec.pod_template.env}
     fixed = {
         protocol.ENV_NAMESPACE: meta["namespace"],
         protocol.ENV_JOB_NAME: meta["name"],
         protocol.ENV_JOB_UID: meta["uid"],
         protocol.ENV_ATTEMPT: str(number),
         protocol.ENV_LAST_STEP: str(last_step),
-        protocol.ENV_GRACE_SECONDS: str(protocol.SPOT_GRACE_SECONDS if placement.capacity == "Spot" else GRACE_SECONDS),
+        protocol.ENV_GRACE_SECONDS: str(min(grace, notice_seconds(placement)) if placement.short_notice else grace),
         protocol.ENV_PROCESSES: str(processes(placement)),
-        protocol.ENV_HOSTS_PER_SLICE: str(placement_shape(placement).hosts),
+        protocol.ENV_HOSTS_PER_SLICE: str(shape.hosts),
+        **(_asked(placement) if tpu else {}),
         **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
-        **exact_environment(spec.pod_template.resources.requests.cpu, spec.reproducibility.exact_shards),
+        **exact_environment(spec.pod_template.resources.requests.cpu, spec.reproducibility.exact_shards, tpu=tpu),
     }
-    fixed |= performance_environment({variable.name for variable in spec.pod_template.env})
+    fixed |= performance_environment(given)
     from_pod = {
         protocol.ENV_JOBSET_UID: f"metadata.labels['{protocol.LABEL_JOBSET_UID}']",
-        protocol.ENV_SLICE: "metadata.labels['jobset.sigs.k8s.io/job-index']",
+        protocol.ENV_SLICE: JOB_INDEX,
         protocol.ENV_POD_IP: "status.podIP",
     }
     return [
         *({"name": name, "value": value} for name, value in fixed.items()),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_pod.items()),
+        *(variable for variable in _devices_environment(job, number, placement) if variable["name"] not in given),
         *verifier_secrets(spec),
         *({"name": variable.name, "value": variable.value} for variable in spec.pod_template.env),
     ]
 
 
-def node_selector(placement: Placement) -> dict[str, str]:
-    """Labels that nodes must have."""
-    wanted = dict(placement.node_selector)
-    if placement.accelerator is not None and placement.topology is not None:
-        wanted[f"{GKE}/gke-tpu-accelerator"] = placement.accelerator
-        wanted[f"{GKE}/gke-tpu-topology"] = placement.topology
-        if placement.chips_per_node is not None:
-            wanted[f"{GKE}/gke-accelerator-count"] = str(placement.chips_per_node)
-    if placement.capacity == "Spot":
-        wanted[f"{GKE}/gke-spot"] = "true"
-    if placement.zone is not None:
-        wanted["topology.kubernetes.io/zone"] = placement.zone
-    return wanted
+def _asked(placement: Placement) -> dict[str, str]:
+    """What the trainer is to find on TPUs, which it compares with what JAX shows."""
+    return {
+        protocol.ENV_PLATFORM: "tpu",
+        protocol.ENV_DEVICES_PER_PROCESS: str(placement_shape(placement).devices_per_host),
+        protocol.ENV_SLICES: str(placement.slices),
+    }
 
 
-def affinity(placement: Placement) -> dict[str, Any]:
-    """Keeps on-demand jobs off spot machines, and each slice on one node pool of its own.
-
-    What JobSet's exclusive-topology annotation says through its webhook, said to the scheduler itself: the webhook
-    admits the followers of a slice only after its leader was placed, which costs a second of the Job controller's
-    back-off.
-    `matchLabelKeys` (Kubernetes >= 1.33) fills in the key of the pod's own Job.
-    """
-    rules: dict[str, Any] = {}
-    if placement.capacity != "Spot":
-        spot = {"key": f"{GKE}/gke-spot", "operator": "NotIn", "values": ["true"]}
-        rules["nodeAffinity"] = {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [spot]}]}
-        }
-    if sliced(placement) and processes(placement) <= AFFINITY_PODS:
-        anyone = {"matchExpressions": [{"key": JOBSET_NAME, "operator": "Exists"}]}  # the API forbids JOB_KEY here
-        together = {"labelSelector": anyone, "matchLabelKeys": [JOB_KEY], "topologyKey": NODE_POOL}
-        apart = {
-            "labelSelector": anyone,
-            "mismatchLabelKeys": [JOB_KEY],
-            "namespaceSelector": {},
-            "topologyKey": NODE_POOL,
-        }
-        rules["podAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [together]}
-        rules["podAntiAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}
-    return rules
-
-
-def tolerations(placement: Placement) -> list[dict[str, Any]]:
-    """Taints of TPU and spot nodes, and patience with a node that loses contact for a moment."""
-    found: list[dict[str, Any]] = []
-    if placement.accelerator is not None:
-        found.append({"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"})
-    if placement.capacity == "Spot":
-        found.append({"key": f"{GKE}/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"})
-    for trouble in ("not-ready", "unreachable"):
-        taint = {"key": f"node.kubernetes.io/{trouble}", "operator": "Exists", "effect": "NoExecute"}
-        found.append({**taint, "tolerationSeconds": NODE_LOSS_SECONDS})
-    return found + [toleration.manifest() for toleration in placement.tolerations]
+def _devices_environment(job: dict[str, Any], number: int, placement: Placement) -> Iterator[dict[str, Any]]:
+    """What JAX and libtpu are told of the devices. GKE's webhook is said to add the variables of slices, too; that is
+    written nowhere, so they are given."""
+    # Named, so that a TPU that does not start is an error instead of a run on the host's CPU.
+    yield {"name": "JAX_PLATFORMS", "value": "cpu" if placement.accelerator is None else "tpu,cpu"}
+    if placement.slices > 1:
+        yield {"name": "MEGASCALE_COORDINATOR_ADDRESS", "value": leader_host(job["metadata"]["name"], number)}
+        yield {"name": "MEGASCALE_PORT", "value": str(MEGASCALE_PORT)}
+        yield {"name": "MEGASCALE_NUM_SLICES", "value": str(placement.slices)}
+        yield {"name": "MEGASCALE_SLICE_ID", "valueFrom": {"fieldRef": {"fieldPath": JOB_INDEX}}}
 
 
 def mounts(spec: Spec) -> Iterator[tuple[str, str, str]]:
@@ -219,11 +194,6 @@ def _fast_tier(job: dict[str, Any], spec: Spec, node_folder: str) -> list[tuple[
 def top(path: str) -> str:
     """The first component of an absolute path."""
     return "/" + path.split("/")[1]
-
-
-def sliced(placement: Placement) -> bool:
-    """Whether a slice spans several hosts, which must then share one node pool."""
-    return placement.accelerator is not None and placement_shape(placement).hosts > 1
 
 
 def _folder(path: str) -> str:

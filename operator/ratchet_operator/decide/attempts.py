@@ -21,6 +21,7 @@ from ratchet_operator.decide import (
     image,
     placement,
     progress_report,
+    queue_wait,
     recovery_parts,
     stage_budget,
     stage_progress,
@@ -91,6 +92,7 @@ def adopt(builder: PlanBuilder, attempt: AttemptStatus) -> AttemptStatus:
     jobset = observed.own_jobset(attempt.number)
     if jobset is not None:
         attempt = builder.revise_attempt(attempt, job_set_uid=jobset.uid, created_time=observed.now)
+        attempt = queue_wait.begin(builder, attempt)
         for record in builder.status.attempts[-2:]:
             if record.number < attempt.number:  # nobody reads the file of that attempt any more
                 name = config_map_name(observed.name, record.number)
@@ -101,15 +103,17 @@ def adopt(builder: PlanBuilder, attempt: AttemptStatus) -> AttemptStatus:
 
 
 def watch(builder: PlanBuilder, attempt: AttemptStatus) -> AttemptStatus:
-    """Counts the pods of the present attempt, and notes when all of them run."""
+    """Counts the pods of the present attempt, and notes when its queue let it go and when all of them run."""
+    attempt = queue_wait.note_admission(builder, attempt)
     pods = builder.observed.own_pods(attempt.number)
     attempt = builder.revise_attempt(attempt, pods_ready=sum(pod.ready for pod in pods))
     if attempt.running_time is None and sum(pod.running for pod in pods) >= attempt.pods_total:
         attempt = builder.revise_attempt(attempt, running_time=builder.observed.now)
         image.pin(builder, pods[0].image_id)
     recovery_parts.note_milestones(builder, attempt)
-    if attempt.created_time is not None and any(pod.waiting.get("reason") in MAY_START for pod in pods):
-        builder.wake_at(stamps.after(attempt.created_time, START_PATIENCE_SECONDS))
+    since = queue_wait.looks_for_nodes_since(attempt)
+    if since is not None and any(pod.waiting.get("reason") in MAY_START for pod in pods):
+        builder.wake_at(stamps.after(since, START_PATIENCE_SECONDS))
     return attempt
 
 
@@ -118,7 +122,7 @@ def end(builder: PlanBuilder, attempt: AttemptStatus, signs: list[Sign]) -> tupl
     now = builder.observed.now
     sign = placement.no_room_for_lost_peer(builder, attempt, strongest(signs))
     last_step = progress_report.last_step(builder, attempt)
-    deadline = stamps.after(now, gang.window(signs))
+    deadline = stamps.after(now, gang.window(signs, builder.observed.grace_seconds))
     attempt = builder.revise_attempt(attempt, ended_time=now, drain_deadline=deadline, pods_ready=0)
     record = revised(
         AttemptRecord(number=attempt.number, verdict=sign.verdict.value),
@@ -139,7 +143,7 @@ def follow_end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptReco
     now = builder.observed.now
     deadline = attempt.drain_deadline or now
     if record.final_time is None and gang.lost(signs):
-        sooner = stamps.after(now, gang.window(signs))
+        sooner = stamps.after(now, gang.window(signs, builder.observed.grace_seconds))
         if attempt.drain_deadline is None or stamps.seconds(sooner) < stamps.seconds(deadline):
             deadline = sooner
             attempt = builder.revise_attempt(attempt, drain_deadline=deadline)

@@ -12,7 +12,7 @@ from typing import Literal
 from ratchet_api.protocol.documents import LEARNING_REASONS
 from ratchet_api.status import CONDITIONS, Condition, Status
 from ratchet_api.validate import Problem
-from ratchet_operator.decide import approval, stage_progress, stamps
+from ratchet_operator.decide import approval, queue_wait, stage_progress, stamps
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 from ratchet_operator.decide.verdict import Verdict
 from ratchet_operator.plan import Event
@@ -26,6 +26,7 @@ REASONS: dict[str, dict[str, str]] = {
         "AllPodsScheduled": "every pod of the attempt has a node",
         "NotStarted": "no attempt has been authorized yet",
         "Creating": "the attempt's objects are being created",
+        "WaitingForQuota": "a queue holds the attempt back until its quota is there; the message names the queue",
         "WaitingForCapacity": "some pods have no node yet",
         "WaitingForOldPods": "pods of an earlier attempt may still write",
         "NameConflict": "an object of another owner has a name that the attempt needs",
@@ -49,7 +50,7 @@ REASONS: dict[str, dict[str, str]] = {
         "Training": "nothing is in the way of the next step",
         "Recovering": "an attempt was disturbed; the next one is on its way",
         "Stalled": "several attempts in a row ended without a new step",
-        "NotRunning": "the job has no attempt, waits for an approval without one, or is over",
+        "NotRunning": "the job has no attempt, waits in a queue or for an approval, or is over",
     },
     "Learning": {reason: meaning for reason, (_, meaning) in LEARNING_REASONS.items()},
     "Suspended": {
@@ -202,6 +203,8 @@ def _placed(builder: PlanBuilder) -> Said:
         return "False", "NotStarted", ""
     if attempt.ended_time is not None:
         return "False", "Ending", f"attempt {attempt.number} is ending"
+    if (jobset := queue_wait.held(builder.observed, attempt)) is not None:
+        return "False", "WaitingForQuota", queue_wait.in_words(builder.observed, jobset)
     pods = builder.observed.own_pods(attempt.number)
     if not pods:
         return "False", "Creating", f"attempt {attempt.number} is being created"
@@ -248,6 +251,8 @@ def _progressing(builder: PlanBuilder) -> Said:
                 "capacity and the log of the last attempt's pods"
             ),
         )
+    if queue_wait.held(builder.observed, attempt) is not None:
+        return "False", "NotRunning", ""
     if attempt.running_time is not None and attempt.ended_time is None:
         return "True", "Training", ""
     return "True", "Recovering" if builder.status.attempts else "Training", ""

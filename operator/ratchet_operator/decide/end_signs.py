@@ -5,11 +5,20 @@ Reading this file should teach what happens to a TPU pod on GKE:
 * **Spot preemption.** The machine gets an ACPI notice; kubelet turns Ready to False with "node is shutting down" and
   ends ordinary pods within 15 s. Only when all containers have ended does the pod become Failed with reason
   Terminated and the condition DisruptionTarget (TerminationByKubelet), so the *node* tells first. A multi-host pool
-  goes as a whole.
+  goes as a whole. Capacity on demand is taken in the same way, without anything that speaks of maintenance, when GKE
+  makes room for larger slices: a preemption, too.
+* **Maintenance.** Announced days before by a date on the node, which is no evidence. When it begins the node says so
+  (label active-node-maintenance, taint maintenance-window-started), and pods get their own
+  terminationGracePeriodSeconds, an hour at most. A machine whose announced time has come and that then goes goes for
+  that reason, whatever it says.
 * **Host error.** No notice. The lease stops, Ready becomes Unknown, the Node object is deleted; the pods on it say
-  nothing more. What is seen first is usually a survivor: its collective fails and it leaves with 69.
+  nothing more. What is seen first is usually a survivor: its collective fails and it leaves with 69. A machine that is
+  started anew under its name keeps its Node, which is soon Ready again: its kubelet does not find the containers any
+  more and makes up how they ended (137 ContainerStatusUnknown, 255 Unknown).
 * **Eviction and deletion.** Somebody asks for the pod's end: DisruptionTarget names who, a bare deletionTimestamp
   does not.
+* **A queue wants its quota back.** Kueue suspends the JobSet, the Job controller deletes the pods. Only the JobSet
+  says so; the pods look as if somebody had deleted them.
 * **An end of its own.** The exit code says which (see `ratchet_api.protocol.Exit`). It is looked at last, because a
   pod on a dying machine leaves with any code: exit code first would charge preemptions to the application.
 
@@ -24,12 +33,13 @@ from collections.abc import Callable, Iterator
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.protocol.documents import ProgressDocument
 from ratchet_api.status import AttemptStatus
-from ratchet_operator.decide import stamps
+from ratchet_operator.decide import queue_wait, stamps
 from ratchet_operator.decide.observed_job import ObservedJob
+from ratchet_operator.decide.observed_jobset import JobSet
 from ratchet_operator.decide.observed_node import Node
 from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.decide.own_end import ends_of_its_own
-from ratchet_operator.decide.sign import NOTICE_SECONDS, OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.sign import MAINTENANCE_SECONDS, NOTICE_SECONDS, WHOLE_GRACE, Sign
 from ratchet_operator.decide.verdict import Verdict
 
 OVERDUE_SECONDS = 5.0
@@ -52,8 +62,11 @@ def signs_of_an_end(observed: ObservedJob, attempt: AttemptStatus, *, finishing:
     if (done := _completed(pods, finishing)) is not None:
         return [done]
     found = [sign for pod in pods for sign in _disruptions(pod, observed)]
-    own = [sign for pod in pods for sign in ends_of_its_own(pod, observed, attempt.created_time, finishing=finishing)]
+    since = queue_wait.looks_for_nodes_since(attempt)
+    own = [sign for pod in pods for sign in ends_of_its_own(pod, observed, since, finishing=finishing)]
     found += own
+    if (jobset := queue_wait.evicted(observed, attempt)) is not None:
+        found.append(_queue_evicted(jobset))
     if all(sign.verdict in CAUSED_BY_OTHERS for sign in own):  # else the deletions are Kubernetes' answer to it
         found += _deletions(observed, attempt, pods)
     return found or [*_silence(observed, attempt, pods)]
@@ -71,12 +84,12 @@ def late_signs(observed: ObservedJob, number: int, *, finishing: bool) -> list[S
 
 def suspended() -> Sign:
     """The user's own wish ends the attempt."""
-    return Sign(Verdict.DRAINED, SUSPENDED, OWN_GRACE_SECONDS)
+    return Sign(Verdict.DRAINED, SUSPENDED, WHOLE_GRACE)
 
 
 def budget_spent(words: str) -> Sign:
     """The stage has taken the chip time that it may take."""
-    return Sign(Verdict.DRAINED, words, OWN_GRACE_SECONDS)
+    return Sign(Verdict.DRAINED, words, WHOLE_GRACE)
 
 
 def jobset_vanished(name: str) -> Sign:
@@ -98,7 +111,7 @@ def _completed(pods: tuple[Pod, ...], finishing: bool) -> Sign | None:
     done = next((p for p in pods if p.is_leader and p.exit is not None and p.exit.code == Code.DONE), None)
     if not finishing or done is None:
         return None
-    return Sign(Verdict.COMPLETED, f"pod {done.name} exited with 0 after the last stage", OWN_GRACE_SECONDS)
+    return Sign(Verdict.COMPLETED, f"pod {done.name} exited with 0 after the last stage", WHOLE_GRACE)
 
 
 # --- what the cluster did to a pod ----------------------------------------------------------------------------------
@@ -106,7 +119,9 @@ def _completed(pods: tuple[Pod, ...], finishing: bool) -> Sign | None:
 
 def _going_away(pod: Pod, node: Node) -> str | None:
     announced = node.termination
-    return f"node {node.name} of pod {pod.name} is going away ({announced[0]})" if announced else None
+    if announced is None:
+        return None
+    return f"node {node.name} of pod {pod.name} is going away ({announced[0]})"
 
 
 def _shut_down(pod: Pod, node: Node) -> str | None:
@@ -116,6 +131,25 @@ def _shut_down(pod: Pod, node: Node) -> str | None:
     if _disrupted(pod, "TerminationByKubelet") and reason != "Evicted":
         return f"pod {pod.name} was ended by the kubelet of node {node.name} (DisruptionTarget TerminationByKubelet)"
     return None
+
+
+def _maintained(pod: Pod, node: Node, now: str) -> str | None:
+    if (begun := node.maintenance) is not None:
+        return f"maintenance of node {node.name} of pod {pod.name} has begun ({begun[0]})"
+    coming = node.announced
+    if coming is None or stamps.seconds(now) < stamps.seconds(coming.at):
+        return None
+    went = _going_away(pod, node) or _shut_down(pod, node) or _restarted(pod, node) or _node_gone(pod, node)
+    return f"{went}, as announced for {coming.at} ({coming.words})" if went else None
+
+
+def _restarted(pod: Pod, node: Node) -> str | None:
+    # Who asked for the pod's end explains it better: a kubelet also says so of containers that it has removed itself.
+    if pod.exit is None or pod.deletion is not None or (pod.exit.code, pod.exit.reason) not in LOST_CONTAINERS:
+        return None
+    return (
+        f"the machine of node {node.name} was started anew, the container of pod {pod.name} is lost ({pod.exit.reason})"
+    )
 
 
 def _node_gone(pod: Pod, node: Node) -> str | None:
@@ -149,27 +183,38 @@ def _evicted(pod: Pod, node: Node) -> str | None:
     return None
 
 
+LOST_CONTAINERS = ((137, "ContainerStatusUnknown"), (255, "Unknown"))
+"""What a kubelet, or containerd, says of a container that is not there any more when it looks again."""
+
 DISRUPTIONS: tuple[tuple[Verdict, Callable[[Pod, Node], str | None]], ...] = (
     (Verdict.PREEMPTED, _going_away),
     (Verdict.PREEMPTED, _shut_down),
     (Verdict.NODE_LOST, _node_gone),
     (Verdict.NODE_LOST, _collected),
+    (Verdict.NODE_LOST, _restarted),
     (Verdict.NODE_LOST, _ended_on_dead_node),
     (Verdict.ADMISSION_REJECTED, _not_admitted),
     (Verdict.EVICTED, _evicted),
 )
-"""What is asked of every pod and its node, strongest first; the answer is the evidence in words."""
+"""What is asked of every pod and its node that is not in maintenance, strongest first; the answer is the evidence in
+words. Maintenance is asked for before: what else is seen of a node in maintenance follows from it."""
 
 
 def _disruptions(pod: Pod, observed: ObservedJob) -> Iterator[Sign]:
     node = observed.node_of(pod)
     if node is None:
         return
+    announced = node.termination or node.maintenance
+    stamp = announced[1] if announced else (pod.disruption or {}).get("lastTransitionTime")
+    if evidence := _maintained(pod, node, observed.now):
+        window = _window(pod, node, observed, MAINTENANCE_SECONDS)
+        yield Sign(Verdict.MAINTENANCE, evidence + _leaving(pod), window, stamp)
+        return
     for verdict, question in DISRUPTIONS:
         if evidence := question(pod, node):
-            announced = node.termination
-            stamp = announced[1] if announced else (pod.disruption or {}).get("lastTransitionTime")
-            yield Sign(verdict, evidence + _leaving(pod), _window(pod, node, observed), stamp)
+            window = _window(pod, node, observed, node.notice_seconds)
+            why = _unexpected(node) if verdict == Verdict.PREEMPTED else ""
+            yield Sign(verdict, evidence + why + _leaving(pod), window, stamp)
             return
     overdue = pod.deletion is not None and observed.passed(stamps.after(pod.deletion, OVERDUE_SECONDS))
     if node.ready == "Unknown" and overdue and not pod.ended:
@@ -178,16 +223,23 @@ def _disruptions(pod: Pod, observed: ObservedJob) -> Iterator[Sign]:
         )
 
 
+def _unexpected(node: Node) -> str:
+    """Why capacity can go that is not sold as one that may be taken away."""
+    if not node.lasting:
+        return ""
+    return "; it is neither spot nor flex-start and nothing speaks of maintenance: GKE made room for a larger slice"
+
+
 def _disrupted(pod: Pod, reason: str) -> bool:
     return pod.disruption is not None and pod.disruption.get("reason") == reason
 
 
-def _window(pod: Pod, node: Node, observed: ObservedJob) -> float | None:
+def _window(pod: Pod, node: Node, observed: ObservedJob, notice: float) -> float | None:
     if node.absent or (pod.ended and not pod.committed):
         return None
-    if pod.deletion is not None and node.termination is None:
+    if pod.deletion is not None and (node.termination is None or node.maintenance is not None):
         return stamps.between(observed.now, pod.deletion)
-    return NOTICE_SECONDS
+    return notice
 
 
 def _leaving(pod: Pod) -> str:
@@ -200,15 +252,21 @@ def _leaving(pod: Pod) -> str:
 def _deletions(observed: ObservedJob, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
     jobset = observed.own_jobset(attempt.number)
     if jobset is None or (attempt.job_set_uid is not None and jobset.uid != attempt.job_set_uid):
-        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} was deleted", OWN_GRACE_SECONDS)
+        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} was deleted", WHOLE_GRACE)
     elif jobset.deleting:
-        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} is being deleted", OWN_GRACE_SECONDS)
+        yield Sign(Verdict.DELETED, f"JobSet {attempt.job_set} is being deleted", WHOLE_GRACE)
     for pod in pods:
         node = observed.node_of(pod)
         if pod.deletion is None or pod.disruption is not None or (node is not None and node.absent):
             continue
         window = None if pod.ended and not pod.committed else stamps.between(observed.now, pod.deletion)
         yield Sign(Verdict.DELETED, f"pod {pod.name} was deleted{_leaving(pod)}", window, pod.deletion_asked)
+
+
+def _queue_evicted(jobset: JobSet) -> Sign:
+    # The Job controller has deleted the pods for it, with their whole grace.
+    by = f"its queue, {jobset.queue}," if jobset.queue is not None else "somebody who is not Ratchet"
+    return Sign(Verdict.QUEUE_EVICTED, f"{by} suspended JobSet {jobset.name} after it had been started", WHOLE_GRACE)
 
 
 def _hang(said: ProgressDocument, observed: ObservedJob) -> Sign | None:

@@ -4,8 +4,8 @@ With notice, all members get what is left of the window, so that they can commit
 nothing can be committed any more, and two seconds are enough. The JobSet goes in parallel; only that of a failed
 attempt stays, so that its log can be read.
 
-Deleting the JobSet cannot cut a drain short: garbage collection deletes pods with their own grace of 30 s, a deletion
-with a longer grace does not extend an earlier one, and no window here is longer than that.
+Deleting the JobSet cannot cut a drain short: garbage collection deletes pods with their own grace, a deletion with a
+longer grace does not extend an earlier one, and no window here is longer than that.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from ratchet_api.status import AttemptRecord, AttemptStatus
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.end_signs import OVERDUE_SECONDS
 from ratchet_operator.decide.fencing import LOSS_GRACE_SECONDS, delete_jobset, delete_pod, harmless
+from ratchet_operator.decide.observed_node import Node
 from ratchet_operator.decide.plan_builder import PlanBuilder
-from ratchet_operator.decide.sign import OWN_GRACE_SECONDS, Sign
+from ratchet_operator.decide.sign import Sign
 from ratchet_operator.decide.verdict import Verdict, ended_by_own_fault
 
 
-def window(signs: list[Sign]) -> float:
-    """Seconds that the gang gets: the shortest notice, or what a loss leaves."""
+def window(signs: list[Sign], grace: float) -> float:
+    """Seconds that the gang gets: the shortest notice, at most the `grace` of its pods, or what a loss leaves."""
     if lost(signs):
         return float(LOSS_GRACE_SECONDS)
-    return min([OWN_GRACE_SECONDS, *(sign.window for sign in signs if sign.window is not None)])
+    return min([grace, *(sign.window for sign in signs if sign.window is not None)])
 
 
 def lost(signs: list[Sign]) -> bool:
@@ -47,8 +48,8 @@ def end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptRecord, dea
             continue
         builder.wake_at(stamps.after(pod.deletion or deadline, OVERDUE_SECONDS))
         if pod.deletion is None:
-            if node is not None and node.termination is not None and left > 0 and grace > LOSS_GRACE_SECONDS:
-                continue  # its kubelet ends it already, with the notice that the machine has
+            if _ended_by_its_kubelet(node) and left > 0 and grace > LOSS_GRACE_SECONDS:
+                continue
             builder.delete.append(delete_pod(pod, grace))
         elif stamps.seconds(pod.deletion) > stamps.seconds(observed.now) + grace + 1:
             builder.delete.append(delete_pod(pod, grace))  # shortens the grace it has
@@ -56,6 +57,12 @@ def end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptRecord, dea
     keep = record.verdict == Verdict.COMPLETED or ended_by_own_fault(record.verdict, record.charged_to)
     if jobset is not None and not jobset.deleting and not keep:
         builder.delete.append(delete_jobset(observed, jobset))
+
+
+def _ended_by_its_kubelet(node: Node | None) -> bool:
+    """Whether the kubelet ends the pod already, with the notice that the machine has. In a maintenance nobody may do it
+    before the machine goes, if the cluster is not set up for graceful termination."""
+    return node is not None and node.termination is not None and node.maintenance is None
 
 
 def drained(builder: PlanBuilder, attempt: AttemptStatus) -> bool:

@@ -154,4 +154,5 @@ def create(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     step = builder.status.checkpoint.step if builder.status.checkpoint else 0
     job, node_folder = observed.snapshot.job, observed.snapshot.values.local_directory
     builder.create.append(config_map(job, spec, attempt.number, stage.index if stage else 0))
-    builder.create.append(build_jobset(job, spec, attempt.number, chosen, trainer_image, step, node_folder))
+    stay_until = int(stamps.seconds(observed.now)) + spec.maintenance.lead_seconds
+    builder.create.append(build_jobset(job, spec, attempt.number, chosen, trainer_image, step, node_folder, stay_until))

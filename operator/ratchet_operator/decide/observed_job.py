@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from ratchet_api.base import read_tolerantly
-from ratchet_api.job import Spec, parse_spec
+from ratchet_api.job import PodTemplate, Spec, parse_spec
 from ratchet_api.protocol.documents import ProgressDocument
 from ratchet_api.status import AttemptStatus, Status
 from ratchet_api.validate import Problem, problems
@@ -48,6 +48,12 @@ class ObservedJob:
     jobsets: tuple[JobSet, ...]
     report: Report | None
     """The last answer of `/progress`, of whatever attempt."""
+
+    @property
+    def grace_seconds(self) -> float:
+        """terminationGracePeriodSeconds of the job's pods: what a deletion gives them."""
+        template = self.spec.pod_template if self.spec is not None else PodTemplate()
+        return float(template.termination_grace_period_seconds)
 
     @classmethod
     def read(cls, snapshot: Snapshot) -> ObservedJob:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ratchet_operator.decide.observed_object import attempt_number, condition
 from ratchet_operator.snapshot import Raw
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
 
 @dataclass(frozen=True)
 class JobSet:
@@ -29,6 +31,17 @@ class JobSet:
     @property
     def deleting(self) -> bool:
         return "deletionTimestamp" in self.raw["metadata"]
+
+    @property
+    def suspended(self) -> bool:
+        """spec.suspend. Ratchet never sets it: a queue does, or a person."""
+        return bool(self.raw["spec"].get("suspend"))
+
+    @property
+    def queue(self) -> str | None:
+        """Name of the LocalQueue of Kueue that it is in."""
+        name: str | None = (self.raw["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        return name
 
     @property
     def failed(self) -> Raw | None:

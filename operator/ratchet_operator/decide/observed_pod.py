@@ -178,10 +178,19 @@ class Pod:
     @property
     def gate_opens_up_to(self) -> int:
         """The stage that the gate on it lets the trainer enter; -1 without one that can be read."""
+        return -1 if self._gate is None else self._gate.may_enter
+
+    @property
+    def checkpoint_request(self) -> int:
+        """The number of the last checkpoint that the gate on it asks for; 0 without one that can be read."""
+        return 0 if self._gate is None else self._gate.checkpoint_request
+
+    @cached_property
+    def _gate(self) -> StageGate | None:
         try:
-            return StageGate.model_validate(json.loads(self.stage_gate or "")).may_enter
+            return StageGate.model_validate(json.loads(self.stage_gate or ""))
         except (ValueError, RecursionError):
-            return -1
+            return None
 
     def _container(self) -> Raw:
         statuses = self.status.get("containerStatuses") or ()

@@ -10,7 +10,7 @@ from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.status import AttemptStatus
 from ratchet_api.validate import processes
-from ratchet_operator.decide import end_signs, stamps
+from ratchet_operator.decide import end_signs, queue_wait, stamps
 from ratchet_operator.decide.observed_jobset import JobSet
 from ratchet_operator.decide.plan_builder import PlanBuilder
 from ratchet_operator.decide.sign import Sign
@@ -18,7 +18,8 @@ from ratchet_operator.decide.verdict import Verdict
 
 FORGET_SECONDS = 600.0
 """How long at least a placement without room is left out."""
-TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+LABELS = {"cloud.google.com/gke-tpu-accelerator": "accelerator", "cloud.google.com/gke-tpu-topology": "topology"}
+"""Node labels that a placement selects by, and the fields that they are."""
 
 
 def choose(builder: PlanBuilder, spec: Spec) -> Placement:
@@ -46,7 +47,8 @@ def of_jobset(spec: Spec, jobset: JobSet | None) -> Placement:
         pods = job.get("replicas", 1) * job["template"]["spec"].get("completions", 1)
         selector = job["template"]["spec"]["template"]["spec"].get("nodeSelector", {})
         for placement in spec.placements:
-            if pods == processes(placement) and selector.get(TOPOLOGY) == placement.topology:
+            alike = all(selector.get(label) == getattr(placement, name) for label, name in LABELS.items())
+            if pods == processes(placement) and alike:
                 return placement
     return spec.placements[0]
 
@@ -64,7 +66,10 @@ def given_up(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> Sign |
         return end_signs.no_room(f"placement {attempt.placement} is no longer in the spec")
     if len(spec.placements) < 2:
         return None
-    until = stamps.after(attempt.created_time, float(placement.wait_seconds))
+    since = queue_wait.looks_for_nodes_since(attempt)
+    if since is None:
+        return None  # a queue holds it back: nobody has looked for nodes yet
+    until = stamps.after(since, float(placement.wait_seconds))
     if not builder.observed.passed(until):
         builder.wake_at(until)
         return None

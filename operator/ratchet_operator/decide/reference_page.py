@@ -6,7 +6,7 @@ Made from the tables that the operator works with; `make generate` writes it to 
 from __future__ import annotations
 
 from ratchet_operator.decide.conditions import REASONS
-from ratchet_operator.decide.verdict import RESERVED, TABLE
+from ratchet_operator.decide.verdict import TABLE
 
 
 def reference_page() -> str:
@@ -36,9 +36,7 @@ def reference_page() -> str:
         "| verdict | charged to | notice | ends the job |",
         "|---|---|---|---|",
     ]
-    lines += [
-        f"| {v} | {row.charge} | {row.notice} | {row.way_out or ''} |" for v, row in TABLE.items() if v not in RESERVED
-    ]
+    lines += [f"| {v} | {row.charge} | {row.notice} | {row.way_out or ''} |" for v, row in TABLE.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ratchet_operator.decide.verdict import Verdict, strength
 
 NOTICE_SECONDS = 15.0
 """What ordinary pods get when a GKE spot machine is taken."""
-OWN_GRACE_SECONDS = 30.0
-"""terminationGracePeriodSeconds of trainer pods: what a deletion gives."""
+MAINTENANCE_SECONDS = 3600.0
+"""What pods get of their terminationGracePeriodSeconds when GKE ends them for a maintenance."""
+WHOLE_GRACE = math.inf
+"""Window of an end that takes nothing away: the members have their pods' terminationGracePeriodSeconds."""
 
 
 @dataclass(frozen=True)

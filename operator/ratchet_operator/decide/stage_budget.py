@@ -2,7 +2,7 @@
 
 Tokens are counted by the trainer, which leaves by itself when they are spent; here its count is remembered, and no
 attempt starts before the budget is raised. Chip seconds are counted here: of an attempt from when all its pods ran to
-when the last one had ended, times the devices of its placement. They are booked where an attempt or a stage ends; what
+when the last one had ended, times the chips of its placement. They are booked where an attempt or a stage ends; what
 is not booked yet follows from the stamps in status, so nothing is written meanwhile.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from ratchet_api.budgets import Budget
 from ratchet_api.job import Spec
 from ratchet_api.status import AttemptStatus, Progress, StageRecord
-from ratchet_api.validate import devices
+from ratchet_api.validate import chips
 from ratchet_operator.decide import placement, stamps
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 
@@ -99,8 +99,8 @@ def _unbooked(builder: PlanBuilder, stage: StageRecord) -> float:
 
 
 def _chips(builder: PlanBuilder) -> int:
-    """Devices that the present attempt holds: none before all its pods run, and none once the last one has ended."""
+    """Chips that the present attempt holds: none before all its pods run, and none once the last one has ended."""
     attempt, spec = builder.attempt, builder.observed.spec
     if attempt is None or spec is None or attempt.running_time is None or builder.settled() is not None:
         return 0
-    return devices(placement.of_name(spec, attempt.placement))
+    return chips(placement.of_name(spec, attempt.placement))

@@ -1,7 +1,7 @@
 """The stage gate: how far the running trainer may go, written onto its leader pod.
 
-It follows from status alone, so it can be written again at any time. `mayEnter` is a ceiling: an attempt that
-restarted from an earlier checkpoint passes through without waiting.
+It follows from status and from what nodes announce (`maintenance`), so it can be written again at any time. `mayEnter`
+is a ceiling: an attempt that restarted from an earlier checkpoint passes through without waiting.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ratchet_api.job import Spec
 from ratchet_api.protocol import ANNOTATION_STAGE_GATE, STAGE_GATE_LIMIT
 from ratchet_api.status import AttemptStatus
 from ratchet_operator.build.stage_gate import stage_gate
-from ratchet_operator.decide import stage_progress
+from ratchet_operator.decide import maintenance, stage_progress
 from ratchet_operator.decide.plan_builder import PlanBuilder
 from ratchet_operator.plan import Patch, Raw
 
@@ -27,7 +27,8 @@ def write(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     # The ConfigMap of the attempt holds the stages that had begun before it was made; the first one always had.
     added = [r.index for r in status.stages if r.index and (r.start_time or "") >= (attempt.start_time or "")]
     finish = stage_progress.last_stage_over(status)
-    text = stage_gate(builder.observed.uid, attempt.number, spec, status.stage.index, finish, added)
+    request, why = maintenance.checkpoint_request(builder, attempt, spec, leader.checkpoint_request)
+    text = stage_gate(builder.observed.uid, attempt.number, spec, status.stage.index, finish, added, request)
     if len(text.encode()) > STAGE_GATE_LIMIT:
         # The trainer leaves with 75 after a minute at the gate, and the next attempt's ConfigMap holds everything.
         if status.stage != builder.observed.status.stage:
@@ -38,3 +39,5 @@ def write(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
         body: Raw = {"metadata": {"annotations": {ANNOTATION_STAGE_GATE: text}}}
         patch = Patch("v1", "Pod", leader.namespace, leader.name, leader.uid, leader.resource_version, body)
         builder.patch.append(patch)
+        if why is not None:
+            builder.event("Normal", "MaintenanceAnnounced", why)

@@ -43,6 +43,7 @@ class Verdict(StrEnum):
     DETERMINISTIC_FAILURE = "DeterministicFailure"
     CHECKPOINT_UNREADABLE = "CheckpointUnreadable"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    ACCELERATOR_UNAVAILABLE = "AcceleratorUnavailable"
     START_FAILED = "StartFailed"
     OUT_OF_MEMORY = "OutOfMemory"
     HUNG = "Hung"
@@ -51,10 +52,6 @@ class Verdict(StrEnum):
     DRAINED = "Drained"
     PEER_LOST = "PeerLost"
     UNSCHEDULABLE = "Unschedulable"
-
-
-RESERVED = (Verdict.MAINTENANCE, Verdict.QUEUE_EVICTED)
-"""Names of the protocol that no evidence leads to yet."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,8 @@ TABLE: dict[Verdict, Row] = {
     Verdict.NODE_LOST: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.ADMISSION_REJECTED: Row(Charge.PREEMPTIONS, Notice.ABRUPT),
     Verdict.EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
-    Verdict.QUEUE_EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL),
+    # When the job goes on is the queue's to say, so there is nothing that Ratchet could recover from sooner or later.
+    Verdict.QUEUE_EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL, disturbs=False),
     Verdict.DELETED: Row(Charge.NOTHING, Notice.GRACEFUL),
     Verdict.CONFIGURATION_INVALID: Row(
         Charge.NOTHING, way_out="the configuration is wrong; correct it and create the job again"
@@ -91,6 +89,8 @@ TABLE: dict[Verdict, Row] = {
         "creating the job again",
     ),
     Verdict.STORAGE_UNAVAILABLE: Row(Charge.NOTHING),
+    # The machine's fault, as a lost node is: with every attempt the back-off grows, the failure budget does not shrink.
+    Verdict.ACCELERATOR_UNAVAILABLE: Row(Charge.PREEMPTIONS),
     Verdict.START_FAILED: Row(Charge.FAILURES),
     Verdict.OUT_OF_MEMORY: Row(Charge.FAILURES),
     Verdict.HUNG: Row(Charge.FAILURES),

@@ -4,82 +4,44 @@ Decides in which order a step becomes durable, which steps are kept, and which s
 folder holds is `trusted_step.py`'s matter, who may write at all the journal's; when to save is `run.py`'s.
 
     steps/<step>-a<N>-<uid8>/   see trusted_step.py; with `-u<M>` at the end, the state after M updates of the next step
-    metrics.jsonl               the metric stream of all committed steps, for people and trackers
+    metrics.jsonl               the metric stream of all committed steps, for people and trackers; in a bucket a folder
+                                of pieces (storage/stream.py)
     timings/a<N>-<uid8>.jsonl   what the clock said, one file an attempt, never hashed
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import logging
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from ratchet_api.canonical import canonical
+from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import digests, trusted_step
+from ratchet_trainer.checkpoints.array_reader import Shardings
 from ratchet_trainer.checkpoints.journal import Commit, Journal
 from ratchet_trainer.checkpoints.trusted_step import Content
-from ratchet_trainer.errors import StorageUnavailable
+from ratchet_trainer.storage import Location, with_retries
+from ratchet_trainer.storage.stream import Stream
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
+TIMINGS = "timings"
 STEP_FOLDER = re.compile(r"[0-9]+-a[0-9]+-")
 """How the names of folders begin that a trainer has made; no other is ever removed."""
-WAYS_OUT = {
-    errno.ENOSPC: "free some space there or enlarge the volume",
-    errno.EDQUOT: "free some space there or raise the quota",
-    errno.EFBIG: "let larger files be written there",
-    errno.EROFS: "mount it writable",
-    errno.EACCES: "let the trainer's user write there",
-    errno.EPERM: "let the trainer's user write there",
-    errno.ENOENT: "it was removed or replaced while it was in use; is the volume still mounted?",
-}
-BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Waits between the tries of an operation on the storage; after the last one it is StorageUnavailable."""
-
-
-def with_retries(what: str, operation: Callable[[], T]) -> T:
-    """Runs an operation on the storage, again after each of BACK_OFF_SECONDS. Raises StorageUnavailable."""
-    for wait in (*BACK_OFF_SECONDS, None):
-        try:
-            return operation()
-        except Exception as error:
-            if not _storage_failed(error):
-                raise
-            if wait is None:
-                raise StorageUnavailable(f"{what}: {error}{_way_out(error)}") from error
-            log.warning("%s failed, again in %.1f s: %s", what, wait, error)
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _way_out(error: Exception) -> str:
-    # TensorStore's errors have the number in their text only.
-    found = re.search(r"OS error (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-    return f"; {WAYS_OUT[number]}" if number in WAYS_OUT else ""
-
-
-def _storage_failed(error: Exception) -> bool:
-    # TensorStore reports what the file system said as ValueError or RuntimeError with the status and errno in the text.
-    return isinstance(error, OSError) or (
-        type(error) in (ValueError, RuntimeError)
-        and any(w in str(error) for w in ("OS error", "Error writing", "Error opening"))
-    )
 
 
 class Checkpoints:
-    """The checkpoint directory of one job, as one process sees it. Only process 0 writes."""
+    """The checkpoint directory of one job, as one process sees it. Every process writes its part of
+    the arrays, process 0 all else."""
 
-    def __init__(self, directory: Path, tag: str, keep: int, identity: Mapping[str, Any]):
-        self.directory = Path(directory)
+    def __init__(self, directory: Location | Path, tag: str, keep: int, identity: Mapping[str, Any]):
+        self.directory = Location.parse(directory)
+        self.stream = stream_of(self.directory)
         self.journal = Journal(self.directory)
         self.tag = tag  # a<N>-<uid8> of this attempt
         self.keep = keep
@@ -91,20 +53,48 @@ class Checkpoints:
 
     # Writing
 
-    def write(self, content: Content, boundary: dict[str, Any] | None = None) -> tuple[Commit, dict[str, str], bytes]:
-        """Makes a state durable and commits it. Returns the commit, `{weightsSha256, stateSha256}` and digests.json.
+    def write(self, content: Content, boundary: dict[str, Any] | None = None) -> tuple[Commit, dict[str, Any]]:
+        """`begin`, `write_part` and `finish` where one process is all there are."""
+        self.begin(content)
+        return self.finish(content, [self.write_part(content, 0)], boundary)
+
+    def begin(self, content: Content) -> None:
+        """Makes room for a step, before the processes write their parts. On process 0. Raises Fenced, or
+        StorageUnavailable after retries."""
+
+        def attempt() -> None:
+            self.journal.read()
+            self.journal.must_be_mine(f"step {content.step} is not saved")
+            path = self.path_of(content)
+            self._prunable = (self._there() if self._prunable is None else self._prunable) | {path}
+            trusted_step.begin(self.directory / path)
+
+        with_retries(f"saving step {content.step} to {self.directory}", attempt)
+
+    def write_part(self, content: Content, process: int) -> digests.BlockDigests:
+        """Makes what this process writes of a step durable. On every process, after `begin`. Raises StorageUnavailable
+        after retries."""
+        found = digests.of_part(content.arrays)
+        folder = self.directory / self.path_of(content)
+        with_retries(
+            f"saving step {content.step} to {self.directory}",
+            lambda: trusted_step.write_part(folder, process, content.arrays),
+        )
+        return found
+
+    def finish(
+        self, content: Content, written: Sequence[digests.BlockDigests], boundary: dict[str, Any] | None = None
+    ) -> tuple[Commit, dict[str, Any]]:
+        """Commits a step of which every process has `written` its part, in process order. On process 0. Returns the
+        commit and the content of digests.json.
 
         Raises Fenced, or StorageUnavailable after retries; then the journal does not name the step, so nothing
         half-written counts.
         """
-        leaf_digests = digests.leaf_digests(content.arrays)
-        hashes = {
-            "weightsSha256": digests.weights_sha256(leaf_digests),
-            "stateSha256": digests.state_sha256(leaf_digests, content.control),
-        }
-        proof = trusted_step.proof_of(content, leaf_digests, hashes, self._streamed, self.identity)
-        pending = content.control.get("pending")
-        path = f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
+        leaves = digests.of_leaves(content.arrays, written)
+        proof = trusted_step.proof_of(content, leaves, self._streamed, self.identity)
+        data = canonical(proof)
+        path = self.path_of(content)
         known = len(self.journal.entries)
 
         def attempt() -> Commit:
@@ -113,31 +103,25 @@ class Checkpoints:
             for entry in self.journal.entries[known:]:
                 if isinstance(entry, Commit) and entry.path == path:
                     return entry  # journalled by the try before, which failed only after that: its folder counts now
-            self._prunable = (self._there() if self._prunable is None else self._prunable) | {path}
-            trusted_step.write(self.directory / path, content, proof)
-            return self.journal.commit(content.step, path, hashlib.sha256(proof).hexdigest(), boundary)
+            trusted_step.finish(self.directory / path, content, data, range(len(written)))
+            return self.journal.commit(content.step, path, hashlib.sha256(data).hexdigest(), boundary)
 
         commit = with_retries(f"saving step {content.step} to {self.directory}", attempt)
         with_retries("extending metrics.jsonl", lambda: self._extend_streams(content))
         self._streamed += sum(map(len, content.lines))
         self._alive.append(commit)
         self._prune()
-        return commit, hashes, proof
+        return commit, proof
+
+    def path_of(self, content: Content) -> str:
+        """Of a step's folder in the directory; the same on all processes of an attempt."""
+        pending = content.control.get("pending")
+        return f"steps/{content.step}-{self.tag}" + (f"-u{pending['miniBatch']}" if pending else "")
 
     def _extend_streams(self, content: Content) -> None:
-        # At a known offset, not at the end: a deterministic replay writes the same bytes to the same place.
-        handle = os.open(self.directory / "metrics.jsonl", os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            rest, offset = b"".join(content.lines), self._streamed
-            while rest:  # a disk that is nearly full takes a part; the call after that says why
-                done = os.pwrite(handle, rest, offset)
-                rest, offset = rest[done:], offset + done
-        finally:
-            os.close(handle)
+        self.stream.put(self._streamed, b"".join(content.lines))
         if content.timings:
-            (self.directory / "timings").mkdir(exist_ok=True)
-            with open(self.directory / "timings" / f"{self.tag}.jsonl", "ab") as file:
-                file.write(b"".join(content.timings))
+            Stream(self.directory / TIMINGS / f"{self.tag}.jsonl").append(b"".join(content.timings))
 
     def _prune(self) -> None:
         # Of what was there after the claim or is our own, never of what is there now: a writer that slept since its
@@ -151,15 +135,12 @@ class Checkpoints:
         ]
         kept = {c.path for c in self._alive}
         for path in self._prunable - kept:
-            shutil.rmtree(self.directory / path, ignore_errors=True)
-            if not (self.directory / path).exists():
+            with contextlib.suppress(OSError):  # another time
+                storage.delete_tree(self.directory / path)
                 self._prunable.discard(path)
 
     def _there(self) -> set[str]:
-        try:
-            return {f"steps/{name}" for name in os.listdir(self.directory / "steps") if STEP_FOLDER.match(name)}
-        except FileNotFoundError:
-            return set()
+        return {f"steps/{name}" for name in storage.names(self.directory / "steps") if STEP_FOLDER.match(name)}
 
     # Reading
 
@@ -183,11 +164,15 @@ class Checkpoints:
         folder = self.directory / commit.path
         return with_retries(f"reading {folder}", lambda: trusted_step.read_proof(folder, commit.step, commit.sha256))
 
-    def read(self, commit: Commit, proof: Mapping[str, Any]) -> Content | None:
-        """The state of a commit with every digest recomputed, or None (and a warning that says what is wrong). Raises
-        StorageUnavailable."""
+    def read(
+        self, commit: Commit, proof: Mapping[str, Any], shardings: Shardings | None = None, wanted: str = ""
+    ) -> Content | None:
+        """The state of a commit, or this process's part of it; see `trusted_step.read`. None (and a warning) if it is
+        not what was written. Raises StorageUnavailable."""
         folder = self.directory / commit.path
-        return with_retries(f"reading {folder}", lambda: trusted_step.read(folder, commit.step, proof))
+        return with_retries(
+            f"reading {folder}", lambda: trusted_step.read(folder, commit.step, proof, shardings, wanted)
+        )
 
     def resume(self, commit: Commit, proof: Mapping[str, Any], lines: list[bytes]) -> None:
         """Goes on from a commit that was read: what lies above it is done again.
@@ -202,17 +187,15 @@ class Checkpoints:
             c for c in self._alive if c.lineage != commit.lineage or (c.step, c.seq) <= (commit.step, commit.seq)
         ]
         offset = proof["metrics"]["offset"]
-        stream = self.directory / "metrics.jsonl"
-        size = stream.stat().st_size if stream.exists() else 0
-        if size < offset:
+        if blank := self.stream.restart(offset, b"".join(lines)):
             log.warning(
                 "metrics.jsonl lacks %d bytes before the restored step, they are left blank; the hash of the stream is "
                 "not affected",
-                offset - size,
+                blank,
             )
-        with open(stream, "r+b" if stream.exists() else "w+b") as file:
-            whole = file.read(offset).rfind(b"\n") + 1 if size < offset else offset  # half a line is none
-            file.truncate(whole)
-            file.seek(whole)
-            file.write(b"".join([b" " * (offset - whole - 1) + b"\n" if whole < offset else b"", *lines]))
         self._streamed = offset + sum(map(len, lines))
+
+
+def stream_of(directory: Location) -> Stream:
+    """The metric stream of a checkpoint directory."""
+    return Stream(directory / "metrics.jsonl")

@@ -2,23 +2,25 @@
 
 Decides claims, commits and fencing. `journal/%010d.json` from 1; each entry is created only if absent, so two writers
 can never both have the same place: the loser re-reads and learns that it has been fenced. "Look for a newer owner, then
-commit" would be a race. What a step's folder holds is `checkpoint.py`'s matter.
+commit" would be a race. No two entries are alike, so a writer whose answer was lost knows its own by its content. What
+a step's folder holds is `checkpoint.py`'s matter.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ratchet_api.protocol import V
+from ratchet_trainer import storage
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
+from ratchet_trainer.storage import Location
+from ratchet_trainer.storage.probe import probe
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +63,8 @@ def _job_of(claim: Claim) -> tuple[str, str, str]:
 class Journal:
     """The journal of one directory, as one writer sees it. Methods raise OSError when the storage fails."""
 
-    def __init__(self, directory: Path):
-        self.folder = Path(directory) / "journal"
+    def __init__(self, directory: Location | Path):
+        self.folder = Location.parse(directory) / "journal"
         self.entries: list[Claim | Commit] = []
         self.mine: Claim | None = None
         self._next = 1
@@ -73,9 +75,8 @@ class Journal:
         listed = self._listed() if self._next == 1 else []
         while True:
             seq = self._next
-            try:
-                content = self._file(seq).read_bytes()
-            except FileNotFoundError:
+            content = storage.read(self._file(seq))
+            if content is None:
                 later = [number for number in listed if number > seq]
                 if not later:
                     return found
@@ -88,16 +89,14 @@ class Journal:
                 found.append(entry)
                 self.entries.append(entry)
 
-    def _file(self, seq: int) -> Path:
+    def _file(self, seq: int) -> Location:
         return self.folder / f"{seq:010d}.json"
 
     def _listed(self) -> list[int]:
         """Numbers that are there, once: later entries are looked for by name, since the folder grows with every step
         ever made, and a listing beside a writer may show a number without the one before it."""
-        with contextlib.suppress(FileNotFoundError):
-            names = os.listdir(self.folder)
-            return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
-        return []
+        names = storage.names(self.folder)
+        return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
 
     @property
     def lineage(self) -> int:
@@ -122,10 +121,12 @@ class Journal:
         """Makes this attempt the owner, or says why it must not be.
 
         `claim.seq` and `claim.lineage` are ignored. `existing` is spec.checkpoint.existing (Resume, Refuse or None),
-        `last_step` the last step that the job's status knows of. Raises Fenced, ConfigurationInvalid,
-        CheckpointUnreadable.
+        `last_step` the last step that the job's status knows of. Before the first claim a bucket is tried. Raises
+        Fenced, ConfigurationInvalid, CheckpointUnreadable.
         """
         self.read()
+        if not self.claims:
+            probe(self.folder.parent)
         while True:
             self._may_claim(claim, existing, last_step)
             body = {
@@ -144,8 +145,7 @@ class Journal:
             if self._create(seq, body):
                 self.read()
                 self.mine = next(c for c in self.claims if c.seq == seq)
-                for left_over in self.folder.glob(".*.tmp"):  # of writers that died; whoever still lives is fenced
-                    left_over.unlink(missing_ok=True)
+                storage.sweep(self.folder)  # of writers that died; whoever still lives is fenced
                 return
             self.read()  # somebody was quicker: a last commit of the old owner, or another claim
 
@@ -184,7 +184,7 @@ class Journal:
         directory, steps = self.folder.parent, any(isinstance(e, Commit) for e in self.entries)
         if steps and existing == "Resume":
             return
-        if steps or any((directory / "steps").glob("*")):
+        if steps or storage.names(directory / "steps"):
             raise CheckpointUnreadable(
                 f"{directory} holds steps, but no readable claim in {self.folder} says whose they are; restore the "
                 "journal from a copy, choose another directory"
@@ -227,47 +227,15 @@ class Journal:
         newer = next((c for c in self.claims if c.seq > self.mine.seq), None)
         if newer is not None:
             raise Fenced(f"{otherwise}: a newer owner took journal entry {newer.seq}", newer.owner)
-        os.stat(self._file(self.mine.seq))
+        if not storage.exists(file := self._file(self.mine.seq)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
     def _create(self, seq: int, body: dict[str, Any]) -> bool:
         """Creates an entry unless its number is taken. Durable on return."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(json.dumps(body, separators=(",", ":")).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, self._file(seq))
-            except (FileExistsError, FileNotFoundError):
-                return False  # taken; or a new owner has just swept our temporary file away
-            except OSError as error:
-                # NFS may have made the link and lost the answer: the link count tells.
-                if error.errno in (errno.EIO, errno.ETIMEDOUT) and os.stat(temporary).st_nlink == 2:
-                    return True
-                if error.errno in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
-                    raise ConfigurationInvalid(
-                        f"spec.checkpoint.directory: {self.folder.parent} is on a file system without hard links, by "
-                        "which the journal keeps writers apart; use one that has them, such as Filestore or another NFS"
-                    ) from error
-                raise
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        sync(self.folder)
-        return True
+        return storage.create(self._file(seq), json.dumps(body, separators=(",", ":")).encode())
 
 
-def sync(path: str | Path) -> None:
-    """Makes a file, or the names in a folder, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _parse(file: Path, seq: int, content: bytes) -> Claim | Commit | None:
+def _parse(file: Location, seq: int, content: bytes) -> Claim | Commit | None:
     """An entry, or None if it cannot be trusted. Raises CheckpointUnreadable for one of a newer format."""
     try:
         ((kind, body),) = json.loads(content).items()

@@ -4,8 +4,8 @@ JAX's own cache writes an entry in place and never over one that is there: one c
 start compile that program again. It proves none either (zlib has a checksum of 32 bits, zstd as JAX calls it has none),
 and a program that was changed by a bad disk would compute wrong numbers without a sign.
 
-So the entries are kept here: each is a file with the SHA-256 of key and content before the content, written beside its
-name and renamed. One that cannot be read or does not have its digest is as good as absent; what is compiled in its
+So the entries are kept here: each is a file or an object with the SHA-256 of key and content before the content, which
+appears whole. One that cannot be read or does not have its digest is as good as absent; what is compiled in its
 stead replaces it.
 """
 
@@ -14,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
-import tempfile
 import time
 from pathlib import Path
+
+from ratchet_trainer import storage
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,15 @@ LEFT_OVER_SECONDS = 3600.0
 class ProgramCache:
     """What JAX asks of a cache: `get`, `put` and the attribute `_path`. Raises OSError, which JAX warns of."""
 
-    def __init__(self, folder: Path):
-        self._path = folder
+    def __init__(self, folder: Location | Path):
+        self.folder = Location.parse(folder)
+        self._path = str(self.folder)
         self._swept = False
 
     def get(self, key: str) -> bytes | None:
         """The content of an entry, None if there is none that is whole."""
-        try:
-            data = self._file(key).read_bytes()
-        except FileNotFoundError:
+        data = storage.read(self._file(key))
+        if data is None:
             return None
         digest, content = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
         if digest != _digest(key, content):
@@ -47,34 +48,23 @@ class ProgramCache:
 
     def put(self, key: str, value: bytes) -> None:
         """Makes an entry, in place of one that could not be used."""
-        self._path.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._path)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_digest(key, value))
-                file.write(value)
-            os.chmod(temporary, 0o644)  # other users' jobs may share the cache
-            os.replace(temporary, self._file(key))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        storage.write(self._file(key), _digest(key, value) + value, durable=False)
 
-    def _file(self, key: str) -> Path:
-        return self._path / f"{key}.program"
+    def _file(self, key: str) -> Location:
+        return self.folder / f"{key}.program"
 
     def _sweep(self) -> None:
-        if self._swept:
+        if self._swept or self.folder.on_bucket:
             return
         self._swept = True
-        for left_over in self._path.glob(".*.tmp"):
+        for left_over in self.folder.local.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 if time.time() - left_over.stat().st_mtime > LEFT_OVER_SECONDS:
                     left_over.unlink()
 
 
-def use(folder: Path) -> None:
+def use(folder: Location | Path) -> None:
     """Lets JAX keep its compiled programs in `folder`. To be called before anything is compiled."""
     import jax
     from jax._src import compilation_cache

@@ -1,6 +1,6 @@
 """What the folder of a step holds, and what proves it.
 
-    arrays/        the leaves, as an Orbax checkpoint of whole host arrays
+    arrays/        the arrays, as an Orbax checkpoint; see array_store.py
     control.json   everything else of the state, canonical JSON
     metrics.jsonl  metric lines of the steps since the commit before
     digests.json   what proves the three above; its own SHA-256 stands in the journal
@@ -15,88 +15,102 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ratchet_api.canonical import canonical
-from ratchet_trainer.checkpoints import digests
-from ratchet_trainer.checkpoints.journal import sync
+from ratchet_trainer import storage
+from ratchet_trainer.checkpoints import array_reader, array_store, digests
+from ratchet_trainer.checkpoints.array_reader import Shardings
+from ratchet_trainer.checkpoints.parts import Part
 from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.storage import BucketError, Location
+from ratchet_trainer.storage.posix import sync
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 AGAIN_SECONDS = 0.2
 """Arrays that could not be read are tried once more after this."""
+DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
+"""What TensorStore says of objects in a bucket that are there, but not what was written."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """One complete state on its way to or from the storage."""
+    """One complete state on its way to or from the storage. `arrays`: path -> what this process has of an array
+    (`parts.LeafPart`) on the way there, path -> array on the way back."""
 
     step: int
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Any]
     control: Mapping[str, Any]
     lines: list[bytes]
     timings: list[bytes] = field(default_factory=list)
-    sha256: Mapping[str, str] = field(default_factory=dict)  # path -> digest, known once read
 
 
-def proof_of(
-    content: Content,
-    leaf_digests: Mapping[str, str],
-    hashes: Mapping[str, str],
-    offset: int,
-    identity: Mapping[str, Any],
-) -> bytes:
-    """digests.json. `offset`: where the step's lines begin in the metric stream."""
-    return canonical(
-        {
-            "v": FORMAT,
-            "step": content.step,
-            "leaves": leaf_digests,
-            "control": hashlib.sha256(canonical(content.control)).hexdigest(),
-            "metrics": {"sha256": hashlib.sha256(b"".join(content.lines)).hexdigest(), "offset": offset},
-            **hashes,
-            "identity": identity,
-        }
-    )
+def proof_of(content: Content, leaves: Mapping[str, Any], offset: int, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of digests.json. `leaves`: see `digests.of_leaves`; `offset`: where the step's lines begin in the
+    metric stream."""
+    own = {path: leaf["digest"] for path, leaf in leaves.items()}
+    return {
+        "v": FORMAT,
+        "step": content.step,
+        "leaves": leaves,
+        "control": hashlib.sha256(canonical(content.control)).hexdigest(),
+        "metrics": {"sha256": hashlib.sha256(b"".join(content.lines)).hexdigest(), "offset": offset},
+        "weightsSha256": digests.weights_sha256(own),
+        "stateSha256": digests.state_sha256(own, content.control),
+        "identity": identity,
+    }
 
 
-def write(folder: Path, content: Content, proof: bytes, writer: str = "write", durable: bool = True) -> None:
-    """Writes the folder anew; once this returns it is durable. `writer`: threads that write at once have one each.
-
-    Raises OSError, or what TensorStore makes of it.
-    """
-    shutil.rmtree(folder, ignore_errors=True)  # what an earlier try left
-    folder.mkdir(parents=True)
-    _orbax(writer).save((folder / "arrays").absolute(), dict(content.arrays))
-    files = (
-        ("control.json", canonical(content.control)),
-        ("metrics.jsonl", b"".join(content.lines)),
-        ("digests.json", proof),
-    )
-    for name, data in files:
-        (folder / name).write_bytes(data)
-    if not durable:
-        return
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            sync(os.path.join(parent, name))
-        sync(Path(parent))
-    sync(folder.parent)
+def begin(folder: Location) -> None:
+    """Clears the place of a step, before any process writes to it. Raises OSError."""
+    storage.delete_tree(folder)  # what an earlier try left
+    if not folder.on_bucket:
+        (folder / "arrays").local.mkdir(parents=True)
 
 
-def read_proof(folder: Path, step: int, sha256: str) -> dict[str, Any] | None:
+def write_part(folder: Location, process: int, part: Part, durable: bool = True) -> None:
+    """Writes what one process writes of the arrays. Raises OSError, or what TensorStore makes of it."""
+    place = array_store.part_folder(folder / "arrays", process)
+    storage.delete_tree(place)
+    array_store.write(folder / "arrays", process, part, durable)
+    if durable:
+        _sync_folders(place)
+
+
+def finish(folder: Location, content: Content, proof: bytes, processes: Iterable[int], durable: bool = True) -> None:
+    """Writes what is there once, after every process has written its part; once this returns the folder is durable.
+    Raises OSError, or what TensorStore makes of it."""
+    arrays = folder / "arrays"
+    storage.delete_tree(arrays / "d")
+    storage.delete(arrays / "manifest.ocdbt")
+    array_store.merge(arrays, processes, content.arrays, durable)
+    storage.write_all(arrays, {"_METADATA": array_store.metadata(content.arrays)}, durable=durable)
+    if durable:
+        _sync_folders(arrays)
+    files = {
+        "control.json": canonical(content.control),
+        "metrics.jsonl": b"".join(content.lines),
+        "digests.json": proof,
+    }
+    storage.write_all(folder, files, durable=durable)
+
+
+def _sync_folders(folder: Location) -> None:
+    """Makes durable that the files are there which TensorStore has written, and synced, under a folder."""
+    if not folder.on_bucket:  # there everything is
+        for parent, _, _ in os.walk(folder.local):
+            sync(parent)
+
+
+def read_proof(folder: Location, step: int, sha256: str) -> dict[str, Any] | None:
     """The content of digests.json if it is the one that was journalled, else None (and a warning). Raises OSError, and
     CheckpointUnreadable for a format that is newer or older."""
-    data = _read(folder / "digests.json")
+    data = storage.read(folder / "digests.json")
     if data is None or hashlib.sha256(data).hexdigest() != sha256:
         log.warning("step %d: %s is not the digests.json that was journalled", step, folder / "digests.json")
         return None
@@ -108,15 +122,23 @@ def read_proof(folder: Path, step: int, sha256: str) -> dict[str, Any] | None:
         )
     if proof["v"] < FORMAT:
         raise CheckpointUnreadable(
-            f"{folder} has format {proof['v']}, written before the API's fields got their present names; this trainer "
+            f"{folder} has format {proof['v']}, written when one process wrote whole arrays; this trainer "
             f"reads format {FORMAT}. Finish that job with the image that wrote it, or begin anew in another directory"
         )
     return proof
 
 
-def read(folder: Path, step: int, proof: Mapping[str, Any]) -> Content | None:
-    """The state with every digest recomputed, or None (and a warning that says what is wrong). Raises OSError."""
-    control, lines = _read(folder / "control.json"), _read(folder / "metrics.jsonl")
+def read(
+    folder: Location,
+    step: int,
+    proof: Mapping[str, Any],
+    shardings: Shardings | None = None,
+    wanted: str = "",
+) -> Content | None:
+    """The state, with the digest recomputed of everything that was read, or None (and a warning that says what is
+    wrong). `shardings`: where arrays belong, of which only this process's part is read; without, whole ones come on the
+    host. `wanted`: how the paths begin of those that are read. Raises OSError."""
+    control, lines = storage.read(folder / "control.json"), storage.read(folder / "metrics.jsonl")
     for name, data, expected in (
         ("control.json", control, proof["control"]),
         ("metrics.jsonl", lines, proof["metrics"]["sha256"]),
@@ -126,26 +148,24 @@ def read(folder: Path, step: int, proof: Mapping[str, Any]) -> Content | None:
             return None
     assert control is not None
     assert lines is not None
-    arrays = _read_arrays(folder, step, list(proof["leaves"]))
+    leaves = {path: leaf for path, leaf in proof["leaves"].items() if path.startswith(wanted)}
+    arrays = _read_arrays(folder, step, leaves, shardings)
     if arrays is None:
-        # Damaged, or is it the storage? Orbax's errors do not tell; plain reads do.
+        # Damaged, or is it the storage? TensorStore's errors do not tell; plain reads do.
         _read_all(folder / "arrays")
         return None
-    found = digests.leaf_digests(arrays)
-    if found != proof["leaves"]:
-        wrong = [path for path in proof["leaves"] if found.get(path) != proof["leaves"][path]]
-        log.warning(
-            "step %d: %d leaves in %s do not have their digest, the first is %s", step, len(wrong), folder, wrong[0]
-        )
-        return None
-    return Content(step, arrays, json.loads(control), lines.splitlines(keepends=True), sha256=found)
+    return Content(step, arrays, json.loads(control), lines.splitlines(keepends=True))
 
 
-def _read_arrays(folder: Path, step: int, leaves: list[str]) -> dict[str, np.ndarray] | None:
+def _read_arrays(
+    folder: Location, step: int, leaves: Mapping[str, Any], shardings: Shardings | None
+) -> dict[str, Any] | None:
     for last in (False, True):
         try:
-            return _orbax("read").restore((folder / "arrays").absolute(), leaves)
+            return array_reader.arrays(array_store.Reader(folder / "arrays"), leaves, shardings)
         except Exception as error:
+            if isinstance(error, BucketError) and error.status not in DAMAGE:
+                raise
             # A damaged file fails in as many ways as it has bytes; what fails twice cannot be trusted.
             log.warning("step %d: the arrays in %s cannot be read: %s", step, folder, str(error)[:500])
             if not last:
@@ -153,54 +173,6 @@ def _read_arrays(folder: Path, step: int, leaves: list[str]) -> dict[str, np.nda
     return None
 
 
-class _Orbax:
-    """Orbax for whole host arrays by one process: no barriers, so a lost peer cannot hold a save up."""
-
-    def __init__(self, prefix: str):
-        import jax
-        import orbax.checkpoint as ocp
-
-        me = jax.process_index()
-        options = ocp.options.MultiprocessingOptions(
-            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{prefix}{me}"
-        )
-        self._ocp = ocp
-        self._checkpointer = ocp.Checkpointer(
-            ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, multiprocessing_options=options),
-            multiprocessing_options=options,
-        )
-
-    def save(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        self._checkpointer.save(path, args=self._ocp.args.PyTreeSave(arrays))
-
-    def restore(self, path: Path, leaves: list[str]) -> dict[str, np.ndarray]:
-        whole = self._ocp.RestoreArgs(restore_type=np.ndarray)
-        arguments = self._ocp.args.PyTreeRestore(restore_args=dict.fromkeys(leaves, whole))
-        return {k: np.asarray(v) for k, v in self._checkpointer.restore(path, args=arguments).items()}
-
-
-_instances: dict[str, _Orbax] = {}
-
-
-def _orbax(name: str) -> _Orbax:
-    # Made when first needed: importing Orbax takes a third of a second. What may run at once has one each.
-    if name not in _instances:
-        _instances[name] = _Orbax(name)
-    return _instances[name]
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # damage, not the storage
-        return None
-
-
-def _read_all(folder: Path) -> None:
-    def failed(error: OSError) -> None:
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # those are damage, not the storage
-            raise error
-
-    for parent, _, files in os.walk(folder, onerror=failed):
-        for name in files:
-            _read(Path(parent, name))
+def _read_all(folder: Location) -> None:
+    for name in storage.tree(folder):
+        storage.read(folder / name)

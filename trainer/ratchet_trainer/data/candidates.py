@@ -18,6 +18,7 @@ from ratchet_trainer.data.lengths import AT_ONCE, Kept, measured
 from ratchet_trainer.data.remembered import Remembered
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import Location
 
 LEFT_OUT = ("contradictory", "duplicates", "tooLong")
 """Reasons, as the report counts them."""
@@ -37,7 +38,7 @@ def candidates(
     tokenizer: Tokenizer,
     settings: Curate,
     longest: int,
-    cache: Path | None = None,
+    cache: Location | Path | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Candidates:
     """What a curate stage asks of a data set. `longest`: most tokens of a prompt; `cache`: a folder for lengths, which

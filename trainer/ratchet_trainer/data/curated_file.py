@@ -2,33 +2,36 @@
 
 Decides where it lies and what a line is. `datasets/STAGE/items.jsonl` has one kept item a line, in the order of the
 items: its number in the data set that was looked through, question and answer for whoever reads it, the share of right
-responses, and the hints that were made for it. Numbers and hints alone are read again. Written under another name
-first, so a file is whole or not there.
+responses, and the hints that were made for it. Numbers and hints alone are read again. A file is whole
+or not there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ratchet_trainer.checkpoints.journal import sync
+from ratchet_trainer import storage
 from ratchet_trainer.data.hints import HINTS
 from ratchet_trainer.data.item import Item
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.lengths import Kept
-from ratchet_trainer.errors import ConfigurationInvalid, StorageUnavailable
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import Location, with_retries
 
 FOLDER, ITEMS, REPORT = "datasets", "items.jsonl", "report.json"
 
 
-def folder_of(directory: Path, stage: str) -> Path:
+def folder_of(directory: Location, stage: str) -> Location:
     """Where a stage leaves what it made. `directory`: of the checkpoints."""
     return directory / FOLDER / stage
 
@@ -49,37 +52,27 @@ def lines_of(
     return "".join(lines).encode("utf-8", "surrogatepass")
 
 
-def write(folder: Path, items: bytes, report: Mapping[str, Any]) -> None:
+def write(folder: Location, items: bytes, report: Mapping[str, Any]) -> None:
     """Both files, durable on return. Raises StorageUnavailable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in ((REPORT, (json.dumps(report, indent=2) + "\n").encode()), (ITEMS, items)):
-            temporary = folder / f".{name}.tmp"
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, folder / name)
-        sync(folder)
-    except OSError as error:
-        raise StorageUnavailable(f"curated data set {folder}: {error}; make room or mend the storage") from error
+    for name, content in ((REPORT, (json.dumps(report, indent=2) + "\n").encode()), (ITEMS, items)):
+        with_retries(f"curated data set {folder}", partial(storage.write, folder / name, content))
 
 
-def kept_of(source: Source, name: str, folder: Path, digest: str | None) -> Kept:
+def kept_of(source: Source, name: str, folder: Location | Path, digest: str | None) -> Kept:
     """The items of `source` that a stage kept, as the data set `name`. `digest`: SHA-256 of the file that the stage
     wrote, None where it is not over. Raises ConfigurationInvalid for a file that is not that one."""
+    folder = Location.parse(folder)
     path = folder / ITEMS
     if digest is None:
         raise ConfigurationInvalid(
             f"data set {name}: stage {folder.name} has not made it yet; use it in a stage after that one"
         )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
+    content = with_retries(f"data set {name}: reading {path}", lambda: storage.read(path))
+    if content is None:
         raise ConfigurationInvalid(
-            f"data set {name}: {path}: {error.strerror}; put back the file that stage {folder.name} wrote, whose "
-            f"SHA-256 is {digest}"
-        ) from error
+            f"data set {name}: {path}: {os.strerror(errno.ENOENT)}; put back the file that stage {folder.name} wrote, "
+            f"whose SHA-256 is {digest}"
+        )
     if (found := hashlib.sha256(content).hexdigest()) != digest:
         raise ConfigurationInvalid(
             f"data set {name}: {path} is not the file that stage {folder.name} wrote: its SHA-256 is {found}, not "

@@ -21,6 +21,7 @@ from ratchet_trainer.data.lengths import AT_ONCE, LOOKED_AT
 from ratchet_trainer.data.remembered import Remembered, key_of
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def check_edited(
     limit: int,
     edits_of: Callable[[Item], Sequence[str]],
     name: str,
-    cache: Path | None = None,
+    cache: Location | Path | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> None:
     """Measures the prompts that `edits_of` an item make of it; `name` says in one text which these are, for what is

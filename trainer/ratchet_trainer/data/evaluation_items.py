@@ -18,6 +18,7 @@ from ratchet_trainer.data.item import Item
 from ratchet_trainer.data.items import needs_answer, open_source, prompt_tokens, where
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class HeldOut:
         return where(self.origin, index)
 
 
-def held_out(spec: Spec, dataset: str, count: int, cache: Path | None = None) -> HeldOut:
+def held_out(spec: Spec, dataset: str, count: int, cache: Location | Path | None = None) -> HeldOut:
     """`count` items of a data set whose questions occur in no data set that a stage trains on. Raises
     ConfigurationInvalid if there are none; fewer are said in the log."""
     trained_on = {name for stage in spec.stages for name in stage.dataset_names}

@@ -23,6 +23,8 @@ from ratchet_trainer.data.hub_folder import files_of
 from ratchet_trainer.data.item import Item, with_system
 from ratchet_trainer.data.remembered import Remembered, fingerprint, key_of
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import with_retries
+from ratchet_trainer.storage.local_copy import local_copy
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +91,6 @@ class FileItems:
 
     def _kept(self, operation: Any) -> Any:
         """What an operation on the storage returns, tried again where the storage fails."""
-        # Here, because data sets are opened without checkpoints too.
-        from ratchet_trainer.checkpoints.checkpoint import with_retries
 
         def tried() -> Any:
             try:
@@ -106,7 +106,7 @@ class FileItems:
     def _read(self, remembered: Remembered) -> tuple[Rows, str, np.ndarray, int]:
         """The rows, the digest of everything, a hash of what each item asks, and how many ask what one before asks."""
         spec, columns = self._spec, _identity(self._spec)
-        path = Path(spec.path)
+        path = local_copy(spec.path, f"data set {self.name}")
         files = files_of(path, spec.split) if isinstance(spec, HuggingFace) else [path]
         if not files:
             raise ConfigurationInvalid(f"data set {self.name}: {path} has no files")

@@ -15,6 +15,7 @@ from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.remembered import Remembered
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import Location
 
 __all__ = ["Item", "Message", "Source", "answer_tokens", "open_source", "place_of", "prompt_of", "where"]
 
@@ -42,7 +43,7 @@ class Source(Protocol):
     def item(self, index: int) -> Item: ...
 
 
-def open_source(dataset: Dataset, cache: Path | None = None, answers: bool = True) -> Source:
+def open_source(dataset: Dataset, cache: Location | Path | None = None, answers: bool = True) -> Source:
     """The source that a data set of the manifest means. `cache`: a folder for what need not be found out again in the
     next attempt; `answers`: whether items of a file must have an expected answer. Raises ConfigurationInvalid."""
     remembered = Remembered(cache)

@@ -24,6 +24,7 @@ from ratchet_trainer.data.items import Source, place_of, prompt_tokens, where
 from ratchet_trainer.data.remembered import Remembered, key_of
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def check_lengths(
     source: Source,
     tokenizer: Tokenizer,
     limits: Limits,
-    cache: Path | None = None,
+    cache: Location | Path | None = None,
     overlong: str | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Source:

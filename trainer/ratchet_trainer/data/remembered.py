@@ -6,8 +6,8 @@ an entry, it is as if there were none: the work is done again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import io
 import logging
 import os
 import zipfile
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from ratchet_api.canonical import canonical
+from ratchet_trainer import storage
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -44,37 +46,32 @@ def key_of(*what: object) -> str:
 class Remembered:
     """Named arrays by key; in `folder`, or nowhere if that is None."""
 
-    def __init__(self, folder: Path | None):
-        self._folder = folder
+    def __init__(self, folder: Location | Path | None):
+        self._folder = None if folder is None else Location.parse(folder)
 
     def find(self, key: str, *names: str) -> dict[str, np.ndarray] | None:
         """The arrays of an entry; None if it is not there, unreadable or lacks one of the names."""
         if self._folder is None:
             return None
+        place = self._folder / f"{key}.npz"
         try:
-            with np.load(self._folder / f"{key}.npz", allow_pickle=False) as opened:
+            data = storage.read(place)
+            if data is None:
+                return None
+            with np.load(io.BytesIO(data), allow_pickle=False) as opened:
                 return {name: opened[name] for name in names}
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             kind = type(error).__name__
-            log.warning(
-                "%s: cannot be read (%s), so the data is looked through again", self._folder / f"{key}.npz", kind
-            )
+            log.warning("%s: cannot be read (%s), so the data is looked through again", place, kind)
             return None
 
     def keep(self, key: str, arrays: Arrays) -> None:
         """Keeps an entry. A folder that takes nothing costs the next attempt time, and this one a warning."""
         if self._folder is None:
             return
-        file = self._folder / f"{key}.npz"
-        draft = file.with_name(f"{key}.{os.getpid()}.part")
+        place, data = self._folder / f"{key}.npz", io.BytesIO()
+        np.savez(data, allow_pickle=False, **arrays)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with open(draft, "wb") as opened:
-                np.savez(opened, allow_pickle=False, **arrays)
-            os.replace(draft, file)
+            storage.write(place, data.getvalue(), durable=False)
         except OSError as error:
-            log.warning("the data will be read again in the next attempt: %s: %s", file, error)
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+            log.warning("the data will be read again in the next attempt: %s: %s", place, error)

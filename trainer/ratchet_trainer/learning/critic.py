@@ -6,6 +6,7 @@ a head of zeros: it expects nothing), its loss and its update. What its values a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from ratchet_trainer.learning.learner import Layout, Row, Rows, on_host
 from ratchet_trainer.learning.row_passes import Sums, row_gradient, row_values
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.model.programs import CRITIC_UPDATE, VALUES, Program
 from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, shapes
 
 State = dict[str, Any]
@@ -61,13 +63,14 @@ class Critic:
         state: State = self._init(params)
         return state
 
-    def prepare(self, layout: Layout, numbers: dict[str, float]) -> None:
-        """Compiles `values` and `update` for this layout ahead of the first call."""
+    def programs(self, layout: Layout, numbers: dict[str, float]) -> Iterator[Program]:
+        """What `values` and `update` run for this layout, each lowered when it is asked for."""
         rows = by_rows(self.mesh)
         laid_out, floats = shapes(layout.rows([]), rows), shapes(layout.per_token([]), rows)
-        self._values.lower(self.template["params"], laid_out, passes=layout.passes).compile()
+        yield VALUES, self._values.lower(self.template["params"], laid_out, passes=layout.passes)
         settings = {name: np.float32(1) for name in (*numbers, "clip")}
-        self._update.lower(self.template, laid_out, floats, floats, floats, settings, passes=layout.passes).compile()
+        of_batch = laid_out, floats, floats, floats, settings
+        yield CRITIC_UPDATE, self._update.lower(self.template, *of_batch, passes=layout.passes)
 
     def values(self, state: State, layout: Layout, rows: list[Row]) -> np.ndarray:
         """What the critic expects before each token of the rows, float64[R, T] on every process; 0 where no token

@@ -6,6 +6,7 @@ update. What the loss is, the objective slot says; how a gradient is applied, `o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd
@@ -24,6 +25,7 @@ from ratchet_trainer.learning.row_passes import Sums, row_gradient, row_values
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.programs import LOG_PROBS, UPDATE, Program
 from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, row_parts, shapes
 
 
@@ -168,7 +170,7 @@ class Learner:
         found: tuple[Params, Any] = self._init(seed)
         return found
 
-    def prepare(
+    def programs(
         self,
         params: Params,
         state: Any,
@@ -178,10 +180,10 @@ class Learner:
         sampled: bool,
         old: bool,
         reference: bool,
-    ) -> None:
-        """Compiles `update` for this layout ahead of the first call; `params` and `state` may be shapes. `sampled`:
-        rows say what the sampler said of them; `old`, `reference`: so do the step's first weights and the reference's,
-        and `log_probs` is needed too."""
+    ) -> Iterator[Program]:
+        """What `update` runs for this layout, each lowered when it is asked for; `params` and `state` may be shapes.
+        `sampled`: rows say what the sampler said of them; `old`, `reference`: so do the step's first weights and the
+        reference's, and `log_probs` is needed too."""
         floats = layout.per_token([])
         others = {"old": old, "reference": reference, "behaviour": sampled}
         shaped = {name: floats if there else None for name, there in others.items()}
@@ -189,19 +191,18 @@ class Learner:
         micro = Micro(floats, floats, None, **shaped)  # type: ignore[arg-type]
         settings = _float32(objective.settings())
         batch = LaidOut(layout, layout.rows([]), micro, np.float32(1), objective.loss, settings)
-        self.compile(params, state, batch, _float32(numbers), judges=old or reference)
+        yield from self.lowered(params, state, batch, _float32(numbers), judges=old or reference)
 
-    def compile(
+    def lowered(
         self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32], *, judges: bool
-    ) -> None:
-        """Compiles `apply`, and with `judges` `log_probs`, for batches of this shape."""
+    ) -> Iterator[Program]:
+        """What `apply`, and with `judges` `log_probs`, runs for batches of this shape."""
         rows, micro = shapes((batch.rows, batch.micro), by_rows(self.mesh))
         passes = batch.layout.passes
         if judges:
-            self._judge.lower(params, rows, batch.temperature, passes=passes).compile()
-        self._update.lower(
-            params, state, rows, micro, batch.temperature, batch.settings, numbers, loss=batch.loss, passes=passes
-        ).compile()
+            yield LOG_PROBS, self._judge.lower(params, rows, batch.temperature, passes=passes)
+        of_batch = rows, micro, batch.temperature, batch.settings, numbers
+        yield UPDATE, self._update.lower(params, state, *of_batch, loss=batch.loss, passes=passes)
 
     def adapters(self, seed: np.ndarray) -> Params:
         """Fresh adapters alone, from a raw key."""

@@ -29,6 +29,10 @@ UNROLLED = ("cpu",)
 every turn, and compiles a model of 30 layers no faster."""
 
 
+STREAMING = ("tpu",)
+"""Platforms on which memory is slow against the matrix units, so that logits must not be written and read."""
+
+
 @dataclass(frozen=True)
 class Computation:
     """dtype: of activations and matrix products; norms, softmax and what follows the last product are float32.
@@ -64,6 +68,12 @@ class Computation:
     def scans(self) -> bool:
         """Whether layers that are alike are a loop."""
         return self._platform not in UNROLLED if self.scanned is None else self.scanned
+
+    @property
+    def streams_logits(self) -> bool:
+        """Whether log-probabilities are made without an array of all logits (`streamed_logits`). Words that are spread
+        cannot go by in blocks."""
+        return self._platform in STREAMING and (self.mesh is None or self.mesh.shape["tensor"] == 1)
 
     @property
     def row_parts(self) -> int:

@@ -212,10 +212,16 @@ class Decoder:
         """Unnormalized log-probabilities [..., vocabulary] of the next token, float32."""
         a, how, ends = self.architecture, self.how, self.ends
         rows = hidden.reshape(-1, a.width)
-        matrix = (
-            how.weight(ends.embedding[...], "embedding").T if ends.head is None else how.weight(ends.head[...], "head")
-        )
+        matrix = self.table.T if ends.head is None else how.weight(ends.head[...], "head")
         logits = jnp.matmul(rows, matrix, preferred_element_type=jnp.float32)
         if a.logit_cap is not None:
             logits = a.logit_cap * jnp.tanh(logits / a.logit_cap)
         return logits.reshape(*hidden.shape[:-1], a.vocabulary)
+
+    @property
+    def table(self) -> jax.Array:
+        """What hidden states are multiplied with for logits, [vocabulary, width]."""
+        how, ends = self.how, self.ends
+        if ends.head is None:
+            return how.weight(ends.embedding[...], "embedding")
+        return how.weight(ends.head[...], "head").T

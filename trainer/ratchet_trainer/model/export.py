@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,7 @@ from ratchet_trainer.model import families
 from ratchet_trainer.model.huggingface import HEADS, INDEX, SINGLE, Folder
 from ratchet_trainer.model.tensor_names import Parameter, parameters
 
-SHARD_BYTES = 4 << 30
-"""Largest file that is written, unless a single tensor is larger."""
+FILE_BYTES = 4 << 30
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 BYTES = {"F32": 4, "BF16": 2, "F16": 2, "F64": 8}
 COPIED = (
@@ -55,11 +55,14 @@ def export(
     arrays: Mapping[str, np.ndarray],
     dtype: str | None = None,
     template: str | None = None,
+    file_bytes: int = FILE_BYTES,
+    done: Callable[[Path], None] = lambda file: None,
 ) -> None:
     """Writes parameters, by path, in the layout of the folder they came from. `dtype`: float32, bfloat16 or float16;
     None leaves each tensor in the type it had. `template`: the chat template that it was trained with, if not the
-    folder's. `arrays` is asked for one parameter at a time. Raises FileExistsError if `target` exists,
-    ConfigurationInvalid for a source that cannot be read.
+    folder's. `arrays` is asked for one parameter at a time. `file_bytes`: the largest file that is written, unless a
+    single tensor is larger; `done` is told of each once it is written, and may take it away. Raises FileExistsError if
+    `target` exists, ConfigurationInvalid for a source that cannot be read.
 
     The folder appears whole: it is written beside its place and renamed.
     """
@@ -78,10 +81,12 @@ def export(
     if dtype is not None:
         config = config | {"torch_dtype" if "torch_dtype" in config else "dtype": dtype}
     (part / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    files = _files(folder, arrays, dtype)
+    mode = (part / "config.json").stat().st_mode & 0o777
+    files = _files(folder, arrays, dtype, file_bytes)
     for name, tensors in files.items():
         save_file({n: tensor.make() for n, tensor in tensors.items()}, part / name, metadata={"format": "pt"})
-        shutil.copymode(part / "config.json", part / name)  # the library lets nobody else read them
+        os.chmod(part / name, mode)  # the library lets nobody else read them
+        done(part / name)
     if len(files) > 1:
         total = sum(tensor.size for tensors in files.values() for tensor in tensors.values())
         where = {tensor: name for name, tensors in files.items() for tensor in tensors}
@@ -91,14 +96,18 @@ def export(
             shutil.copy(source / name, part / name)
     if template is not None:
         (part / FILE).write_text(template)
+    for file in [path for path in part.iterdir() if path.name not in files]:
+        done(file)
     part.rename(target)
 
 
-def _files(folder: Folder, arrays: Mapping[str, np.ndarray], dtype: str | None) -> dict[str, dict[str, Tensor]]:
+def _files(
+    folder: Folder, arrays: Mapping[str, np.ndarray], dtype: str | None, most: int
+) -> dict[str, dict[str, Tensor]]:
     """File -> its tensors, made when they are written."""
     files: list[dict[str, Tensor]] = [{}]
     for name, tensor in _tensors(folder, arrays, dtype):
-        if files[-1] and sum(t.size for t in files[-1].values()) + tensor.size > SHARD_BYTES:
+        if files[-1] and sum(t.size for t in files[-1].values()) + tensor.size > most:
             files.append({})
         files[-1][name] = tensor
     count = len(files)

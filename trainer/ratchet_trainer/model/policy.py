@@ -10,18 +10,22 @@ Letters: P prompts, G responses of each, C prompt slots, T response slots, V voc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from ratchet_trainer.data.tokenizer import FILLER
-from ratchet_trainer.model import kv_cache
+from ratchet_trainer.model import kv_cache, streamed_logits
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
 from ratchet_trainer.model.decoder import Decoder, Modules, Params
+from ratchet_trainer.model.sharding import ROWS, path_of
 
+MATRIX = 2
+"""Axes of a parameter that is multiplied with."""
 LOGITS = 2**23
 """More logits than these (32 MiB) on a device are computed some positions at a time, and again for the gradient: with a
 vocabulary of 32,000 they would be most of what an update holds."""
@@ -44,7 +48,7 @@ class Policy:
     def __init__(self, architecture: Architecture, how: Computation = PLAIN):
         self.architecture, self.how = architecture, how
         self._modules = Modules(architecture, how)
-        self._stack = jax.jit(partial(self._modules.stacked, over=("tensor",)))
+        self._for_sampling = jax.jit(self._looped)
         self.abstract: Params = jax.eval_shape(self._modules.init, jax.random.key(0))
 
     def init(self, seed: jax.Array) -> Params:
@@ -57,12 +61,27 @@ class Policy:
     def weights(self, params: Params) -> Params:
         """Parameters, or their shapes, as programs want them that use them again and again: in the format of matrix
         products, gathered, and layers that are a loop as its stack."""
-        params = self.how.weights(params)
-        if all(run.times == 1 for run in self._modules.runs):
-            return params
-        if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
-            return {**params, "blocks": self._modules.stacked_shapes(params["blocks"])}
-        return {**params, "blocks": self._stack(params["blocks"])}
+        made: Params
+        if self._has_loops and not isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):
+            made = self._for_sampling(params)
+            return made
+        made = self.how.weights(params)
+        return {**made, "blocks": self._modules.stacked_shapes(made["blocks"])} if self._has_loops else made
+
+    def weights_program(self, params: Params) -> jax.stages.Lowered | None:
+        """What `weights` runs for parameters of these shapes; None where that is no program of its own."""
+        return self._for_sampling.lower(params) if self._has_loops else None
+
+    @property
+    def _has_loops(self) -> bool:
+        return any(run.times > 1 for run in self._modules.runs)
+
+    def _looped(self, params: Params) -> Params:
+        """All of `weights` in one program, so that no second copy of the model lies beside the first."""
+        used = lambda path, x: self.how.weight(x, path_of(path)) if x.ndim == MATRIX else x  # noqa: E731
+        ends = {name: value for name, value in params.items() if name != "blocks"}
+        blocks = self._modules.stacked(params["blocks"], over=("tensor",))
+        return {**jax.tree_util.tree_map_with_path(used, ends), "blocks": blocks}
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
@@ -89,9 +108,12 @@ class Policy:
         self, params: Params, prompts: Prompts, responses: jax.Array, temperature: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Log-probability and entropy in nats, float32[P, G, T] each, at every position of responses int32[P, G, T];
-        after a response's end as for `hidden`. At most about LOGITS logits exist at a time, also when differentiated.
+        after a response's end as for `hidden`. At most about LOGITS logits exist at a time, also when differentiated,
+        and on TPUs only those of some rows and words.
         """
         hidden, model = self.hidden(params, prompts, responses), self.decoder(params)
+        if self.how.streams_logits and len(hidden) % self.how.row_parts == 0:
+            return self._streamed(hidden, model.table, responses, temperature)
 
         def some_positions(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             return log_prob_and_entropy(model.logits(part[0]), part[1], temperature)
@@ -110,6 +132,23 @@ class Policy:
 
         found = jax.lax.map(jax.checkpoint(some_positions), (cut(hidden), cut(responses)))
         log_probs, entropy = (jnp.moveaxis(x, 0, 2).reshape(p, g, chunks * size)[..., :t] for x in found)
+        return log_probs, entropy
+
+    def _streamed(
+        self, hidden: jax.Array, table: jax.Array, tokens: jax.Array, temperature: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """`judge` of hidden states; on a spread model every device takes its own rows."""
+
+        def of_rows(hidden: jax.Array, table: jax.Array, tokens: jax.Array, temperature: jax.Array) -> Any:
+            rows = hidden.reshape(-1, hidden.shape[-1]), table, tokens.reshape(-1), temperature
+            found = streamed_logits.log_prob_and_entropy(*rows, self.architecture.logit_cap)
+            return tuple(x.reshape(tokens.shape) for x in found)
+
+        if self.how.mesh is not None:
+            rows, all_ = PartitionSpec(ROWS), PartitionSpec()
+            specs = (rows, all_, rows, all_)
+            of_rows = jax.shard_map(of_rows, mesh=self.how.mesh, in_specs=specs, out_specs=rows, check_vma=False)
+        log_probs, entropy = of_rows(hidden, table, tokens, temperature)
         return log_probs, entropy
 
 

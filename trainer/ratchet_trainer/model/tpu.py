@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import (
+    BlockSizes,
     CausalMask,
     MultiHeadMask,
     SegmentIds,
@@ -31,7 +32,10 @@ from ratchet_trainer.model.visibility import Sight
 __all__ = ["GATES", "Turn", "attend", "gated", "recomputed", "rms_norm", "rotate", "split", "turn"]
 
 BLOCK = 128
-"""Rows of a block of the kernel: sequences are filled up to a multiple."""
+"""Sequences are filled up to a multiple of it."""
+BLOCKS = (512, 384, 256, 128)
+"""Tokens or slots of a block of the kernel: the first that divides a sequence. Keys and values are read once for each
+block of tokens, so larger ones move less."""
 FEWEST = 128
 """New tokens for which the kernel is worth its fixed cost."""
 
@@ -107,5 +111,15 @@ def _filled(x: jax.Array, axis: int) -> jax.Array:
 def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None, interpret: bool) -> Any:
     """The kernel of a shape: token t sees slots 0 .. before + t."""
     mask = MultiHeadMask([CausalMask((tokens, slots), offset=before)] * heads)
+    q, kv = (next(block for block in BLOCKS if size % block == 0) for size in (tokens, slots))
+    sizes = BlockSizes(
+        block_q=q,
+        block_kv=kv,
+        block_kv_compute=kv,
+        block_q_dkv=q,
+        block_kv_dkv=kv,
+        block_kv_dkv_compute=kv,
+        use_fused_bwd_kernel=True,
+    )
     with jax.ensure_compile_time_eval():
-        return make_splash_mha_single_device(mask, attn_logits_soft_cap=cap, interpret=interpret)
+        return make_splash_mha_single_device(mask, block_sizes=sizes, attn_logits_soft_cap=cap, interpret=interpret)

@@ -41,10 +41,17 @@ class Line:
             self.send(0, value)
             found: list[Any] = self.receive(0)
             return found
-        values = [value] + [self.receive(p) for p in sorted(self.sockets)]
+        values = self.collect(value)
         for p in sorted(self.sockets):
             self.send(p, values)
         return values
+
+    def collect(self, value: Any) -> list[Any]:
+        """Every process's value in process order, on process 0; nothing on the others. Raises PeerLost."""
+        if self.process != 0:
+            self.send(0, value)
+            return []
+        return [value] + [self.receive(p) for p in sorted(self.sockets)]
 
     def broadcast(self, value: Any) -> Any:
         """Process 0's value on all. Raises PeerLost."""

@@ -1,7 +1,8 @@
 """One JAX over all processes of an attempt: the coordinator, the collectives, the mesh.
 
 Decides how JAX is set up before anything is computed: flags that bits depend on, the compilation cache, which addresses
-are bound, how soon a silent peer is given up. Control values do not travel here (`peers.py`).
+are bound, how soon a silent peer is given up. Waiting for the devices is in `accelerator`, what must be found in
+`start_check`, how devices lie on the mesh in `device_grid`. Control values do not travel here (`agreement`).
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import functools
 import os
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet_api.job import Parallelism
 from ratchet_trainer.checkpoints import program_cache
-from ratchet_trainer.errors import ConfigurationInvalid, PeerLost
+from ratchet_trainer.errors import PeerLost
+from ratchet_trainer.process import accelerator, start_check
 from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
+from ratchet_trainer.process.device_grid import AXES, device_grid
 from ratchet_trainer.process.environment import Environment
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    from jax.sharding import AxisType, Mesh
 
 XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
-
-AXES = ("data", "fsdp", "tensor")
 
 
 def set_flags() -> None:
@@ -34,20 +35,28 @@ def set_flags() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
-def start(environment: Environment, cache: Path) -> None:
-    """Sets JAX up and joins the other processes. Raises PeerLost when the coordinator does not answer."""
+def start(environment: Environment, cache: Location) -> None:
+    """Sets JAX up, joins the other processes and touches the devices.
+
+    Raises PeerLost when the coordinator does not answer, AcceleratorUnavailable when the devices do not start,
+    ConfigurationInvalid when they are not those that were asked for.
+    """
     import jax
 
-    program_cache.use(cache)
-    for name, value in {
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-        # Its handler would replace our own, and one set afterwards never agrees on a step.
-        "jax_enable_preemption_service": False,
-    }.items():
-        jax.config.update(name, value)
-    if environment.processes == 1:
-        return
+    use_cache(cache)
+    # Its handler would replace our own, and one set afterwards never agrees on a step.
+    jax.config.update("jax_enable_preemption_service", False)
+    if environment.processes > 1:
+        _join(environment)
+    if environment.asked.platform == "tpu":
+        start_check.log_locked_memory()
+    found = accelerator.devices(environment.asked.platform, jax.devices, accelerator.device_files())
+    start_check.check(environment.asked, environment.processes, start_check.Found.of(found), os.environ)
+
+
+def _join(environment: Environment) -> None:
+    import jax
+
     assert environment.coordinator is not None
     host, _, port = environment.coordinator.rpartition(":")
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
@@ -72,6 +81,15 @@ def start(environment: Environment, cache: Path) -> None:
         raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
 
 
+def use_cache(folder: Location) -> None:
+    """Has JAX keep every compiled program in a folder."""
+    import jax
+
+    program_cache.use(folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 ONE = Parallelism()
 
 
@@ -79,24 +97,21 @@ def mesh(parallelism: Parallelism = ONE) -> Mesh:
     """The mesh of all devices. Raises ConfigurationInvalid when they are not data x fsdp x tensor."""
     import jax
 
-    count = jax.device_count()
-    data = parallelism.data_on(count)
-    if data is None:
-        raise ConfigurationInvalid(
-            f"spec.parallelism: {parallelism.data or 'data'} x {parallelism.fsdp} x {parallelism.tensor} (data x fsdp "
-            f"x tensor) does not fit the {count} devices that are here; fsdp x tensor must divide them, and data is "
-            f"best left out"
-        )
-    sizes = data, parallelism.fsdp, parallelism.tensor
-    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    return jax.sharding.Mesh(device_grid(jax.devices(), parallelism), AXES, axis_types=_auto())
 
 
 def one_device() -> Mesh:
     """A mesh of this process's first device, for what needs no other."""
     import jax
 
-    kinds = (jax.sharding.AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((1, 1, 1), AXES, axis_types=kinds, devices=jax.local_devices()[:1])
+    return jax.make_mesh((1, 1, 1), AXES, axis_types=_auto(), devices=jax.local_devices()[:1])
+
+
+def _auto() -> tuple[AxisType, ...]:
+    # Pinned: JAX's own default differs between its ways of making a mesh, and between its versions.
+    import jax
+
+    return (jax.sharding.AxisType.Auto,) * len(AXES)
 
 
 def _bind_gloo(address: str) -> None:

@@ -1,7 +1,7 @@
 """What survives: claiming the checkpoint directory, restoring from it, saving to it, on every process of an attempt.
 
-Decides which process reads and writes what, and that all hear how it went. Which steps are
-trusted is in `checkpoints.trusted_step`; which exist, in `checkpoints.journal`.
+Decides which process reads and writes what, and that all hear how it went: arrays are everybody's, each its part, the
+rest is process 0's. Which steps are trusted is in `checkpoints.trusted_step`; which exist, in `checkpoints.journal`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet_api.canonical import immutable_spec_hash
+from ratchet_api.canonical import canonical, immutable_spec_hash
 from ratchet_api.job import Spec
-from ratchet_trainer.checkpoints import digests, identity
-from ratchet_trainer.checkpoints.checkpoint import Checkpoints, with_retries
+from ratchet_trainer.checkpoints import digests, identity, parts
+from ratchet_trainer.checkpoints.checkpoint import Checkpoints
 from ratchet_trainer.checkpoints.fast_tier import LocalTier
 from ratchet_trainer.checkpoints.journal import Claim, Commit
 from ratchet_trainer.checkpoints.trusted_step import Content
@@ -26,6 +26,7 @@ from ratchet_trainer.process.agreement import Peers
 from ratchet_trainer.process.environment import Environment
 from ratchet_trainer.process.progress import Progress
 from ratchet_trainer.process.shutdown import Watchdog
+from ratchet_trainer.storage import Location, with_retries
 
 if TYPE_CHECKING:
     import jax
@@ -76,7 +77,7 @@ class DurableState:
         self._identity = identity.present(mesh)
         self.dtype: str | None = None  # that the model is computed in; None until it is known
         self._exact_since: dict[str, Any] | None = None
-        self.directory = Path(checkpoint.directory)
+        self.directory = Location.parse(checkpoint.directory, "spec.checkpoint.directory")
         self._checkpoints = Checkpoints(self.directory, environment.tag, checkpoint.keep, self._identity)
         local = checkpoint.local_directory
         self.local = LocalTier(Path(local) if local else None, self._process)
@@ -165,18 +166,8 @@ class DurableState:
 
     def _collectively(self, operation: Callable[[], None]) -> None:
         """Runs an operation on process 0; what it raises is raised on all."""
-        if self._process != 0:
-            operation = _nothing
-        error: TrainerError | None = None
-        try:
-            operation()
-        except TrainerError as caught:
-            error = caught
-        told = self._peers.main.broadcast([error.reason, str(error), getattr(error, "owner", None)] if error else None)
-        if error is not None:
-            raise error
-        if told is not None:
-            raise error_of(*told)
+        outcome = _outcome(operation) | {"value": None} if self._process == 0 else None
+        _value(self._peers.main.broadcast(outcome))
 
     def weights(self, step: int, shardings: Callable[..., Any]) -> dict[str, Any]:
         """The arrays of the policy of an earlier step, on the devices. *Collective.* Raises CheckpointUnreadable."""
@@ -186,11 +177,10 @@ class DurableState:
         for row in self._peers.main.broadcast(rows):
             commit = Commit(**row)
             proof = self._checkpoints.read_proof(commit)
-            content = self._checkpoints.read(commit, proof) if proof is not None else None
+            content = None if proof is None else self._checkpoints.read(commit, proof, shardings, digests.WEIGHTS)
             if all(self._peers.main.gather(content is not None)):
                 assert content is not None
-                own = {path: leaf for path, leaf in content.arrays.items() if path.startswith(digests.WEIGHTS)}
-                return _on_devices(own, shardings)
+                return dict(content.arrays)
         raise CheckpointUnreadable(
             f"{self._checkpoints.directory}: the weights of step {step}, which a stage starts from, are not there or "
             "cannot be read; restore that step from a copy, or let the stage start from previous"
@@ -208,7 +198,7 @@ class DurableState:
     def host_copies(self, arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
         """Arrays whose path begins so, whole, on process 0; empty on the others. *Collective.*"""
         own = {path: leaf for path, leaf in arrays.items() if path.startswith(prefix)}
-        return digests.host_copies(own, self._process == 0) if self._process == 0 or _spread(own) else {}
+        return parts.host_copies(own, self._process == 0)
 
     def on_first(self, operation: Callable[[], None]) -> None:
         """Runs an operation on process 0; what it raises is raised on all. *Collective.*"""
@@ -218,11 +208,11 @@ class DurableState:
         commit = Commit(**row)
         proof: dict[str, Any] | None
         content: Content | None
-        if (found := self.local.find(commit)) is not None:
+        if (found := self.local.find(commit, shardings)) is not None:
             proof, content = found
         else:
             proof = self._checkpoints.read_proof(commit)
-            content = self._checkpoints.read(commit, proof) if proof is not None else None
+            content = self._checkpoints.read(commit, proof, shardings) if proof is not None else None
         if not all(self._peers.main.gather(content is not None)):
             return None
         assert proof is not None
@@ -235,7 +225,6 @@ class DurableState:
         self.hashes = {k: proof[k] for k in ("weightsSha256", "stateSha256")}
         if self._process == 0:
             with_retries("resuming metrics.jsonl", lambda: self._checkpoints.resume(commit, proof, content.lines))
-        arrays = _on_devices(content.arrays, shardings)
         self._watchdog.standing.step = commit.step
         stage = content.control["stage"]
         self._progress.update(
@@ -245,7 +234,7 @@ class DurableState:
             checkpoint=self._shown(commit.step, commit.path),
         )
         log.info("restored step %d from %s", commit.step, commit.path)
-        return Saved(commit.step, arrays, dict(content.control))
+        return Saved(commit.step, dict(content.arrays), dict(content.control))
 
     def commit(self, saved: Saved, boundary: dict[str, Any] | None = None, wait: bool = False) -> None:
         """Saves a state in the background; one save is in flight at a time, so this waits for the one before.
@@ -263,40 +252,35 @@ class DurableState:
                 "exactSince": self._exact_since,
             }
         timings, self.timings = self.timings, []
-        keep = self._process == 0 or self.local.wants
-        arrays = digests.host_copies(saved.arrays, keep) if keep or _spread(saved.arrays) else {}
-        content = Content(saved.step, arrays, saved.control, list(saved.lines), timings)
-        self._flight = self._thread.submit(self._commit, content, boundary)
+        copied = self.local.wants
+        part = parts.host_part(saved.arrays, _number(), self._peers.processes, held=copied)
+        content = Content(saved.step, part, saved.control, list(saved.lines), timings)
+        self._flight = self._thread.submit(self._commit, content, boundary, copied)
         if wait:
             self.wait_for_commits()
 
-    def _commit(self, content: Content, boundary: dict[str, Any] | None) -> None:
-        """On the commit thread. Process 0 writes; the others hear how it went."""
-        error: TrainerError | None = None
-        path, proof = "", b""
-        hashes: dict[str, str] = {}
-        if self._process == 0:
-            try:
-                commit, hashes, proof = self._checkpoints.write(content, boundary)
-                path = commit.path
-            except TrainerError as caught:
-                error = caught
-        shown = proof.decode() if self.local.folder is not None else ""
-        told = self._peers.commit.broadcast(
-            [path, hashes, shown, [error.reason, str(error), getattr(error, "owner", None)] if error else None]
-        )
-        if error is not None:
-            raise error
-        path, hashes, shown, failure = told
-        if failure is not None:
-            kind, text, owner = failure
-            raise error_of(kind, text, owner)
-        self.hashes = hashes
+    def _commit(self, content: Content, boundary: dict[str, Any] | None, copied: bool) -> None:
+        """On the commit thread: process 0 makes room, every process writes its part, process 0 commits once all have.
+        The processes meet on lines that break when a peer is gone: then this raises PeerLost, and no step was made.
+        `copied`: whether the content has what the fast tier keeps."""
+        line, checkpoints, first = self._peers.commit, self._checkpoints, self._process == 0
+        _value(line.broadcast(_outcome(lambda: checkpoints.begin(content)) if first else None))
+        outcomes = line.collect(_outcome(lambda: checkpoints.write_part(content, self._process)))
+        told = _value(line.broadcast(_outcome(lambda: self._finish(content, outcomes, boundary)) if first else None))
+        self.hashes = told["hashes"]
         self._watchdog.standing.step = content.step
         self._watchdog.standing.boundary = boundary
-        self._progress.update(checkpoint=self._shown(content.step, path))
-        if content.arrays:
-            self.local.put(path, content, shown.encode())
+        self._progress.update(checkpoint=self._shown(content.step, told["path"]))
+        if copied:
+            self.local.put(told["path"], content, told["proof"].encode())
+
+    def _finish(
+        self, content: Content, outcomes: list[dict[str, Any]], boundary: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        written = [_value(outcome) for outcome in outcomes]
+        commit, proof = self._checkpoints.finish(content, written, boundary)
+        hashes = {k: proof[k] for k in ("weightsSha256", "stateSha256")}
+        return {"path": commit.path, "hashes": hashes, "proof": canonical(proof).decode() if self.local.folder else ""}
 
     def wait_for_commits(self) -> None:
         """Returns once no save is in flight. Raises what the save ended with: Fenced, StorageUnavailable, PeerLost."""
@@ -308,20 +292,23 @@ class DurableState:
         return {"step": step, "path": path, "time": datetime.now(UTC).isoformat(timespec="milliseconds")}
 
 
-def _on_devices(arrays: Any, shardings: Callable[..., Any]) -> dict[str, jax.Array]:
+def _outcome(operation: Callable[[], Any]) -> dict[str, Any]:
+    """What an operation returned, or which of our errors it raised, as plain JSON."""
+    try:
+        return {"value": operation(), "error": None}
+    except TrainerError as error:
+        return {"value": None, "error": [error.reason, str(error), getattr(error, "owner", None)]}
+
+
+def _value(outcome: dict[str, Any]) -> Any:
+    """What an operation returned; an error is raised here as it was there."""
+    if outcome["error"]:
+        raise error_of(*outcome["error"])
+    return outcome["value"]
+
+
+def _number() -> int:
+    """JAX's number of this process, which a TPU's runtime gives out as it likes."""
     import jax
 
-    def one(path: str, leaf: Any) -> Any:
-        if path.startswith(digests.ON_HOST):
-            return leaf
-        return jax.make_array_from_callback(leaf.shape, shardings(path, leaf.shape), lambda index: leaf[index])
-
-    return {path: one(path, leaf) for path, leaf in arrays.items()}
-
-
-def _spread(arrays: dict[str, Any]) -> bool:
-    return any(not (getattr(a, "is_fully_addressable", True) or a.is_fully_replicated) for a in arrays.values())
-
-
-def _nothing() -> None:
-    return None
+    return jax.process_index()

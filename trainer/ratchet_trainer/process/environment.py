@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ratchet_api import protocol
 from ratchet_api.exact_environment import exact_environment
 from ratchet_api.protocol.documents import JobFile
 from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.process.start_check import Asked
+from ratchet_trainer.storage import Location
 
 ENV_TERMINATION_LOG = "RATCHET_TERMINATION_LOG"
 """Replaces /dev/termination-log outside Kubernetes."""
@@ -54,9 +56,10 @@ class Environment:
     job_file: Path
     stage_gate_file: Path
     termination_log: Path
-    compilation_cache: Path | None
+    compilation_cache: Location | None
     until_step: int | None = None
     grace_seconds: int = protocol.SPOT_GRACE_SECONDS
+    asked: Asked = field(default_factory=Asked)  # of the devices
 
     @property
     def leader(self) -> bool:
@@ -101,9 +104,14 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
         job_file=Path(env.get(protocol.ENV_JOB_FILE, protocol.JOB_FILE)),
         stage_gate_file=Path(env.get(protocol.ENV_STAGE_GATE_FILE, protocol.STAGE_GATE_FILE)),
         termination_log=Path(env.get(ENV_TERMINATION_LOG, "/dev/termination-log")),
-        compilation_cache=Path(cache) if cache else None,
+        compilation_cache=Location.parse(cache, ENV_COMPILATION_CACHE) if cache else None,
         until_step=_number(env, ENV_UNTIL_STEP, 0) or None,
         grace_seconds=_number(env, protocol.ENV_GRACE_SECONDS, protocol.SPOT_GRACE_SECONDS),
+        asked=Asked(
+            platform=env.get(protocol.ENV_PLATFORM) or None,
+            devices_per_process=_number(env, protocol.ENV_DEVICES_PER_PROCESS, 0) or None,
+            slices=_number(env, protocol.ENV_SLICES, 0) or None,
+        ),
     )
 
 
@@ -138,11 +146,12 @@ def _map_paths(spec: dict[str, Any], mapping: Mapping[str, str]) -> None:
                 break
 
 
-def exact_environment_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The variables that must stand before Python starts; `spec` as plain JSON."""
+def exact_environment_of(spec: Mapping[str, Any], platform: str | None = None) -> dict[str, str]:
+    """The variables that must stand before Python starts; `spec` as plain JSON, `platform` as in `Asked`."""
     mode = spec.get("reproducibility", {})
     shards = mode.get("virtualShards") if mode.get("mode") == "Exact" else None
-    return exact_environment(spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu"), shards)
+    cpu = spec.get("podTemplate", {}).get("resources", {}).get("requests", {}).get("cpu")
+    return exact_environment(cpu, shards, tpu=platform == "tpu")
 
 
 def _number(env: Mapping[str, str], name: str, default: int) -> int:

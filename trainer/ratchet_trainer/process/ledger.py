@@ -12,21 +12,30 @@ where it stood. Process 0 keeps the books; what other threads do counts only whi
     exit      the exit code (last line only; a killed attempt has none)
 
 What was reported before is read from the files of earlier attempts. Every step has a line unless steps are faster than
-a line a second: then a killed attempt's last second is missing here, as it is in `replay`.
+a line a second: then a killed attempt's last second is missing here, as it is in `replay`. On a bucket lines are
+objects, which cost time and money: there it is one in ten seconds, written by a thread of its own.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from ratchet_trainer import storage
+from ratchet_trainer.storage import Location
+from ratchet_trainer.storage.behind import Behind
+from ratchet_trainer.storage.stream import Stream
 
 log = logging.getLogger(__name__)
 
+FOLDER = "ledger"
+STREAM = re.compile(r"a[0-9]+-.*\.jsonl")
 CATEGORIES = (
     "init", "compile", "restore", "replay", "generate", "verify", "update", "evaluate", "save", "wait", "drain",
     "other",
@@ -36,6 +45,9 @@ USEFUL = ("generate", "verify", "update", "evaluate")
 OF_PHASE = {"start": "init", "boundary": "wait", "done": "other"}
 """Phase of /progress -> category, where the names differ."""
 PACE_SECONDS = 1.0
+BUCKET_PACE_SECONDS = 10.0
+PATIENCE_SECONDS = 3.0
+"""How long the last line may take at the end of a process."""
 
 
 class Ledger:
@@ -46,7 +58,8 @@ class Ledger:
         self._clock = clock
         self._started = self._since = self._written = started
         self._lock = threading.Lock()  # the process may be ended by another thread than the one that works
-        self._file: IO[bytes] | None = None
+        self._file: Stream | Behind | None = None
+        self._pace = PACE_SECONDS
         self._booked = dict.fromkeys(CATEGORIES, 0.0)  # up to the last line
         self._worth = dict.fromkeys(("steps", "tokens", "replayedSteps", "replayedTokens"), 0.0)
         self.seconds = dict.fromkeys(CATEGORIES, 0.0)
@@ -62,16 +75,19 @@ class Ledger:
             if self.category != "drain":
                 self.category = category
 
-    def open(self, directory: Path, tag: str, step: int) -> None:
+    def open(self, directory: Location | Path, tag: str, step: int) -> None:
         """Begins the file of this attempt, which goes on from `step`. A folder that cannot be written costs the books,
         not the run."""
         self.step = step
         self._first = {"from": step}
         try:
-            folder = directory / "ledger"
-            folder.mkdir(parents=True, exist_ok=True)
             self._reported_before = max((lines[-1]["step"] for lines in read(directory).values()), default=0)
-            self._file = open(folder / f"{tag}.jsonl", "ab", buffering=0)  # noqa: SIM115 closed by the process's end
+            stream = Stream(Location.parse(directory) / FOLDER / f"{tag}.jsonl")
+            if stream.place.on_bucket:
+                self._file, self._pace = Behind(stream), BUCKET_PACE_SECONDS
+            else:
+                stream.append(b"")  # whether it can be written
+                self._file = stream
         except OSError as error:
             log.warning("no ledger is kept: %s", error)
 
@@ -83,7 +99,7 @@ class Ledger:
             self._worth[kind[0]] += 1
             self._worth[kind[1]] += tokens
             self.step = step
-            if self._since - self._written >= PACE_SECONDS:
+            if self._since - self._written >= self._pace:
                 self._write({})
 
     def close(self, code: int) -> None:
@@ -91,6 +107,8 @@ class Ledger:
         with self._lock:
             self._settle()
             self._write({"exit": code})
+            if isinstance(self._file, Behind):
+                self._file.settle(PATIENCE_SECONDS)
             self._file = None
 
     def _settle(self) -> None:
@@ -106,7 +124,7 @@ class Ledger:
         line = {"at": round(self._since - self._started, 6), **self._first, "step": self.step}
         line |= {k: int(v) for k, v in self._worth.items() if v} | {k: s for k, s in spent.items() if s} | more
         try:
-            self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            self._file.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
             log.warning("the ledger ends here: %s", error)
             self._file = None
@@ -115,15 +133,21 @@ class Ledger:
         self._written = self._since
 
 
-def read(directory: Path) -> dict[str, list[dict[str, Any]]]:
+def read(directory: Location | Path) -> dict[str, list[dict[str, Any]]]:
     """Tag of each attempt (`aN-UID`), in order -> its lines; half a line at the end of a killed one is left out."""
-    files = sorted((directory / "ledger").glob("a*-*.jsonl"), key=lambda f: int(f.stem[1:].split("-")[0]))
-    return {file.stem: lines for file in files if (lines := list(whole_lines(file)))}
+    return by_attempt(Location.parse(directory) / FOLDER)
 
 
-def whole_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a file of steps; one that was cut short by a kill or a full disk is left out."""
-    for line in file.read_bytes().splitlines():
+def by_attempt(folder: Location) -> dict[str, list[dict[str, Any]]]:
+    """The same of any folder with a stream of steps for each attempt."""
+    tags = [name.removesuffix(".jsonl") for name in storage.names(folder) if STREAM.fullmatch(name)]
+    tags.sort(key=lambda tag: int(tag[1:].split("-")[0]))
+    return {tag: lines for tag in tags if (lines := list(whole_lines(Stream(folder / f"{tag}.jsonl").read())))}
+
+
+def whole_lines(data: bytes) -> Iterator[dict[str, Any]]:
+    """Lines of a stream of steps; one that was cut short by a kill or a full disk is left out."""
+    for line in data.splitlines():
         try:
             found = json.loads(line)
         except ValueError:
@@ -132,7 +156,7 @@ def whole_lines(file: Path) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def summary(directory: Path) -> dict[str, Any]:
+def summary(directory: Location | Path) -> dict[str, Any]:
     """Of all attempts in a checkpoint directory: seconds by category, their sum, goodput, and what was done twice."""
     lines = [line for attempt in read(directory).values() for line in attempt]
     seconds = {k: round(sum(line.get(k, 0.0) for line in lines), 3) for k in CATEGORIES}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -25,6 +24,7 @@ from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import Drain
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import lay_out_prompts
+from ratchet_trainer.model.programs import Program
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.prompts import PromptReader, Prompts
@@ -34,6 +34,7 @@ from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Call, Sampler
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
+from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +49,11 @@ class ProcessGroup(Protocol):
     @property
     def rollouts(self) -> RolloutJournal | None: ...
     @property
-    def directory(self) -> Path | None:
+    def directory(self) -> Location | None:
         """Checkpoints, for what is kept beside them; None keeps nothing."""
 
     @property
-    def data_cache(self) -> Path | None:
+    def data_cache(self) -> Location | None:
         """For what need not be found out again of data."""
 
     def alive(self) -> None: ...
@@ -102,6 +103,12 @@ class Shape:
     def response_slots(self) -> int:
         return whole_chunks(self.response_tokens) if self.refills else self.response_tokens
 
+    def programs(self, sampler: Sampler, params: Params, samples: int, cut: Truncation | None) -> Iterator[Program]:
+        """What samples so many responses of each prompt; `params` may be shapes."""
+        for prompt_slots in self.prepared_slots:
+            sizes = self.prompts, prompt_slots, samples, self.response_slots
+            yield from sampler.programs(params, *sizes, cut, self.refills)
+
 
 def slots(prompt_tokens: int) -> int:
     """Slots for prompts of at most that many tokens: the last token goes with the response; a multiple of 8."""
@@ -138,13 +145,6 @@ class Engine:
         self.shape, self.temperature = shape, temperature
         self.tokens = 0  # of all responses that were sampled, for those who watch a run
         self._exact: dict[int, bool] = {}  # by samples of a prompt, whether a refilled slot changes no bit
-
-    def prepare(self, params: Params, samples: int) -> None:
-        """Compiles what samples so many responses of each prompt; `params` may be shapes."""
-        shape = self.shape
-        for prompt_slots in shape.prepared_slots:
-            sizes = shape.prompts, prompt_slots, samples, shape.response_slots
-            self.sampler.prepare(params, *sizes, self.cut, shape.refills)
 
     def refills(self, params: Params, samples: int) -> bool:
         """Whether a free slot is taken before all are free; a probe says so once. *Collective.*"""
@@ -262,7 +262,8 @@ class Engine:
             shape.response_tokens,
             self.temperature,
         )
-        kept = self.journal.find(name) if self.journal is not None else None
+        own_rows = self.sampler.first_rows(shape.prompts)
+        kept = self.journal.find(name, own_rows) if self.journal is not None else None
         if not shape.refills:
             return self.sampler.begin(*arguments, kept, self.cut, self.stops, limits)
         batch_slots = BatchSlots(n, shape.prompts, self.refills(params, first.n))

@@ -17,7 +17,7 @@ from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Prompts
 from ratchet_trainer.rollout.batch_slots import FREE, BatchSlots
 from ratchet_trainer.rollout.endings import Endings
-from ratchet_trainer.rollout.rollout_journal import Kept
+from ratchet_trainer.rollout.rollout_file import Kept
 from ratchet_trainer.rollout.sampler import CHUNK, Call, Sampled, Sampler, chunk_of, sampled
 from ratchet_trainer.rollout.truncation import Truncation
 
@@ -61,8 +61,8 @@ class Refilling(Call):
                 self._see(kept.made[..., at : at + self._count])
         self._state: Any = None
         if not self.over:
-            kept_state = None if kept is None else kept.state
-            self._state = sampler.empty(*shapes) if kept_state is None else sampler.taken_up(kept_state, *shapes)
+            parts = None if kept is None else kept.parts
+            self._state = sampler.empty(*shapes) if parts is None else sampler.taken_up(parts, *shapes)
 
     @property
     def over(self) -> bool:

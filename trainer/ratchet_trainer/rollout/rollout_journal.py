@@ -5,11 +5,12 @@ are kept; of one in the middle of decoding its whole state (caches, keys, tokens
 arrays back and goes on with the same program, hence with the same bits. Rebuilding caches from tokens by a prefill
 would be smaller, but a prefill rounds otherwise than the decoding that it replaces.
 
-`DIRECTORY/rollouts/P-of-N` is process P's, replaced as a whole: a header that says where each array lies, the arrays
-one after the other, and the SHA-256 of both. It is written after the last checkpoint of a drain. With a fast tier the
-same is written there every so many seconds, by a thread of its own, so that little is sampled again after a kill
-without notice. Correctness never depends on it: what is torn, missing on one process, of another step, of other weights
-or of another program is left alone, and sampled again.
+`DIRECTORY/rollouts/P-of-N` (`rollout_file`) is written by process P and replaced as a whole, after the last checkpoint
+of a drain. It names rows, and every process looks for its rows in all files: which process has which rows follows from
+where its chips are, and may be another one after a restart. With a fast tier the same is written there every so many
+seconds, by a thread of its own, so that little is sampled again after a kill without notice. Correctness never depends
+on it: what is torn, missing on one process, of another step, of other weights or of another program is left alone, and
+sampled again.
 """
 
 from __future__ import annotations
@@ -19,18 +20,25 @@ import hashlib
 import json
 import logging
 import math
-import os
+import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ratchet_trainer import storage
+from ratchet_trainer.rollout import rollout_file
+from ratchet_trainer.rollout.rollout_file import Kept, Stored
+from ratchet_trainer.storage import Location
+from ratchet_trainer.storage.stream import Stream
+
 log = logging.getLogger(__name__)
 
+FILE = re.compile(r"[0-9]+-of-[0-9]+")
 LIMIT = 2 << 30
 """Bytes of unfinished state that a process keeps at most when it leaves: a local disk takes so much in two to four of
 the 15 seconds. A slower one may not have taken all when the time is over; then it is sampled again."""
@@ -38,25 +46,12 @@ LIMIT_WHILE_DECODING = 512 << 20
 """The same for the copies that the fast tier gets while decoding goes on: what they cost is paid again and again."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """One call: `made` float32[3, P, G, at] are tokens, log-probabilities and entropy so far, on every process;
-    `state` this process's part of every leaf of the decoding state, one array a device, None once finished."""
-
-    made: np.ndarray
-    state: tuple[tuple[np.ndarray, ...], ...] | None = None
-
-    @property
-    def size(self) -> int:
-        return self.made.nbytes + sum(part.nbytes for leaf in self.state or () for part in leaf)
-
-
 class RolloutJournal:
     """The calls of one step. `gather` is the group's: all processes use a call, or none does."""
 
     def __init__(
         self,
-        directory: Path,
+        directory: Location | Path,
         process: int,
         processes: int,
         gather: Callable[[Any], list[Any]],
@@ -65,13 +60,14 @@ class RolloutJournal:
     ):
         """`local` is the fast tier's folder, None without one; there calls are written every `seconds`."""
         name = f"{process}-of-{processes}"
-        self._path = Path(directory) / "rollouts" / name
-        self._local = None if local is None else local / "rollouts" / name
+        self._kept_at = Stream(Location.parse(directory) / "rollouts" / name)
+        self._local = None if local is None else Stream(Location.parse(local) / "rollouts" / name)
         self._seconds, self._written = seconds, time.monotonic()
         self._kept, self._waiting = self._written, False  # when a call was kept unfinished, and whether it waits
         self._gather = gather
         self._context = ""
         self._calls: dict[str, Kept] = {}
+        self._files: list[dict[str, Stored]] = []  # what the attempt before left, by any process
         self._read = self._on_disk = False
         self._news, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -81,23 +77,32 @@ class RolloutJournal:
         """Calls from now on belong to the step that `context` names, by all that decides what is sampled in it; what
         is kept of another step goes."""
         calls: dict[str, Kept] = {}
+        files: list[dict[str, Stored]] = []
         if not self._read:
             self._read = True
-            calls = self._found(context)
+            calls, files = self._left_behind(context)
         elif context == self._context:
             return
         elif self._on_disk:
             self._on_disk = False
-            self._path.unlink(missing_ok=True)
+            self._kept_at.remove()
         with self._lock:
-            self._calls, self._context = calls, context
+            self._calls, self._context, self._files = calls, context, files
 
-    def find(self, call: str) -> Kept | None:
-        """What is kept of a call. *Collective.*"""
-        kept = self._calls.get(call)
-        shown = None if kept is None else [kept.made.shape[-1], kept.state is None]
-        everywhere = self._gather(shown)
-        return kept if kept is not None and all(other == shown for other in everywhere) else None
+    def find(self, call: str, rows: Collection[int]) -> Kept | None:
+        """What is kept of a call, as far as all processes have come with it. `rows`: where the parts begin that this
+        process needs (`Sampler.first_rows`). *Collective.*"""
+        own = self._calls.get(call)
+        known: dict[tuple[bool, int], list[Kept | Stored]] = {} if own is None else {own.progress: [own]}
+        for file in self._files:
+            if (one := file.get(call)) is not None:
+                known.setdefault(one.progress, []).append(one)
+        mine = sorted(progress for progress, some in known.items() if rollout_file.cover(some, rows))
+        everywhere = [{(done, at) for done, at in shown} for shown in self._gather(mine)]
+        if not (common := set.intersection(*everywhere)):
+            return None
+        found = rollout_file.load(known[max(common)], rows)
+        return found if all(self._gather(found is not None)) else None
 
     @property
     def due(self) -> bool:
@@ -107,13 +112,14 @@ class RolloutJournal:
 
     def keep(self, call: str, kept: Kept, *, leaving: bool = False) -> None:
         """Keeps a call, in place of what was kept of it. `leaving`: nobody goes on with it in this process."""
-        if kept.state is not None and kept.size > (LIMIT if leaving else LIMIT_WHILE_DECODING):
+        if kept.parts is not None and kept.size > (LIMIT if leaving else LIMIT_WHILE_DECODING):
             if leaving:
                 log.info("%.0f MB of unfinished responses are too many to be kept", kept.size / 1e6)
             self._kept = math.inf  # nor is it looked at again
             return
-        if kept.state is not None and not leaving:  # the call goes on in the memory that these are views of
-            kept = replace(kept, state=tuple(tuple(np.array(part) for part in leaf) for leaf in kept.state))
+        if kept.parts is not None and not leaving:  # the call goes on in the memory that these are views of
+            copied = {row: tuple(np.array(leaf) for leaf in part) for row, part in kept.parts.items()}
+            kept = replace(kept, parts=copied)
             self._kept, self._waiting = time.monotonic(), True
         with self._lock:
             self._calls[call] = kept
@@ -128,14 +134,14 @@ class RolloutJournal:
         if not self._calls:
             return
         try:
-            size = _write(self._path, self._context, self._calls)
+            size = rollout_file.write(self._kept_at, self._context, self._calls)
             log.info("kept %d sampling calls (%.1f MB) for the next attempt", len(self._calls), size / 1e6)
         except OSError as error:
             log.warning("what was sampled is not kept: %s", error)
 
     def _write_on(self) -> None:
         """On a thread of its own: what is new goes to the fast tier, at most every `seconds`."""
-        while (path := self._local) is not None:
+        while (local := self._local) is not None:
             self._news.wait()
             time.sleep(max(0.0, self._written + self._seconds - time.monotonic()))
             self._news.clear()
@@ -144,104 +150,49 @@ class RolloutJournal:
                 context, calls = self._context, dict(self._calls)
             try:
                 if calls:
-                    _write(path, context, calls)
+                    rollout_file.write(local, context, calls)
             except OSError as error:
-                log.warning("what is sampled is not kept on %s any more in this attempt: %s", path, error)
+                log.warning("what is sampled is not kept on %s any more in this attempt: %s", local.place, error)
                 self._local = None
                 with contextlib.suppress(OSError):  # it may have filled the disk
-                    _beside(path).unlink()
+                    local.sweep()
 
-    def _found(self, context: str) -> dict[str, Kept]:
-        for path in (self._path, *([] if self._local is None else [self._local])):
+    def _left_behind(self, context: str) -> tuple[dict[str, Kept], list[dict[str, Stored]]]:
+        """What the attempt before left: the calls in this process's own files, so that they are not lost when those
+        are written anew, and what each file says."""
+        own: dict[str, Stored] = {}
+        files = []
+        for stream in (self._kept_at, *([] if self._local is None else [self._local])):
             with contextlib.suppress(OSError):
-                _beside(path).unlink()  # of a process that had no time to finish it
-        found = self._load(self._path, context)
-        self._on_disk = self._path.exists()
-        for call, kept in (self._load(self._local, context) if self._local is not None else {}).items():
-            if call not in found or _made(kept) > _made(found[call]):
-                found[call] = kept
+                stream.sweep()  # of a process that had no time to finish it
+            for file in _files(stream.place):
+                files.append(calls := rollout_file.read(Stream(file), context))
+                for call, one in calls.items() if file == stream.place else ():
+                    if call not in own or one.progress > own[call].progress:
+                        own[call] = one
+        self._on_disk = True  # if there is nothing, nothing is removed
+        loaded = {call: rollout_file.load([one], one.parts or ()) for call, one in own.items()}
+        found = {call: kept for call, kept in loaded.items() if kept is not None}
         if found:
-            log.info("%d sampling calls of the attempt before are taken up again", len(found))
-        return found
-
-    def _load(self, path: Path, context: str) -> dict[str, Kept]:
-        try:
-            for other in path.parent.glob("[0-9]*-of-*"):
-                if other.name.partition("-of-")[2] != path.name.partition("-of-")[2]:
-                    other.unlink(missing_ok=True)  # of another number of processes: nobody will ask for it again
-            data = path.read_bytes()
-        except OSError:
-            return {}
-        if hashlib.sha256(memoryview(data)[:-32]).digest() != data[-32:]:
-            log.warning("%s is torn and left alone", path)
-            return {}
-        return _unpacked(data, context)
+            log.info("%d sampling calls of the attempt before may be taken up again", len(found))
+        return found, files
 
 
-def _made(kept: Kept) -> tuple[bool, int]:
-    """How far a call has come."""
-    return kept.state is None, kept.made.shape[-1]
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _write(path: Path, context: str, calls: dict[str, Kept]) -> int:
-    """Bytes written. Nothing is copied: there may be no memory for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header, arrays = _described(context, calls)
-    parts: list[bytes | memoryview] = [len(header).to_bytes(8, "big"), header, *(array.data for array in arrays)]
-    digest, size = hashlib.sha256(), 0
-    with open(_beside(path), "wb") as file:
-        for part in parts:
-            digest.update(part)
-            size += file.write(part)
-        file.write(digest.digest())
-    os.replace(_beside(path), path)
-    return size
+def _files(own: Location) -> list[Location]:
+    """The files of all processes beside that of one, as far as they can be seen here; those of another number of
+    processes go: nobody will ask for them again."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in storage.names(own.parent):
+            if not FILE.fullmatch(name):
+                continue
+            if name.partition("-of-")[2] == own.name.partition("-of-")[2]:
+                found.append(own.parent / name)
+            else:
+                storage.delete_tree(own.parent / name)
+    return found
 
 
 def context_of(parts: Sequence[Any]) -> str:
     """A digest of plain JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _described(context: str, calls: dict[str, Kept]) -> tuple[bytes, list[np.ndarray]]:
-    """The header, and every array's bytes in the order in which they follow it."""
-    arrays: list[np.ndarray] = []
-
-    def put(array: np.ndarray) -> list[Any]:
-        arrays.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-        return [str(array.dtype), list(array.shape)]
-
-    described = {
-        call: {
-            "made": put(kept.made),
-            "state": None if kept.state is None else [[put(part) for part in leaf] for leaf in kept.state],
-        }
-        for call, kept in calls.items()
-    }
-    return json.dumps({"context": context, "calls": described}).encode(), arrays
-
-
-def _unpacked(data: bytes, context: str) -> dict[str, Kept]:
-    at = 8 + int.from_bytes(data[:8], "big")
-    header = json.loads(data[8:at])
-    if header["context"] != context:
-        return {}
-
-    def get(described: list[Any]) -> np.ndarray:
-        nonlocal at
-        dtype, shape = np.dtype(described[0]), described[1]
-        array = np.frombuffer(data, dtype, math.prod(shape), at).reshape(shape)
-        at += array.nbytes
-        return array
-
-    return {
-        call: Kept(
-            get(one["made"]),
-            None if one["state"] is None else tuple(tuple(get(part) for part in leaf) for leaf in one["state"]),
-        )
-        for call, one in header["calls"].items()
-    }

@@ -7,7 +7,7 @@ process that holds a row matter. Rows are spread over the mesh axis `data`; what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,37 +20,55 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, WEIGHTS, Program
 from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
-from ratchet_trainer.rollout.rollout_journal import Kept
+from ratchet_trainer.rollout.rollout_file import Kept
 from ratchet_trainer.rollout.truncation import Truncation
 
 CHUNK = 16
 """Most tokens of a response that are decoded between two safe points."""
 CHUNK_TOKENS = 1 << 14
 """Most of all responses: about a second of a small CPU. A notice is heard at a safe point."""
-
 REACH = 512
 """Own slots that are read at least; twice as many where a response has become longer than that, and so on."""
+TPU_CHUNK, TPU_CHUNK_TOKENS, TPU_REACH = 64, 1 << 16, 256
+"""The same on TPUs: a token takes a millisecond there, and the caches are laid out anew for every chunk; to read slots
+that hold nothing yet is most of what a short response costs (`bench/tpu.py`)."""
 
 
-def reach_of(tokens: int, slots: int) -> int:
+@dataclass(frozen=True)
+class Pace:
+    """How calls without refills go forward: `chunk` and `chunk_tokens` as CHUNK and CHUNK_TOKENS, `reach` as REACH."""
+
+    chunk: int
+    chunk_tokens: int
+    reach: int
+
+    @classmethod
+    def on(cls, platform: str) -> Pace:
+        if platform == "tpu":
+            return cls(TPU_CHUNK, TPU_CHUNK_TOKENS, TPU_REACH)
+        return cls(CHUNK, CHUNK_TOKENS, REACH)
+
+
+def reach_of(tokens: int, slots: int, pace: Pace | None = None) -> int:
     """How many own slots are read while responses have at most so many `tokens`: each number has a program of its own,
     so they double."""
-    reach = REACH
+    reach = REACH if pace is None else pace.reach
     while reach < tokens:
         reach *= 2
     return min(reach, slots)
 
 
-def chunk_of(rows: int, slots: int, *, equal: bool = False) -> int:
+def chunk_of(rows: int, slots: int, pace: Pace | None = None, *, equal: bool = False) -> int:
     """Tokens that so many responses of so many slots get between two safe points: a divisor of CHUNK, or all of fewer
     slots. `equal`: there is no shorter chunk at the end."""
     if equal and slots < CHUNK:
         return slots
-    count = CHUNK
-    while count > 1 and rows * count > CHUNK_TOKENS:
+    count, most = (CHUNK, CHUNK_TOKENS) if pace is None else (pace.chunk, pace.chunk_tokens)
+    while count > 1 and rows * count > most:
         count //= 2
     return min(count, slots)
 
@@ -72,7 +90,7 @@ class Sampler:
 
     def __init__(self, policy: Policy, mesh: Mesh, ends: tuple[int, ...]):
         """`ends`: tokens after which a response is over."""
-        self.mesh, self.ends, self.weights = mesh, ends, policy.weights
+        self.mesh, self.ends, self.policy, self.weights = mesh, ends, policy, policy.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots", out_shardings=rows)
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
@@ -84,7 +102,11 @@ class Sampler:
             out_shardings=(rows, everywhere),
         )
 
-    def prepare(
+    @property
+    def pace(self) -> Pace:
+        return Pace.on(self.mesh.devices.flat[0].platform)
+
+    def programs(
         self,
         params: Params,
         prompts: int,
@@ -93,24 +115,26 @@ class Sampler:
         slots: int,
         cut: Truncation | None = None,
         refills: bool = False,
-    ) -> None:
-        """Compiles for these sizes ahead of the first call, of `Sampling` or with `refills` of `Refilling`; `params`
-        may be shapes."""
+    ) -> Iterator[Program]:
+        """What calls of these sizes run, of `Sampling` or with `refills` of `Refilling`, each lowered when it is asked
+        for; `params` may be shapes."""
+        if (lowered := self.policy.weights_program(params)) is not None:
+            yield WEIGHTS, lowered
         seed, numbers = keys.seed_words(0), np.arange(samples, dtype=np.uint32)
         for own, laid_out, words, placed in self.templates(self.weights(params), prompts, prompt_slots):
             start = (self._empty if refills else self._start).lower(own, seed, laid_out, words, numbers, slots=slots)
-            start.compile()
+            yield PREFILL, start
             state = placed(start.out_info)
             position: np.ndarray | np.int32 = np.int32(0)
             if refills:
                 position = np.zeros(len(words), np.int32)
-                self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool)).compile()
-            most = chunk_of(prompts * samples, slots, equal=refills)
+                yield REFILL, self._refill.lower(own, state, seed, laid_out, words, numbers, position.astype(bool))
+            most = chunk_of(prompts * samples, slots, None if refills else self.pace, equal=refills)
             chunks = [(at, min(most, slots - at)) for at in range(0, slots, most)]
             # Who is refilled has neighbours at other places: how far is read would depend on them.
-            sizes = {(count, slots if refills else reach_of(at + count, slots)) for at, count in chunks}
+            sizes = {(count, slots if refills else reach_of(at + count, slots, self.pace)) for at, count in chunks}
             for count, reach in sorted(sizes):
-                self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach).compile()
+                yield DECODE, self._decode.lower(own, state, position, np.float32(1), cut, count=count, reach=reach)
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         """For each program to compile the shapes of parameters, prompts and row words, and what places a state's."""
@@ -145,7 +169,7 @@ class Sampler:
         if kept is None:
             nothing = np.zeros((3, len(row_words), len(samples), 0), np.float32)
             return going(self.start(*arguments), [nothing], slots)
-        return going(None if kept.state is None else self.taken_up(kept.state, *arguments), [kept.made], slots)
+        return going(None if kept.parts is None else self.taken_up(kept.parts, *arguments), [kept.made], slots)
 
     def start(
         self, params: Params, seed: np.ndarray, prompts: Prompts, words: np.ndarray, samples: np.ndarray, slots: int
@@ -176,12 +200,31 @@ class Sampler:
         rows = by_rows(self.mesh)
         return self._refill(params, state, seed, place(prompts, rows), place(words, rows), samples, fresh)
 
-    def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> Any:
-        """The decoding state that `own_parts` took apart; arguments as for `start`."""
+    def first_rows(self, prompts: int) -> list[int]:
+        """Where the parts of a call of so many prompts begin that this process has."""
+        indices = by_rows(self.mesh).addressable_devices_indices_map((prompts,)).values()
+        return sorted({_first_row(index) for index in indices if index is not None})
+
+    def parts(self, state: Any) -> dict[int, tuple[np.ndarray, ...]]:
+        """The decoding state of the rows that this process has, as `Kept.parts`. Views of the devices' memory where
+        that is the host's."""
+        found: dict[int, list[np.ndarray]] = {}
+        for leaf in jax.tree.leaves(state):
+            # Devices along `tensor` have the same rows: one of them says all.
+            own = {_first_row(piece.index): piece.data for piece in leaf.addressable_shards}
+            for row, data in sorted(own.items()):
+                found.setdefault(row, []).append(np.asarray(data))
+        return {row: tuple(leaves) for row, leaves in found.items()}
+
+    def taken_up(self, parts: Mapping[int, tuple[np.ndarray, ...]], *arguments: Any) -> Any:
+        """The decoding state of which `parts` has this process's rows; arguments as for `start`."""
         *others, slots = arguments
         leaves, structure = jax.tree.flatten(jax.eval_shape(partial(self._start, slots=slots), *others))
-        pairs = zip(leaves, kept, strict=True)
-        return jax.tree.unflatten(structure, [_put_back(leaf.shape, of, by_rows(self.mesh)) for leaf, of in pairs])
+        rows = by_rows(self.mesh)
+        whole = [
+            _put_back(leaf.shape, {row: part[i] for row, part in parts.items()}, rows) for i, leaf in enumerate(leaves)
+        ]
+        return jax.tree.unflatten(structure, whole)
 
     def decode(
         self,
@@ -202,6 +245,7 @@ class Sampler:
 class Call(ABC):
     """A call of the sampler under way: `_state` is the decoding state, `_made` the chunks so far, each [3, ...]."""
 
+    _sampler: Sampler
     _state: Any
     _made: list[np.ndarray]
 
@@ -220,8 +264,8 @@ class Call(ABC):
 
     def kept(self) -> Kept:
         """All that another process needs to go on."""
-        state = None if self._state is None else tuple(own_parts(leaf) for leaf in jax.tree.leaves(self._state))
-        return Kept(np.concatenate(self._made, -1), state)
+        parts = None if self._state is None else self._sampler.parts(self._state)
+        return Kept(np.concatenate(self._made, -1), parts)
 
     def finish(self) -> Sampled:
         """Makes all that is missing."""
@@ -256,8 +300,9 @@ class Sampling(Call):
 
     def advance(self) -> None:
         assert self._state is not None
-        count = min(chunk_of(self._endings.lengths.size, self._slots), self._slots - self._at)
-        reach = reach_of(self._at + count, self._slots)
+        pace = self._sampler.pace
+        count = min(chunk_of(self._endings.lengths.size, self._slots, pace), self._slots - self._at)
+        reach = reach_of(self._at + count, self._slots, pace)
         self._state, chunk = self._sampler.decode(
             self._params, self._state, self._at, self._temperature, self._cut, count, reach
         )
@@ -283,18 +328,13 @@ def sampled(made: np.ndarray, slots: int, endings: Endings) -> Sampled:
     return Sampled(tokens, log_probs, entropy, endings.lengths, endings.finish)
 
 
-def own_parts(leaf: jax.Array) -> tuple[np.ndarray, ...]:
-    """What this process's devices hold of an array, in the order of their rows."""
-    return tuple(np.asarray(s.data) for s in sorted(leaf.addressable_shards, key=lambda s: _place(s.index, s.device)))
+def _first_row(index: tuple[slice, ...]) -> int:
+    """Where a piece of a global array begins, by its place in the array."""
+    return index[0].start or 0
 
 
-def _place(index: tuple[slice, ...], device: jax.Device) -> tuple[int, ...]:
-    return (*(part.start or 0 for part in index), device.id)
-
-
-def _put_back(shape: tuple[int, ...], parts: tuple[np.ndarray, ...], sharding: NamedSharding) -> jax.Array:
-    """The array that `own_parts` took apart."""
-    indices = {d: index for d, index in sharding.addressable_devices_indices_map(shape).items() if index is not None}
-    devices = sorted(indices, key=lambda d: _place(indices[d], d))
-    pieces = [jax.device_put(part, device) for part, device in zip(parts, devices, strict=True)]
+def _put_back(shape: tuple[int, ...], leaf: dict[int, np.ndarray], sharding: NamedSharding) -> jax.Array:
+    """The global array of which `leaf` has this process's rows, by the first row of each piece."""
+    indices = sharding.addressable_devices_indices_map(shape)
+    pieces = [jax.device_put(leaf[_first_row(i)], device) for device, i in indices.items() if i is not None]
     return jax.make_array_from_single_device_arrays(shape, sharding, pieces)

@@ -20,6 +20,7 @@ from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
 from ratchet_trainer.algorithm.verifiers.registry import verify_inline
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
 from ratchet_trainer.errors import ConfigurationInvalid, VerifierUnavailable
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from ratchet_trainer.rollout.engine import ProcessGroup
@@ -54,7 +55,7 @@ class Verification:
     outcomes = verification.of(cases, ordinals, places, group)      # collective; in the order of the cases
     """
 
-    def __init__(self, judges: Judges, folder: Path | None = None, process: int = 0, processes: int = 1):
+    def __init__(self, judges: Judges, folder: Location | Path | None = None, process: int = 0, processes: int = 1):
         """`folder`: of the checkpoint directory, for the outcome journal; None keeps none."""
         self._judges = judges
         workers = max(1, len(os.sched_getaffinity(0)))
@@ -64,7 +65,7 @@ class Verification:
         self._specs = specs
         self.journal: OutcomeJournal | None = None
         if folder is not None and any(_may_differ(spec) for spec in specs.values()):
-            self.journal = OutcomeJournal(folder / "outcomes" / f"{process}-of-{processes}")
+            self.journal = OutcomeJournal(Location.parse(folder) / "outcomes" / f"{process}-of-{processes}")
 
     def of(
         self, cases: Sequence[Case], ordinals: Sequence[int], places: Sequence[int], group: ProcessGroup

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from ratchet_trainer.data.candidates import Candidates
 from ratchet_trainer.errors import StageFailed, StorageUnavailable
 from ratchet_trainer.step.make_hints import hints_of, none_made
 from ratchet_trainer.step.state import State
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from ratchet_trainer.process.runtime import Runtime
@@ -187,7 +187,7 @@ def _write(stage: Stage, state: State) -> str:
     make = None if (how := settings.hints) is None else lambda item: hints_of(item.fields, how)
     items = curated_file.lines_of(source.origin, numbers, rates, make)
     digest = hashlib.sha256(items).hexdigest()
-    folder = curated_file.folder_of(Path(stage.job.checkpoint.directory), stage.spec.name)
+    folder = curated_file.folder_of(Location.parse(stage.job.checkpoint.directory), stage.spec.name)
     curated_file.write(folder, items, report(stage, state, choice, digest, source))
     log.info("stage %s: %s", stage.spec.name, said(choice.counts, source.of))
     if not choice.kept:
@@ -224,7 +224,7 @@ def said(counts: Mapping[str, int], items: int) -> str:
     return f"{counts['kept']} of {items} items are kept" + (f" ({others})" if others else "")
 
 
-def nothing_left(stage: str, settings: Curate, counts: Mapping[str, int], items: int, folder: Path) -> str:
+def nothing_left(stage: str, settings: Curate, counts: Mapping[str, int], items: int, folder: Location) -> str:
     """Why there is no data set, and the ways out, the one that helps most first."""
     by_size = sorted((name for name in SETTINGS if counts[name]), key=lambda name: -counts[name])
     ways = "; ".join(f"for {name}, {SETTINGS[name]}" for name in by_size[:2])

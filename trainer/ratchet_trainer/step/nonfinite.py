@@ -11,13 +11,14 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ratchet_trainer import storage
 from ratchet_trainer.errors import NonFinite
 from ratchet_trainer.learning.learner import Row
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from ratchet_trainer.process.runtime import Runtime
@@ -48,7 +49,7 @@ def skip_or_fail(
         log.warning("step %d: %s of the %s; the update is left out", step, what, who)
         return
     content = _content(stage, step, who, found, rows, numbers)
-    directory = Path(runtime.job.spec.checkpoint.directory)
+    directory = Location.parse(runtime.job.spec.checkpoint.directory)
     where = runtime.broadcast(_write(directory, content) if runtime.process == 0 else None)
     raise NonFinite(
         f"step {step}: {what} of the {who}; the weights of the last checkpoint stand. The batch is in {where}. Lower "
@@ -79,11 +80,10 @@ def _content(
     }
 
 
-def _write(directory: Path, content: dict[str, Any]) -> str:
+def _write(directory: Location, content: dict[str, Any]) -> str:
     path = directory / "inspect" / f"step-{content['step']:08d}-{content['of']}.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        storage.write(path, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
-        return f"no file ({path}: {error.strerror})"
+        return f"no file ({path}: {error.strerror or error})"
     return str(path)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet_trainer import storage
 from ratchet_trainer.data import items
 from ratchet_trainer.data.mixture import Mixture
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from ratchet_trainer.algorithm.types import Group, Rollout, StepSamples
@@ -36,7 +37,7 @@ class SampleBook:
 
     def __init__(self, runtime: Runtime):
         self.runtime = runtime
-        self.folder = Path(runtime.job.spec.checkpoint.directory) / FOLDER
+        self.folder = Location.parse(runtime.job.spec.checkpoint.directory) / FOLDER
 
     def keep(self, stage: Stage, start_step: int, step: int, samples: StepSamples, *, anyway: bool = False) -> None:
         """Writes a step's rollouts if it is due, or `anyway`. Process 0 alone does anything."""
@@ -54,12 +55,10 @@ class SampleBook:
 
     def _write(self, name: str, lines: Sequence[dict[str, Any]]) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = self.folder / f".{name}.tmp"
-            temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
-            os.replace(temporary, self.folder / name)
-            for old in sorted(self.folder.glob("*.jsonl"))[:-KEPT_FILES]:
-                old.unlink(missing_ok=True)
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            storage.write(self.folder / name, text.encode(), durable=False)
+            for old in [n for n in storage.names(self.folder) if n.endswith(".jsonl")][:-KEPT_FILES]:
+                storage.delete(self.folder / old)
         except (OSError, UnicodeError) as error:
             log.warning("samples are not kept: %s: %s", self.folder / name, error)
 
@@ -103,13 +102,14 @@ def line_of(step: int, stage: str, group: Group, rollout: Rollout, response: str
     }
 
 
-def read(folder: Path, step: int | None = None) -> list[dict[str, Any]]:
+def read(folder: Location | Path, step: int | None = None) -> list[dict[str, Any]]:
     """The kept rollouts of a step, or of the newest one; none where there is no file. `folder`: of the checkpoints."""
     wanted = steps(folder)[-1:] if step is None else [step]
-    files = [f for number in wanted if (f := folder / FOLDER / f"{number:08d}.jsonl").exists()]
-    return [json.loads(line) for file in files for line in file.read_text("utf-8").split("\n") if line]
+    files = [storage.read(Location.parse(folder) / FOLDER / f"{number:08d}.jsonl") for number in wanted]
+    return [json.loads(line) for data in files if data is not None for line in data.decode().split("\n") if line]
 
 
-def steps(folder: Path) -> list[int]:
+def steps(folder: Location | Path) -> list[int]:
     """Steps whose rollouts are kept."""
-    return sorted(int(f.stem) for f in (folder / FOLDER).glob("*.jsonl") if f.stem.isdigit())
+    names = [name.removesuffix(".jsonl") for name in storage.names(Location.parse(folder) / FOLDER)]
+    return sorted(int(name) for name in names if name.isdigit())

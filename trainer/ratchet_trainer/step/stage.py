@@ -6,11 +6,10 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -26,7 +25,7 @@ from ratchet_api.job import Lora, Model, Reproducibility, Spec
 from ratchet_api.method import has_critic
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
-from ratchet_trainer.algorithm.slots import DataFacts, Objective
+from ratchet_trainer.algorithm.slots import DataFacts
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
 from ratchet_trainer.data.items import Source
@@ -40,14 +39,16 @@ from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.lora import joined, split, trained
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.presets import PRESETS
+from ratchet_trainer.model.programs import Program, compile_each
 from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
 from ratchet_trainer.rollout.engine import Engine, ProcessGroup, Shape, slots
 from ratchet_trainer.rollout.sampler import Sampler
-from ratchet_trainer.rollout.truncation import GREEDY, Truncation
+from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
-from ratchet_trainer.step import sft
 from ratchet_trainer.step.judges import judges_of
 from ratchet_trainer.step.stage_data import stage_source
+from ratchet_trainer.step.stage_programs import cut_of, of_stage
+from ratchet_trainer.storage.local_copy import local_copy
 
 if TYPE_CHECKING:
     from ratchet_trainer.model.huggingface import Folder
@@ -63,13 +64,21 @@ ROWS = 64
 class Programs:
     """The policy and its programs, shared by all stages of a job, on one mesh."""
 
-    def __init__(self, model: Model, mesh: Mesh, virtual_shards: int | None = None, dtype: str = "float32"):
-        """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in.
+    def __init__(
+        self,
+        model: Model,
+        mesh: Mesh,
+        virtual_shards: int | None = None,
+        dtype: str = "float32",
+        absent: tuple[Architecture, tuple[int, ...]] | None = None,
+    ):
+        """`virtual_shards`: mode Exact, with so many; dtype: that the model is computed in. `absent`: of a model whose
+        folder is not here its architecture and the tokens that end a response; its programs can be compiled, not run.
 
         Raises ConfigurationInvalid for a folder that cannot be used."""
         self.mesh = mesh
         self.tokenizer: Tokenizer = BYTES
-        architecture, self.folder = architecture_of(model)
+        architecture, self.folder = architecture_of(model) if absent is None else (absent[0], None)
         if self.folder is not None:
             # Imported here: a preset needs none of it.
             from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
@@ -83,12 +92,13 @@ class Programs:
         host_memory.tune_allocator(
             sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.policy.abstract))
         )
+        ends = self.tokenizer.ends if absent is None else absent[1]
         self._shards = None if virtual_shards is None else exact.VirtualShards(mesh, virtual_shards)
         if self._shards is None:
-            self.sampler = Sampler(self.policy, mesh, self.tokenizer.ends)
+            self.sampler = Sampler(self.policy, mesh, ends)
             self.learner = Learner(self.policy, mesh)
         else:
-            self.sampler = exact.ExactSampler(self.policy, self._shards, self.tokenizer.ends)
+            self.sampler = exact.ExactSampler(self.policy, self._shards, ends)
             self.learner = exact.ExactLearner(self.policy, self._shards)
 
     def start(self, seed: int) -> tuple[Any, Any]:
@@ -162,7 +172,7 @@ def architecture_of(model: Model) -> tuple[Architecture, Folder | None]:
     from ratchet_trainer.model.huggingface import Folder
 
     assert model.path is not None, "the type's rules"
-    folder = Folder(Path(model.path))
+    folder = Folder(local_copy(model.path, "spec.model.path"))
     return folder.architecture, folder
 
 
@@ -248,32 +258,43 @@ class Stage:
         return Verification(judges, self.group.directory, self.group.process, self.group.processes)
 
     @cached_property
-    def engine(self) -> Engine:
-        """Samples as this stage does. Prompts are shared evenly among the devices."""
-        settings, parts = self.spec.rl or self.curate, self.programs.learner.parts
-        rl = self.spec.rl
+    def shape(self) -> Shape:
+        """The sizes of its sampling calls. Prompts are shared evenly among the devices."""
+        settings, rl = self.spec.rl or self.curate, self.spec.rl
         in_flight = rl.prompts_in_flight if rl is not None else None
-        prompts = in_flight or settings.prompts_per_step
-        shape = Shape(
-            -(-prompts // parts) * parts,
+        return Shape(
+            self._on_all_devices(in_flight or settings.prompts_per_step),
             settings.max_prompt_tokens,
             settings.max_response_tokens,
             refills=in_flight is not None,
             buckets=tuple((rl.prompt_buckets or ()) if rl is not None else ()),
             prefixes=rl is not None and bool(self.method.advantage.samples(rl)),
         )
-        one = self.programs
-        temperature = float(settings.temperature)
+
+    def _on_all_devices(self, prompts: int) -> int:
+        """So many prompts, and dummies until each device has as many."""
+        parts = self.programs.learner.parts
+        return -(-prompts // parts) * parts
+
+    @property
+    def cut(self) -> Truncation | None:
+        """Which tokens its responses are drawn from."""
+        return Truncation.of((self.spec.rl or self.curate).sampling)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Samples as this stage does."""
+        settings, one = self.spec.rl or self.curate, self.programs
         return Engine(
             self.group,
             one.sampler,
             one.tokenizer,
             self.source,
             self.seed,
-            shape,
-            temperature,
+            self.shape,
+            float(settings.temperature),
             self.group.rollouts,
-            Truncation.of(settings.sampling),
+            self.cut,
             settings.sampling.stop,
             self.verification(self.judges),
         )
@@ -297,12 +318,7 @@ class Stage:
                 longest = self.programs.folder.room_for_prompts(longest, response)
             source = that_fit(source, self.programs.tokenizer, longest, leave_out)
         items = self.group.broadcast(list(source.items) if source is not None else None)
-        samples, s, parts = self.spec.rl or self.spec.curate, self.settings, self.programs.learner.parts
-        prompts = min(len(items), max(1, self.rows_at_a_time // evaluation.samples))
-        shape = Shape(
-            -(-prompts // parts) * parts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens
-        )
-        greedy = evaluation.temperature is None and evaluation.samples == 1
+        samples, greedy = self.spec.rl or self.spec.curate, cut_of(evaluation) is not None
         temperature = evaluation.temperature or (samples.temperature if samples is not None and not greedy else "1")
         engine = Engine(
             self.group,
@@ -310,15 +326,21 @@ class Stage:
             self.programs.tokenizer,
             source,
             self.seed,
-            shape,
+            self.evaluation_shape(evaluation, len(items)),
             float(temperature),
             self.group.rollouts,
-            GREEDY if greedy else None,
+            cut_of(evaluation),
             samples.sampling.stop if samples is not None else (),
             self.verification(Judges((resolve_verifier(self.job.dataset(evaluation.dataset)),))),
             f"{evaluation.name}/",
         )
         return engine, items
+
+    def evaluation_shape(self, evaluation: Evaluation, items: int) -> Shape:
+        """The sizes of an evaluation's sampling calls, if it has so many items."""
+        prompts = self._on_all_devices(min(items, max(1, self.rows_at_a_time // evaluation.samples)))
+        s = self.settings
+        return Shape(prompts, s.max_prompt_tokens, evaluation.max_response_tokens or s.max_response_tokens)
 
     def close(self) -> None:
         """Ends the verifiers' processes, once the stage is over."""
@@ -395,35 +417,17 @@ class Stage:
 
     def prepare(self) -> None:
         """Compiles, or takes from the cache, what the stage's steps run. Compilations go side by side."""
-        params, state = self.programs.template
+        items = lambda evaluation: len(self.evaluation(evaluation)[1])  # noqa: E731
         with ThreadPoolExecutor(2, "compile") as threads:
-
-            def learning(
-                layout: Layout, objective: Objective, *, sampled: bool, old: bool, reference: bool
-            ) -> Future[None]:
-                of_rows = objective, optimizer.numbers(self.optimizer, 0), sampled, old, reference
-                return threads.submit(self.programs.learner.prepare, params, state, layout, *of_rows)
-
-            jobs: list[Future[None]] = []
-            if self.spec.sft is not None:
-                jobs = [learning(self.layout, sft.CrossEntropy(), sampled=False, old=False, reference=False)]
-            elif self.spec.rl is not None:
-                old, reference = self.needs_old_logprobs, self.method.reference.init(params) is not None
-                jobs = [
-                    learning(layout, self.method.objective, sampled=True, old=old, reference=reference)
-                    for layout in self.layouts
-                ]
-                if self.method.advantage.critic is not None:
-                    prepare, first = self.programs.critic.prepare, self.critic_numbers(0)
-                    jobs += [threads.submit(prepare, layout, first) for layout in self.layouts]
-            for samples in self.sample_counts:
-                jobs.append(threads.submit(self.engine.prepare, params, samples))
-            for evaluation in self.job.evaluations:
-                jobs.append(threads.submit(self.evaluation(evaluation)[0].prepare, params, evaluation.samples))
-            for job in jobs:
-                job.result()
+            compiling = [threads.submit(_compile, some) for some in of_stage(self, items)]
+            for one in compiling:
+                one.result()
         for samples in self.sample_counts:
-            self.engine.refills(params, samples)
+            self.engine.refills(self.programs.template[0], samples)
+
+
+def _compile(programs: Callable[[], Iterable[Program]]) -> None:
+    compile_each(programs())
 
 
 def open_stage(

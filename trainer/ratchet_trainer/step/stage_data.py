@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet_api import expansion
@@ -27,6 +26,7 @@ from ratchet_trainer.rollout.engine import ProcessGroup
 from ratchet_trainer.rollout.verification import Verification
 from ratchet_trainer.step import make_hints, preflight
 from ratchet_trainer.step.judges import judges_of
+from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from ratchet_trainer.step.stage import Programs
@@ -87,7 +87,7 @@ def _opened(group: ProcessGroup, spec: Spec, stage: api.Stage, name: str, curate
         return open_source(dataset, group.data_cache, answers=answers)
     maker = next(one for one in spec.stages if one.name == dataset.from_stage)
     assert maker.curate is not None, "validation has made sure"
-    folder = curated_file.folder_of(Path(spec.checkpoint.directory), maker.name)
+    folder = curated_file.folder_of(Location.parse(spec.checkpoint.directory), maker.name)
     origin = _opened(group, spec, stage, maker.curate.dataset, curated)
     return curated_file.kept_of(origin, name, folder, curated.get(maker.name))
 

@@ -4,6 +4,8 @@
     python -m ratchet_trainer.tools.inspect_run curve DIR              [[step, train/accuracy], ...] of committed steps
     python -m ratchet_trainer.tools.inspect_run accuracy MANIFEST DIR  accuracy on held-out items, before rl and after
 
+DIR is a path, gs:// or s3://.
+
 Only reads: it claims nothing, so a run in progress is not disturbed.
 """
 
@@ -17,16 +19,17 @@ from typing import Any
 import yaml
 
 from ratchet_api.job import RLTrainingJob, Spec
-from ratchet_trainer.checkpoints.checkpoint import Checkpoints
+from ratchet_trainer.checkpoints.checkpoint import Checkpoints, stream_of
 from ratchet_trainer.checkpoints.journal import Commit
 from ratchet_trainer.checkpoints.trusted_step import Content
 from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.storage import Location
 
 ITEMS = 256
 
 
 def newest(
-    folder: Path, where: str = "it", chosen: Any = lambda commit: True
+    folder: Location, where: str = "it", chosen: Any = lambda commit: True
 ) -> tuple[Commit, dict[str, Any], Content]:
     """The best `chosen` commit, its proof and its content, every digest recomputed. Raises CheckpointUnreadable."""
     checkpoints = Checkpoints(folder, tag="", keep=0, identity={})
@@ -39,7 +42,7 @@ def newest(
     raise CheckpointUnreadable(f"{folder}: no state of {where} can be read")
 
 
-def hashes(folder: Path) -> dict[str, Any]:
+def hashes(folder: Location) -> dict[str, Any]:
     """`{step, weightsSha256, stateSha256, metricsSha256}` of the newest state, and `miniBatch` in the middle of a
     step."""
     commit, proof, content = newest(folder, "any step")
@@ -48,14 +51,14 @@ def hashes(folder: Path) -> dict[str, Any]:
     return found | {"metricsSha256": content.control["metricsDigest"]} | under_way
 
 
-def curve(folder: Path) -> list[tuple[int, float]]:
+def curve(folder: Location) -> list[tuple[int, float]]:
     """(step, train/accuracy) of every committed step that has one."""
-    lines = map(json.loads, filter(str.strip, (folder / "metrics.jsonl").read_text().splitlines()))
+    lines = map(json.loads, filter(bytes.strip, stream_of(folder).read().splitlines()))
     name = "train/accuracy"
     return [(line["step"], float(line["metrics"][name])) for line in lines if name in line["metrics"]]
 
 
-def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
+def accuracy(spec: Spec, folder: Location) -> dict[str, float]:
     """`{start, end}`: share of right answers on held-out items of the last stage that trains, temperature 1.
 
     `start` is the pinned last state of the stage before the first `rl` stage. Raises CheckpointUnreadable when there is
@@ -78,10 +81,10 @@ def accuracy(spec: Spec, folder: Path) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     """The command line above."""
     if len(arguments) == 2 and arguments[0] in ("hashes", "curve"):
-        found: Any = {"hashes": hashes, "curve": curve}[arguments[0]](Path(arguments[1]))
+        found: Any = {"hashes": hashes, "curve": curve}[arguments[0]](Location.parse(arguments[1]))
     elif len(arguments) == 3 and arguments[0] == "accuracy":
         job = RLTrainingJob.model_validate({"spec": yaml.safe_load(Path(arguments[1]).read_text())["spec"]})
-        found = accuracy(job.spec, Path(arguments[2]))
+        found = accuracy(job.spec, Location.parse(arguments[2]))
     else:
         sys.exit(__doc__)
     print(json.dumps(found))

@@ -3,10 +3,14 @@
 Decides what a working folder holds beside the checkpoints, how a gang is started, watched and ended, and how its
 stage gate opens. The processes are the same as in a pod; each has a loopback address of its own, so ports are the same.
 
-    DIR/journal, steps, cache, metrics.jsonl    the checkpoint directory
+    DIR/journal, steps, cache, metrics.jsonl    the checkpoint directory, unless it is elsewhere
     DIR/fast                                    the fast tier, if the manifest asks for one
     DIR/local/uid, lock                         who this folder belongs to, and who uses it now
+    DIR/local/directory                         where the checkpoints are, if elsewhere
     DIR/local/job.json, word, process-N.log, termination-N
+
+What the manifest says of the checkpoint directory does not count here: a job in a cluster may be writing to it, and
+would be fenced off.
 """
 
 from __future__ import annotations
@@ -37,10 +41,14 @@ from ratchet_api.exact_environment import performance_environment
 from ratchet_api.job import RLTrainingJob, parse_spec
 from ratchet_api.protocol import BUDGET_SPENT, COORDINATOR_PORT, PORT, Exit
 from ratchet_api.protocol.documents import JobFile, StageGate
+from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import identity
+from ratchet_trainer.checkpoints.checkpoint import TIMINGS, stream_of
 from ratchet_trainer.checkpoints.journal import Commit, Journal
 from ratchet_trainer.process import environment, ledger
 from ratchet_trainer.process.distributed import XLA_FLAGS
+from ratchet_trainer.storage import Location
+from ratchet_trainer.tools.working_folder import checkpoints_in, note_checkpoints
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
 GRACE_SECONDS = 30
@@ -57,21 +65,32 @@ class FolderInUse(Exception):
 class Folder:
     """The working folder of one job."""
 
-    def __init__(self, path: Path, name: str, job: RLTrainingJob, cache: Path | None = None):
-        """`cache` is the compilation cache; by default RATCHET_COMPILATION_CACHE, else it is in the folder."""
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        job: RLTrainingJob,
+        cache: Location | Path | None = None,
+        directory: Location | None = None,
+    ):
+        """`cache` is the compilation cache; by default RATCHET_COMPILATION_CACHE, else it is in the folder.
+        `directory`: where checkpoints are kept; by default where they are already, else in the folder itself."""
         self.path = path.absolute()
         self.local = self.path / "local"
+        self.local.mkdir(parents=True, exist_ok=True)
+        if directory is not None:
+            note_checkpoints(self.path, directory)
+        self.directory = checkpoints_in(self.path)
         self.name = name
         shared = os.environ.get(environment.ENV_COMPILATION_CACHE)
-        self.cache = (cache or (Path(shared) if shared else self.path / "cache")).absolute()
-        # `directory` is replaced by the folder; a claim belongs to it no longer.
+        place = Location.parse(cache or shared or self.path / "cache")
+        self.cache = place if place.on_bucket else Location.parse(place.local.absolute())
         plain = job.spec.manifest()
-        places = {"directory": str(self.path)}
+        places = {"directory": str(self.directory)}
         if job.spec.checkpoint.local_directory is not None:
             places["localDirectory"] = str(self.path / "fast")
         plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | places
         self.spec = parse_spec(plain)
-        self.local.mkdir(parents=True, exist_ok=True)
         uid = self.local / "uid"
         if not uid.exists():
             uid.write_text(f"{uuid.uuid4()}\n")
@@ -93,13 +112,13 @@ class Folder:
 
     def journal(self) -> Journal:
         """The journal as it stands now."""
-        journal = Journal(self.path)
+        journal = Journal(self.directory)
         journal.read()
         return journal
 
     def last_commit(self) -> Commit | None:
         """The newest step that exists."""
-        return next((c for c in self.journal().candidates() if (self.path / c.path).is_dir()), None)
+        return next((c for c in self.journal().candidates() if storage.names(self.directory / c.path)), None)
 
     def result(self) -> dict[str, Any]:
         """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes.
@@ -107,8 +126,10 @@ class Folder:
         commit = self.last_commit()
         if commit is None:
             return {"step": 0, "stage": self.spec.stages[0].name}
-        proof = json.loads((self.path / commit.path / "digests.json").read_bytes())
-        control = json.loads((self.path / commit.path / "control.json").read_bytes())
+        proof, control = (
+            json.loads(storage.read(self.directory / commit.path / name) or b"{}")
+            for name in ("digests.json", "control.json")
+        )
         index = control["stage"]["index"]
         return {
             "step": commit.step,
@@ -117,20 +138,20 @@ class Folder:
             "weightsSha256": proof["weightsSha256"],
             "stateSha256": proof["stateSha256"],
             "metricsSha256": control["metricsDigest"],
-            "streamSha256": hashlib.sha256((self.path / "metrics.jsonl").read_bytes()).hexdigest(),
+            "streamSha256": hashlib.sha256(stream_of(self.directory).read()).hexdigest(),
             "exactSince": proof["identity"].get("exactSince"),
             "dtype": identity.dtype_of(proof["identity"]),
             "devices": math.prod(proof["identity"]["topology"]["mesh"].values()),
             "tokensPerSecond": self._tokens_per_second(),
             "checkpoint": commit.path,
             **({"miniBatch": control["pending"]["miniBatch"]} if "pending" in control else {}),
-            "ledger": ledger.summary(self.path),
+            "ledger": ledger.summary(self.directory),
             "boundaries": [c.boundary | {"path": c.path} for c in reversed(self.journal().candidates()) if c.boundary],
         }
 
     def _tokens_per_second(self) -> float | None:
-        files = sorted((self.path / "timings").glob("*.jsonl"), key=lambda f: f.stat().st_mtime)
-        rates = [t.get("tokensPerSecond") for f in files for t in ledger.whole_lines(f)]
+        timings = ledger.by_attempt(self.directory / TIMINGS)
+        rates = [line.get("tokensPerSecond") for lines in timings.values() for line in lines]
         known = [r for r in rates if r]
         return round(sorted(known)[len(known) // 2], 1) if known else None
 
@@ -187,12 +208,15 @@ class Gang:
         write_json(folder.local / "job.json", job)
         (folder.local / "word").unlink(missing_ok=True)
         addresses = _addresses(processes)
+        platforms = os.environ.get("JAX_PLATFORMS") or "cpu"
+        platform = os.environ.get(protocol.ENV_PLATFORM) or platforms.split(",")[0]
         shared = (
             os.environ
             | performance_environment(os.environ)
-            | environment.exact_environment_of(job["spec"])
+            | environment.exact_environment_of(job["spec"], platform)
             | {
-                "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS") or "cpu",
+                "JAX_PLATFORMS": platforms,
+                protocol.ENV_PLATFORM: platform,
                 protocol.ENV_NAMESPACE: "default",
                 protocol.ENV_JOB_NAME: folder.name,
                 protocol.ENV_JOB_UID: folder.uid,
@@ -365,6 +389,7 @@ def verdict(codes: Sequence[int]) -> int:
         Exit.DETERMINISTIC_FAILURE,
         Exit.CHECKPOINT_UNREADABLE,
         Exit.STORAGE_UNAVAILABLE,
+        Exit.ACCELERATOR_UNAVAILABLE,
         Exit.INTERNAL,
         Exit.FENCED,
     ]

@@ -21,6 +21,7 @@ from typing import Any
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
+from ratchet_trainer.storage import Location
 from ratchet_trainer.tools.local import TRAINER, Folder, Gang, train, verdict
 
 HASHES = ("weightsSha256", "stateSha256", "metricsSha256", "streamSha256")
@@ -146,12 +147,14 @@ def prove(
     say: Callable[[str], None],
     listener: Callable[[str, dict[str, Any]], None] = lambda run, document: None,
     command: Sequence[str] = TRAINER,
+    where: Location | None = None,
 ) -> dict[str, Any]:
-    """Runs both; returns `{equal, <hash>: [undisturbed, killed], recoveries, ...}`. Raises ProofFailed."""
+    """Runs both; returns `{equal, <hash>: [undisturbed, killed], recoveries, ...}`. `where`: the checkpoint directory
+    of the killed run, by default in `directory`; that of the undisturbed one always is. Raises ProofFailed."""
     calm = undisturbed(directory, name, job, processes, say, lambda d: listener("undisturbed", d), command)
     plan = schedule(kills, seed, calm.result["step"], processes)
     say(f"{calm.result['step']} steps in {calm.seconds:.1f} s; now with {kills} kills (seed {seed})")
-    stormy = Folder(directory / "killed", name, computed_in(job, calm.result["dtype"]), directory / "cache")
+    stormy = Folder(directory / "killed", name, computed_in(job, calm.result["dtype"]), directory / "cache", where)
     return compare(calm, stormy, processes, plan, say, lambda d: listener("killed", d), command)
 
 

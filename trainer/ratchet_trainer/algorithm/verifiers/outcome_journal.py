@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import Any
 from ratchet_api.canonical import canonical
 from ratchet_trainer.algorithm.outcome import Case, Outcome, outcome_from_json
 from ratchet_trainer.algorithm.verifiers.spec import VerifierSpec
-from ratchet_trainer.checkpoints.journal import sync
-from ratchet_trainer.errors import CheckpointUnreadable, StorageUnavailable
+from ratchet_trainer.errors import CheckpointUnreadable
+from ratchet_trainer.storage import Location, with_retries
+from ratchet_trainer.storage.stream import Stream
 
 V = 1
 NAME = "outcomes.jsonl"
@@ -35,16 +35,10 @@ class OutcomeJournal:
     `folder` is made. Raises StorageUnavailable, and CheckpointUnreadable for a damaged file.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / NAME
+    def __init__(self, folder: Location | Path):
+        self._stream = Stream(Location.parse(folder) / NAME)
         self.replayed = 0  # how many outcomes came from the journal: 0 with pure verifiers
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._known, torn_from = self._read()
-            if torn_from is not None:
-                os.truncate(self.path, torn_from)
-        except OSError as error:
-            raise StorageUnavailable(f"outcome journal {self.path}: {error}") from error
+        self._known, self._end = with_retries(f"outcome journal {self._stream.place}", self._read)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -66,40 +60,35 @@ class OutcomeJournal:
             lines.append(canonical({"v": V, "key": list(key), "outcome": asdict(outcome)}) + b"\n")
         if not lines:
             return
-        try:
-            new = not self.path.exists()
-            with open(self.path, "ab") as file:
-                file.write(b"".join(lines))
-                file.flush()
-                os.fsync(file.fileno())
-            if new:
-                sync(self.path.parent)
-        except OSError as error:
-            raise StorageUnavailable(f"outcome journal {self.path}: {error}; make room or mend the storage") from error
+        data = b"".join(lines)
+        # At a known place: a try that failed may have written a part, or all. The first one makes the file.
+        add = self._stream.put if self._end else self._stream.restart
+        with_retries(f"outcome journal {self._stream.place}", lambda: add(self._end, data, durable=True))
+        self._end += len(data)
         self._known |= fresh
 
-    def _read(self) -> tuple[dict[tuple[str, str, str], Outcome], int | None]:
+    def _read(self) -> tuple[dict[tuple[str, str, str], Outcome], int]:
+        """What is kept, and where the next line goes; half a line at the end is cut off."""
         known: dict[tuple[str, str, str], Outcome] = {}
-        if not self.path.exists():
-            return known, None
         position = 0
-        with open(self.path, "rb") as file:
-            for line_number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return known, position
-                try:
-                    entry = json.loads(line)
-                    if entry["v"] != V:
-                        raise ValueError(f"version {entry['v']} is not known here")
-                    verifier, item, response = entry["key"]
-                    known.setdefault((verifier, item, response), outcome_from_json(entry["outcome"]))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise CheckpointUnreadable(
-                        f"outcome journal {self.path}, line {line_number}: {error}; put the file back as it was, or "
-                        "move it away to have everything verified again"
-                    ) from error
-                position += len(line)
-        return known, None
+        data = self._stream.read()
+        *lines, _ = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+                if entry["v"] != V:
+                    raise ValueError(f"version {entry['v']} is not known here")
+                verifier, item, response = entry["key"]
+                known.setdefault((verifier, item, response), outcome_from_json(entry["outcome"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointUnreadable(
+                    f"outcome journal {self._stream.place}, line {number}: {error}; put the file back as it was, or "
+                    "move it away to have everything verified again"
+                ) from error
+            position += len(line) + 1
+        if position < len(data):
+            self._stream.restart(position, b"")
+        return known, position
 
 
 def key_of(spec: VerifierSpec, case: Case) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from ratchet_trainer.learning.learner import Layout, Row, Rows, on_host
 from ratchet_trainer.learning.row_passes import Sums
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.model.programs import CRITIC_UPDATE, VALUES, Program
 
 
 class ExactCritic(Critic):
@@ -32,17 +34,20 @@ class ExactCritic(Critic):
         found: State = self._shards.spread(self._init(self._shards.on_each(params)[0]))
         return found
 
-    def prepare(self, layout: Layout, numbers: dict[str, float]) -> None:
+    def programs(self, layout: Layout, numbers: dict[str, float]) -> Iterator[Program]:
         shards, rows = self._shards, layout.prompts // (self._shards.count * layout.passes)
         settings = {name: np.float32(1) for name in (*numbers, "clip")}
         for device in range(len(shards.devices)):
             own = shards.shapes(self.template, device)
             floats = shards.shapes(layout.per_token([]), device, rows)
             laid_out = shards.shapes(layout.rows([]), device, rows)
-            self._expected.lower(own["params"], laid_out).compile()
+            yield VALUES, self._expected.lower(own["params"], laid_out)
             gradient = self._gradient.lower(own["params"], laid_out, floats, floats, floats, settings)
-            gradient.compile()
-            self._step.lower(own, shards.shapes(gradient.out_info, device), settings).compile()
+            yield f"{CRITIC_UPDATE}, gradient", gradient
+            yield (
+                f"{CRITIC_UPDATE}, optimizer",
+                self._step.lower(own, shards.shapes(gradient.out_info, device), settings),
+            )
 
     def values(self, state: State, layout: Layout, rows: list[Row]) -> np.ndarray:
         own, laid_out, shards = self._shards.on_each(state["params"]), layout.rows(rows), self._shards

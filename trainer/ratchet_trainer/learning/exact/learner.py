@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from ratchet_trainer.learning.row_passes import Sums
 from ratchet_trainer.model import lora
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy
+from ratchet_trainer.model.programs import LOG_PROBS, UPDATE, Program
 from ratchet_trainer.model.sharding import replicated
 
 
@@ -45,19 +47,20 @@ class ExactLearner(Learner):
         found: Params = self._shards.spread(self._adapters(seed))
         return found
 
-    def compile(
+    def lowered(
         self, params: Params, state: Any, batch: LaidOut, numbers: dict[str, np.float32], *, judges: bool
-    ) -> None:
+    ) -> Iterator[Program]:
         shards = self._shards
         size = batch.layout.prompts // (shards.count * batch.layout.passes)
         for device in range(len(shards.devices)):
             own, moments = shards.shapes(params, device), shards.shapes(state, device)
             rows, micro = shards.shapes((batch.rows, batch.micro), device, size)
             if judges:
-                self._log_probs.lower(own, rows, batch.temperature).compile()
+                yield LOG_PROBS, self._log_probs.lower(own, rows, batch.temperature)
             gradient = self._gradient.lower(own, rows, micro, batch.temperature, batch.settings, loss=batch.loss)
-            gradient.compile()
-            self._step.lower(own, moments, shards.shapes(gradient.out_info[0], device), numbers).compile()
+            yield f"{UPDATE}, gradient", gradient
+            sums = shards.shapes(gradient.out_info[0], device)
+            yield f"{UPDATE}, optimizer", self._step.lower(own, moments, sums, numbers)
 
     def log_probs(self, params: Params, layout: Layout, rows: list[Row], temperature: float) -> jax.Array:
         own, laid_out, shards = self._shards.on_each(params), layout.rows(rows), self._shards

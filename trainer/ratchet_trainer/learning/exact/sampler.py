@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ class ExactSampler(Sampler):
     """A sampler whose state is one `Decoding` for each virtual shard of this process."""
 
     def __init__(self, policy: Policy, shards: VirtualShards, ends: tuple[int, ...]):
-        self.mesh, self.ends, self.weights, self._shards = shards.mesh, ends, policy.weights, shards
+        self.mesh, self.ends, self.policy, self.weights = shards.mesh, ends, policy, policy.weights
+        self._shards = shards
         self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots")
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots")
         self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1)
@@ -79,18 +80,25 @@ class ExactSampler(Sampler):
             found.append(one)
         return found
 
-    def taken_up(self, kept: tuple[tuple[np.ndarray, ...], ...], *arguments: Any) -> list[Any]:
+    def first_rows(self, prompts: int) -> list[int]:
+        return [p.rows.start for p in self._shards.parts(prompts, passes=1)]
+
+    def parts(self, state: list[Any]) -> dict[int, tuple[np.ndarray, ...]]:
+        rows = self.first_rows(len(state[0].token) * self._shards.count)
+        leaves = [tuple(np.asarray(leaf) for leaf in jax.tree.leaves(one)) for one in state]
+        return dict(zip(rows, leaves, strict=True))
+
+    def taken_up(self, parts: Mapping[int, tuple[np.ndarray, ...]], *arguments: Any) -> list[Any]:
         params, seed, prompts, words, samples, slots = arguments
-        parts = list(self._shards.parts(len(words), passes=1))
-        own = self._shards.on_each(params)[0]
+        own, shards = self._shards.on_each(params)[0], list(self._shards.parts(len(words), passes=1))
         start = partial(self._start, slots=slots)
-        one = jax.eval_shape(start, own, seed, *self._shards.take((prompts, words), parts[0]), samples)
-        leaves, structure = jax.tree.flatten([one] * len(parts))
-        each = len(leaves) // len(parts)
-        devices = [self._shards.devices[parts[i // each].device][1] for i in range(len(leaves))]
-        pairs = zip(kept, devices, strict=True)
-        states: list[Any] = jax.tree.unflatten(structure, [jax.device_put(leaf, device) for (leaf,), device in pairs])
-        return states
+        structure = jax.tree.structure(
+            jax.eval_shape(start, own, seed, *self._shards.take((prompts, words), shards[0]), samples)
+        )
+        return [
+            jax.tree.unflatten(structure, jax.device_put(parts[p.rows.start], self._shards.devices[p.device][1]))
+            for p in shards
+        ]
 
     def decode(
         self,

@@ -1,0 +1,59 @@
+"""What a TPU chip has: memory, its bandwidth, and the peak of its matrix units; by the label of its nodes.
+
+Decides numbers alone, each as its maker publishes it (`source`); which slices there are is in `tpu_topologies`. A
+device is what JAX calls one: a whole chip, or one of two halves of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DOCS = "https://docs.cloud.google.com/tpu/docs/"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One kind of chip. hbm: GiB; bandwidth: GB/s between chip and HBM; teraflops: peak of bfloat16 matrix products.
+    compiler: what libtpu calls the kind when it makes a topology; hosts: the sides of one machine's part of a slice of
+    several machines."""
+
+    compiler: str
+    hbm: float
+    bandwidth: float
+    teraflops: float
+    source: str
+    hosts: tuple[int, int, int]
+    devices: int = 1
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Of a device."""
+        return int(self.hbm * 2**30) // self.devices
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Of a device."""
+        return self.bandwidth * 1e9 / self.devices
+
+    @property
+    def flops_per_second(self) -> float:
+        """Of a device."""
+        return self.teraflops * 1e12 / self.devices
+
+
+V4 = Chip("v4", 32, 1200, 275, f"{DOCS}v4", (2, 2, 1))
+V5E = Chip("v5e", 16, 819, 197, f"{DOCS}v5e", (2, 2, 1))
+V5P = Chip("v5p", 95, 2765, 459, f"{DOCS}v5p", (2, 2, 1))
+V6E = Chip("v6e", 32, 1638, 918, f"{DOCS}v6e", (2, 2, 1))
+V7X = Chip("tpu7x", 192, 7380, 2307, f"{DOCS}tpu7x", (2, 2, 1), devices=2)
+
+CHIPS: dict[str, Chip] = {
+    "tpu-v4-lite-device": V4,
+    "tpu-v4-podslice": V4,
+    "tpu-v5-lite-device": V5E,
+    "tpu-v5-lite-podslice": V5E,
+    "tpu-v5p-slice": V5P,
+    "tpu-v6e-slice": V6E,
+    "tpu7x": V7X,
+}
+"""Value of the node label cloud.google.com/gke-tpu-accelerator -> chip."""

@@ -1,0 +1,93 @@
+"""`ratchet fit` as a user calls it: what it says of what it cannot compile, and its exit codes."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ratchet_cli.fit import model_here
+from ratchet_cli.manifests import read_job
+
+ROOT = Path(__file__).parents[2]
+TPU = {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x2"}
+COMPILER = importlib.util.find_spec("libtpu") is not None
+
+
+def fit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ratchet_cli.main", "fit", *arguments], capture_output=True, text=True, timeout=280
+    )
+
+
+def manifest(folder: Path, *placements: dict[str, Any], **parts: Any) -> str:
+    content = yaml.safe_load((ROOT / "examples/minimal.yaml").read_text())
+    content["spec"] |= {"placements": list(placements), **parts}
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return str(file)
+
+
+def test_a_placement_on_cpus_has_nothing_to_fit(tmp_path: Path) -> None:
+    done = fit(manifest(tmp_path, {"name": "here", "cpu": {"hosts": 1}}))
+    assert done.returncode == 0, done.stderr
+    assert "placement here: its pods are on CPUs, so there is nothing to fit" in done.stdout
+
+
+@pytest.mark.skipif(COMPILER, reason="the TPU compiler is here")
+def test_without_the_compiler_one_line_says_how_to_get_it(tmp_path: Path) -> None:
+    done = fit(manifest(tmp_path, TPU))
+    assert done.returncode == 69
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'ratchet-rl[tpu]'" in done.stderr
+
+
+def test_a_model_that_is_not_here_needs_its_config_alone(tmp_path: Path) -> None:
+    done = fit(manifest(tmp_path, TPU, model={"path": "/models/Some-1B"}))
+    assert done.returncode == 66
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path / "models/Some-1B/config.json") in done.stderr
+    done = fit("--model", str(tmp_path), manifest(tmp_path, TPU, model={"path": "/models/Some-1B"}))
+    assert done.returncode == 66
+    assert f"{tmp_path} has no config.json" in done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples/gke").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_example_for_gke_has_the_shapes_of_its_model_beside_it(file: Path) -> None:
+    spec = read_job(str(file))[1].spec
+    _, config = model_here(spec, str(file), None)
+    assert (config is None) == (spec.model.path is None)
+    if config is not None:
+        assert config.is_relative_to(file.parent / "models")
+
+
+def test_a_config_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    done = fit("--model", str(tmp_path), manifest(tmp_path, TPU, model={"path": "/models/Some-1B"}))
+    assert done.returncode == 65
+    assert "model_type 'mamba' is not known" in done.stderr
+
+
+def test_problems_are_those_of_validate(tmp_path: Path) -> None:
+    done = fit(manifest(tmp_path, TPU | {"topology": "3x3"}))
+    assert done.returncode == 65
+    assert "spec.placements[0].topology: " in done.stderr
+
+
+def test_a_placement_that_is_none_is_named(tmp_path: Path) -> None:
+    done = fit("--placement", "there", manifest(tmp_path, TPU))
+    assert done.returncode == 64
+    assert "no placement there; there are spot" in done.stderr
+
+
+def test_a_chip_without_a_row_is_named(tmp_path: Path) -> None:
+    if not COMPILER:
+        pytest.skip("the TPU compiler is not here: it is asked for first")
+    done = fit(manifest(tmp_path, {"name": "old", "accelerator": "tpu-v3-device", "topology": "2x2"}))
+    assert done.returncode == 65
+    assert "memory and speed of tpu-v3-device are not known here; known are" in done.stderr

@@ -1,0 +1,82 @@
+"""`ratchet fit` with the real TPU compiler: what fits, what does not, advice that was compiled, a cache by JAX's keys.
+
+Skipped where the TPU compiler is not installed (the extra `tpu`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not here"),
+    pytest.mark.timeout(900),
+]
+ONE_CHIP = {"name": "one", "accelerator": "tpu-v5-lite-podslice", "topology": "1x1", "chipsPerNode": 1}
+
+
+def job(placement: dict[str, Any] = ONE_CHIP, **rl: Any) -> dict[str, Any]:
+    lengths = {"promptsPerStep": 8, "groupSize": 2, "maxPromptTokens": 16, "maxResponseTokens": 16}
+    return {
+        "model": {"preset": "tiny"},
+        "datasets": [{"name": "d", "reasoningGym": {"task": "chain_sum", "size": 100}}],
+        "stages": [{"name": "one", "rl": {"dataset": "d", "method": "grpo", **lengths, **rl}, "advance": {"steps": 1}}],
+        "checkpoint": {"directory": "/c", "claimName": "c"},
+        "placements": [placement],
+    }
+
+
+def fit(spec: dict[str, Any], **request: Any) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "ratchet_trainer.tools.fit"],
+        input=json.dumps({"spec": spec, **request}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def programs(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {record["program"]: record for record in records if "program" in record}
+
+
+def test_what_fits_is_said_with_what_takes_it(tmp_path: Path) -> None:
+    records = fit(job(), cache=str(tmp_path / "cache"), advise=False)
+    found = programs(records)
+    assert set(found) == {"sampling weights", "prefill", "decode", "log-probabilities", "update"}
+    assert all(record["fits"] for record in found.values())
+    assert {"weights", "moments", "gradients", "temporaries"} <= found["update"]["parts"].keys()
+    assert {"weights", "moments", "sampling weights", "cache"} <= found["decode"]["parts"].keys()
+    assert all(record["bytes"] == sum(record["parts"].values()) for record in found.values())
+    assert found["update"]["flops"] > found["log-probabilities"]["flops"] > 0
+    written = {file.name for file in (tmp_path / "cache").glob("*.program")}
+    assert len(written) >= len(found)
+    again = tmp_path / "again"
+    fit(job(), cache=str(again), advise=False)
+    assert {file.name for file in again.glob("*.program")} == written, "another process names the programs alike"
+
+
+def test_advice_is_the_first_knob_and_fits_when_it_is_followed() -> None:
+    lengths = {"promptsPerStep": 1024, "groupSize": 4, "maxResponseTokens": 1024}
+    records = fit(job(**lengths))
+    found = programs(records)
+    assert not found["update"]["fits"]
+    assert found["decode"]["fits"]
+    knobs = next(record["advice"] for record in records if "advice" in record)["knobs"]
+    assert list(knobs) == ["stages[0].rl.rowsPerPass"]
+    followed = programs(fit(job(**lengths, rowsPerPass=next(iter(knobs.values())))))
+    assert all(record["fits"] for record in followed.values())
+
+
+def test_a_topology_that_the_compiler_does_not_know_is_named() -> None:
+    far = {"name": "far", "accelerator": "tpu-v5p-slice", "topology": "4x4x252"}
+    records = fit(job(far))
+    assert records[-1].keys() == {"error"}
+    assert "the TPU compiler that is installed does not know v5p:4x4x252" in records[-1]["error"]
