@@ -196,7 +196,7 @@ def test_a_job_that_its_queue_preempts_returns_with_the_weights_of_an_undisturbe
     assert status["attempts"][0].get("stepsLost", 0) == 0
     counters = status["counters"]
     assert {name: counters.get(name, 0) for name in ("attempts", "preemptions", "failures", "stepsLost")} == {
-        "attempts": 2, "preemptions": 0, "failures": 0, "stepsLost": 0,
+        "attempts": 2, "preemptions": 1, "failures": 0, "stepsLost": 0,
     }  # fmt: skip
     assert {"Queued", "Admitted", "QueueEvicted", "Completed"} <= set(job.events())
 
