@@ -250,7 +250,7 @@ def test_a_known_step_in_an_empty_directory(folder: Folder, start: Callable[...,
 def test_a_full_disk_loses_nothing(
     folder: Folder, start: Callable[..., Watched], undisturbed: dict[int, dict[str, Any]]
 ) -> None:
-    watched = start(settings={"largest": "512:5"})
+    watched = start(settings={"largest": "1024:5"})
     assert watched.codes() == [Exit.STORAGE_UNAVAILABLE]
     assert watched.gang.termination()["reason"] == "StorageUnavailable"
     assert folder.last_commit().step == 4

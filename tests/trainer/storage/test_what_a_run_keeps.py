@@ -28,14 +28,14 @@ HTTP = VerifierSpec("http", "1", pure=False)
 
 
 def test_rollouts(place: Location) -> None:
-    state = ((np.arange(6, dtype=np.float32),),)
+    parts = {0: (np.arange(6, dtype=np.float32),)}
     one = RolloutJournal(place, 0, 1, lambda mine: [mine])
     one.bind("here")
-    one.keep("call", Kept(np.ones((3, 1, 1, 2), np.float32), state), leaving=True)
+    one.keep("call", Kept(np.ones((3, 1, 1, 2), np.float32), parts), leaving=True)
     one.write()
     again = RolloutJournal(place, 0, 1, lambda mine: [mine])
     again.bind("here")
-    assert again.find("call").state[0][0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert again.find("call", [0]).parts[0][0].tolist() == [0, 1, 2, 3, 4, 5]
     again.bind("the next step")
     assert storage.tree(place) == [], "what was used is removed"
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.storage.location import Location
+from ratchet_trainer.storage.retries import short
 
 T = TypeVar("T")
 
@@ -48,7 +49,6 @@ WAYS_OUT: Mapping[str, str] = {
     "UNAUTHENTICATED": "give the trainer's service account credentials for {0} ({1})",
 }
 REGION = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|[Rr]edirect|\b301\b")
-_DETAILS = re.compile(r"\s*\[(?:source locations|tensorstore_spec|http_response_[a-z]+)=.*")
 OTHER_REGION = "{0} is in another region than AWS_REGION says; set it to the bucket's in spec.podTemplate.env"
 
 
@@ -58,7 +58,7 @@ class BucketError(OSError):
     def __init__(self, place: Location, status: str, text: str):
         way = OTHER_REGION if REGION.search(text) else WAYS_OUT.get(status, "")
         way = way.format(f"{place.scheme}://{place.bucket}", RIGHTS[place.scheme])
-        super().__init__(f"{place}: {_short(text)}{f'; {way}' if way else ''}")
+        super().__init__(f"{place}: {short(text)}{f'; {way}' if way else ''}")
         self.status = status
 
 
@@ -211,7 +211,7 @@ def _opened(scheme: str, name: str) -> Any:
         return ts.KvStore.open(kvstore_spec(root), context=context()).result(timeout=REQUEST_SECONDS)
     except ValueError as error:
         if _status(error) in ("", "INVALID_ARGUMENT"):
-            raise ConfigurationInvalid(f"{root}: {_short(str(error))}; write {scheme}://BUCKET/PREFIX") from error
+            raise ConfigurationInvalid(f"{root}: {short(str(error))}; write {scheme}://BUCKET/PREFIX") from error
         raise BucketError(root, _status(error), str(error)) from error
 
 
@@ -256,8 +256,3 @@ def wait(place: Location, future: Any, size: int = 0) -> Any:
 def _status(error: Exception) -> str:
     found = re.match(r"([A-Z_]+): ", str(error))
     return found[1] if found else ""
-
-
-def _short(text: str) -> str:
-    """The first line without the places in TensorStore's source."""
-    return _DETAILS.sub("", text.partition("\n")[0])[:500]

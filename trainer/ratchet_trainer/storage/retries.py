@@ -27,6 +27,8 @@ WAYS_OUT = {
     errno.EPERM: "let the trainer's user write there",
     errno.ENOENT: "it was removed or replaced while it was in use; is the volume still mounted?",
 }
+DETAILS = re.compile(r"\s*\[(?:os_error_code|source locations|tensorstore_spec|http_response_[a-z]+)=.*")
+"""What TensorStore adds to its words."""
 BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Waits between the tries of an operation on the storage; after the last one it is StorageUnavailable."""
 
@@ -40,10 +42,15 @@ def with_retries(what: str, operation: Callable[[], T]) -> T:
             if not _storage_failed(error):
                 raise
             if wait is None:
-                raise StorageUnavailable(f"{what}: {error}{_way_out(error)}") from error
+                raise StorageUnavailable(f"{what}: {short(str(error))}{_way_out(error)}") from error
             log.warning("%s failed, again in %.1f s: %s", what, wait, error)
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def short(text: str) -> str:
+    """The first line of what was said, without TensorStore's codes and the places in its source."""
+    return DETAILS.sub("", text.partition("\n")[0])[:500]
 
 
 def _way_out(error: Exception) -> str:
