@@ -84,7 +84,7 @@ def test_the_patience_with_a_container_that_does_not_start_begins_when_the_queue
 
 
 def test_an_attempt_that_the_queue_takes_back_is_charged_as_lost_capacity_and_queues_again():
-    story = running(restart={"preemptionLimit": 0})
+    story = running(restart={"preemptionLimit": 1, "failureLimit": 0})
     story.evict()
     plan = story.decide()
     record = story.record(1)
