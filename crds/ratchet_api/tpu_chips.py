@@ -15,7 +15,7 @@ DOCS = "https://docs.cloud.google.com/tpu/docs/"
 class Chip:
     """One kind of chip. hbm: GiB; bandwidth: GB/s between chip and HBM; teraflops: peak of bfloat16 matrix products.
     compiler: what libtpu calls the kind when it makes a topology; hosts: the sides of one machine's part of a slice of
-    several machines."""
+    several machines; config: what libtpu calls the use of its cores, where it takes another one than GKE by itself."""
 
     compiler: str
     hbm: float
@@ -24,6 +24,7 @@ class Chip:
     source: str
     hosts: tuple[int, int, int]
     devices: int = 1
+    config: str | None = None
 
     @property
     def hbm_bytes(self) -> int:
@@ -41,7 +42,7 @@ class Chip:
         return self.teraflops * 1e12 / self.devices
 
 
-V4 = Chip("v4", 32, 1200, 275, f"{DOCS}v4", (2, 2, 1))
+V4 = Chip("v4", 32, 1200, 275, f"{DOCS}v4", (2, 2, 1), config="megacore")
 V5E = Chip("v5e", 16, 819, 197, f"{DOCS}v5e", (2, 2, 1))
 V5P = Chip("v5p", 95, 2765, 459, f"{DOCS}v5p", (2, 2, 1))
 V6E = Chip("v6e", 32, 1638, 918, f"{DOCS}v6e", (2, 2, 1))

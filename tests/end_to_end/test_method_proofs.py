@@ -50,6 +50,7 @@ def test_a_kill_without_and_one_with_notice_change_no_bit(manifest: Path, tmp_pa
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda f: f.stem)
 def test_four_random_kills_change_no_bit(manifest: Path, tmp_path: Path) -> None:
     steps = sum(stage.advance.steps for stage in job(manifest).spec.stages if stage.curate is None)

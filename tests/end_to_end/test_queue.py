@@ -21,6 +21,8 @@ from ratchet_cli.demo.watch import Leader
 from ratchet_cluster import operator_chart, pools
 from ratchet_cluster.cluster import Cluster
 
+pytestmark = pytest.mark.soak  # Kueue is compiled first, some 7 minutes on two cores
+
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 QUEUE = "kueue.x-k8s.io/queue-name"

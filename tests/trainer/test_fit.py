@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ratchet_api.tpu_chips import CHIPS
+
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="the TPU compiler is not here"),
     pytest.mark.timeout(900),
@@ -75,8 +77,46 @@ def test_advice_is_the_first_knob_and_fits_when_it_is_followed() -> None:
     assert all(record["fits"] for record in followed.values())
 
 
+NEWER = """
+from dataclasses import replace
+from ratchet_trainer.tools import fit_topology
+fit_topology.set_environment({})
+from ratchet_api import tpu_chips
+from ratchet_api.placements import Placement
+tpu_chips.CHIPS["tpu-v6e-slice"] = replace(tpu_chips.V6E, compiler="v99x")
+try:
+    fit_topology.devices_of(Placement(name="far", accelerator="tpu-v6e-slice", topology="4x4"))
+except fit_topology.ConfigurationInvalid as error:
+    print(error)
+"""
+ON_EACH = """
+from ratchet_trainer.tools import fit_topology
+fit_topology.set_environment({})
+from ratchet_api.job import Parallelism
+from ratchet_api.placements import Placement
+from ratchet_api.tpu_chips import CHIPS
+from ratchet_api.tpu_topologies import ACCELERATORS
+from ratchet_api.validate import devices
+for name in CHIPS:
+    kind = ACCELERATORS[name]
+    topology = kind.multi_host[0] if kind.multi_host else kind.single_host[4]
+    placement = Placement(name="p", accelerator=name, topology=topology, chipsPerNode=4)
+    found = fit_topology.devices_of(placement)
+    assert len(found) == devices(placement), (name, topology, len(found), devices(placement))
+    assert fit_topology.mesh_on(found, Parallelism(fsdp=4)).shape["fsdp"] == 4
+    print(name)
+"""
+
+
+def said(script: str) -> str:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
 def test_a_topology_that_the_compiler_does_not_know_is_named() -> None:
-    far = {"name": "far", "accelerator": "tpu-v5p-slice", "topology": "4x4x252"}
-    records = fit(job(far))
-    assert records[-1].keys() == {"error"}
-    assert "the TPU compiler that is installed does not know v5p:4x4x252" in records[-1]["error"]
+    assert "placement far: the TPU compiler that is installed does not know v99x:4x4 (" in said(NEWER)
+
+
+def test_every_kind_of_chip_has_the_devices_that_admission_counts() -> None:
+    assert said(ON_EACH).split() == list(CHIPS)

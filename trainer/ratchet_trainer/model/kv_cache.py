@@ -31,10 +31,18 @@ class Prompt:
 
 
 def own_layer(own: Pair, i: jax.Array | int, reach: int | None = None) -> Pair:
-    """The own slots of one layer of a run, [P, M, G, S, K]; with `reach` the first so many."""
-    if reach is not None and reach < own[0].shape[-2]:
-        own = own[0][..., :reach, :], own[1][..., :reach, :]
-    return own if own[0].ndim == SINGLE else layer(own, i)
+    """The own slots of one layer of a run, [P, M, G, S, K]; with `reach` the first so many. One slice takes both: the
+    first slots of all layers would be an array of their own on TPUs, made for every layer."""
+    key, value = (_own_layer(x, i, reach) for x in own)
+    return key, value
+
+
+def _own_layer(own: jax.Array, i: jax.Array | int, reach: int | None) -> jax.Array:
+    slots = own.shape[-2] if reach is None else min(reach, own.shape[-2])
+    if own.ndim == SINGLE:
+        return own if slots == own.shape[-2] else own[..., :slots, :]
+    p, _, m, g, _, k = own.shape
+    return jax.lax.dynamic_slice(own, (0, i, 0, 0, 0, 0), (p, 1, m, g, slots, k)).squeeze(1)
 
 
 def layer(pair: Pair, i: jax.Array | int) -> Pair:

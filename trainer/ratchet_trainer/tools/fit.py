@@ -139,7 +139,7 @@ def _job(change: Any, absent: Any) -> tuple[Any, int]:
     from ratchet_trainer.tools.fit_programs import Job
 
     devices = fit_topology.devices_of(change.placement)
-    mesh = fit_topology.mesh_on(devices, change.spec.parallelism, change.placement.slices)
+    mesh = fit_topology.mesh_on(devices, change.spec.parallelism)
     return Job.on(change.spec, mesh, absent), len(devices)
 
 

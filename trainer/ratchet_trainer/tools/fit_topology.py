@@ -17,7 +17,7 @@ from ratchet_api.tpu_chips import CHIPS, Chip
 from ratchet_api.validate import placement_shape
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.process import distributed
-from ratchet_trainer.process.device_grid import AXES
+from ratchet_trainer.process.device_grid import AXES, device_grid
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -78,6 +78,8 @@ def devices_of(placement: Placement) -> list[Any]:
     sides = [int(side) for side in placement.topology.split("x")]
     bounds = chip.hosts if shape.hosts > 1 else (*sides, *(1,) * (3 - len(sides)))
     options: dict[str, Any] = {"chips_per_host_bounds": bounds}
+    if chip.config is not None:
+        options["chip_config_name"] = chip.config
     if placement.slices > 1:
         options["num_slices"] = placement.slices
     name = f"{chip.compiler}:{placement.topology}"
@@ -91,21 +93,9 @@ def devices_of(placement: Placement) -> list[Any]:
         ) from None
 
 
-def mesh_on(devices: Sequence[Any], parallelism: Parallelism, slices: int = 1) -> Mesh:
-    """The mesh data x fsdp x tensor of a placement's devices; slices lie along `data`. Raises ConfigurationInvalid."""
+def mesh_on(devices: Sequence[Any], parallelism: Parallelism) -> Mesh:
+    """The mesh that a trainer makes of these devices. Raises ConfigurationInvalid."""
     import jax
-    from jax.experimental import mesh_utils
 
-    data = parallelism.data_on(len(devices))
-    if data is None or data % slices:
-        raise ConfigurationInvalid(
-            f"spec.parallelism: {parallelism.data or 'data'} x {parallelism.fsdp} x {parallelism.tensor} (data x fsdp "
-            f"x tensor) does not fit {len(devices)} devices in {slices} slices"
-        )
-    sizes = data, parallelism.fsdp, parallelism.tensor
-    if slices > 1:
-        inner = data // slices, *sizes[1:]
-        laid_out = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
-    else:
-        laid_out = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-    return jax.sharding.Mesh(laid_out, AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    grid = device_grid(devices, parallelism)
+    return jax.sharding.Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
