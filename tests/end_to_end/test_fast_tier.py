@@ -36,6 +36,8 @@ def test_what_a_killed_attempt_had_sampled_is_used_and_no_bit_differs(tmp_path: 
     assert gang.wait() == [-signal.SIGKILL]
     assert folder.last_commit() is None, "it was killed in its first step"
     assert train(folder, 1)[0] == Exit.DONE
-    assert "1 sampling calls of the attempt before may be taken up again" in (folder.local / "process-0.log").read_text()
+    assert (
+        "1 sampling calls of the attempt before may be taken up again" in (folder.local / "process-0.log").read_text()
+    )
     for name in ("step", "weightsSha256", "stateSha256", "metricsSha256"):
         assert folder.result()[name] == calm.result()[name], name
