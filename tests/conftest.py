@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from ratchet_api.crd import crd_yaml
 from ratchet_cluster.cluster import Cluster
 
 _numbers = itertools.count(1)
 
-CLUSTER = {"plane", "cluster", "namespace"}
+CLUSTER = {"plane", "api_server", "cluster", "namespace"}
 """Fixtures that start a control plane."""
 SLOW = {
     # folders and files of tests that train, compile or start processes: not in `make test-fast`
@@ -73,6 +75,19 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield one.up(nodes=False, replace_after=3, owner=os.getpid())
     finally:
         one.down(purge=True)
+
+
+@pytest.fixture(scope="session")
+def api_server(plane: Cluster) -> Cluster:
+    """`plane`, knowing RLTrainingJob."""
+    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd_yaml())
+    established = ("-o", 'jsonpath={.status.conditions[?(@.type=="Established")].status}')
+    deadline = time.monotonic() + 60
+    # `kubectl wait` fails where the definition has no conditions yet, which is so for a moment.
+    while plane.kubectl("get", "crd", "rltrainingjobs.ratchet.dev", *established, check=False) != "True":
+        assert time.monotonic() < deadline, "the CRD is not established"
+        time.sleep(0.05)
+    return plane
 
 
 @pytest.fixture(scope="session")

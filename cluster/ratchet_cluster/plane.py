@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet_cluster import certificates, installed, processes
-from ratchet_cluster.api import UNREACHABLE, Api, ApiError
+from ratchet_cluster.api import Api, ApiError
 from ratchet_cluster.objects import Object
 from ratchet_cluster.ports import free_ports
 
@@ -267,15 +267,6 @@ class Plane:
         path = self.folder / name
         path.touch(mode=0o600)
         path.write_text(text)
-
-
-async def reachable(api: Api) -> bool:
-    """Whether the API server answers to our credentials."""
-    try:
-        await api.get("/readyz", timeout=2.0)
-    except (ApiError, *UNREACHABLE):
-        return False
-    return True
 
 
 def choose_ports() -> dict[str, int]:

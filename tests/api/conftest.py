@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from ratchet_api.crd import crd_yaml
-
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 
@@ -49,9 +47,6 @@ class ApiServer:
 
 
 @pytest.fixture(scope="session")
-def server(plane) -> ApiServer:
+def server(api_server) -> ApiServer:
     """The API server of the local control plane, our CRD installed."""
-    plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=crd_yaml())
-    established = 'jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
-    plane.kubectl("wait", f"--for={established}", "crd/rltrainingjobs.ratchet.dev", "--timeout=30s")
-    return ApiServer(plane.kubeconfig)
+    return ApiServer(api_server.kubeconfig)

@@ -16,19 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 from faultproxy import FaultProxy
 from running_operator import World
 
-CRD = "crd/rltrainingjobs.ratchet.dev"
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def api_server(plane):
-    """The real control plane, knowing RLTrainingJob."""
-    from ratchet_api.crd import crd_yaml
-
-    plane.kubectl("apply", "--server-side", "-f", "-", stdin=crd_yaml())
-    plane.kubectl("wait", "--for=jsonpath={.status.acceptedNames.kind}=RLTrainingJob", "--timeout=30s", CRD)
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", CRD)
-    return plane
 
 
 @pytest.fixture

@@ -119,7 +119,8 @@ def small_job() -> RLTrainingJob:
         "model": {"preset": "tiny"},
         "datasets": [{"name": "d", "jsonl": {"path": "/unused"}}],
         "stages": [{"name": "one", **stage}],
-        "checkpoint": {"directory": "/replaced", "localDirectory": "/replaced-too"},
+        # A step that comes while another is copied gets no copy; of every third step there is one.
+        "checkpoint": {"directory": "/replaced", "localDirectory": "/replaced-too", "everySteps": 3},
         "placements": [{"name": "here", "cpu": {"hosts": 1}}],
     }
     return RLTrainingJob.model_validate({"spec": spec})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from racing_owners import race
 
-from ratchet_trainer.checkpoints.journal import Claim, Commit, Journal
+from ratchet_trainer.checkpoints.journal import Claim, Journal
 from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
 
 
@@ -159,48 +158,6 @@ def test_an_entry_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         owner(tmp_path, claim(2, "jobset-2"))
 
 
-RACER = """
-import json, sys
-from pathlib import Path
-from ratchet_trainer.errors import Fenced
-from ratchet_trainer.checkpoints.journal import Claim, Journal
-
-directory, attempt = Path(sys.argv[1]), int(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-committed, by = [], None
-try:
-    journal = Journal(directory)
-    journal.claim(Claim(0, "default", "sums", "uid-1", "hash", attempt, f"jobset-{attempt}"), None, 0)
-    for step in range(1, 200):
-        committed.append(journal.commit(step, f"{attempt}-{step}", "00").seq)
-except Fenced as error:
-    by = error.owner["attempt"]
-print(json.dumps([committed, by]))
-"""
-
-
 def test_writers_that_race_never_interleave(tmp_path: Path) -> None:
-    """Attempts that run at once (which the operator prevents): at any time one owns, and each commit is its owner's."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    racers = {n: subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path), str(n)], **pipes) for n in range(1, 6)}
-    for racer in racers.values():
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers.values():
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    told = {n: json.loads(racer.communicate(timeout=60)[0]) for n, racer in racers.items()}
-    journal = Journal(tmp_path)
-    holder = 0
-    seen: dict[int, list[int]] = {n: [] for n in told}
-    for entry in journal.read():
-        if isinstance(entry, Commit):
-            assert entry.path == f"{holder}-{entry.step}", "a commit of somebody who did not own the directory"
-            seen[holder].append(entry.seq)
-        else:
-            assert entry.attempt > holder, "ownership went backwards"
-            holder = entry.attempt
-    assert seen == {n: seqs for n, (seqs, _) in told.items()}, "what was reported as committed is what stands"
-    assert told[5][1] is None, "nobody is newer than the last attempt"
-    assert len(told[5][0]) == 199
+    race(tmp_path, owners=5, steps=199)
     assert not [n for n in os.listdir(tmp_path / "journal") if not n.endswith(".json")], "temporary files stay behind"

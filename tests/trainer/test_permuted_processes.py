@@ -6,13 +6,12 @@ order. Real processes, told to go in the middle of decoding, whose devices lie o
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from four_devices import run_on_four_devices
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
@@ -127,13 +126,4 @@ for sizes, exact in ({}, False), ({}, True), ({"tensor": 2}, False):
 
 @pytest.mark.timeout(900)
 def test_a_decoding_goes_on_on_devices_in_another_order(tmp_path: Path) -> None:
-    more = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "NPROC": "4",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),  # each device compiles the same
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run([sys.executable, "-c", ON_DEVICES], capture_output=True, text=True, env=os.environ | more)
-    assert done.returncode == 0, done.stderr
+    run_on_four_devices(ON_DEVICES, tmp_path)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from four_devices import run_on_four_devices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from squares import SMALL, Squares
@@ -263,14 +261,5 @@ print(json.dumps(found))
 
 
 def test_on_several_devices_order_does_not_matter_and_in_mode_exact_their_number_neither(tmp_path) -> None:
-    more = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "NPROC": "4",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),  # each device compiles the same
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run([sys.executable, "-c", ON_DEVICES], capture_output=True, text=True, env=os.environ | more)
-    assert done.returncode == 0, done.stderr
-    assert len({*json.loads(done.stdout)}) == 1
+    found = json.loads(run_on_four_devices(ON_DEVICES, tmp_path))
+    assert len(set(found)) == 1

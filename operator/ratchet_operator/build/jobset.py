@@ -9,30 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet_api.job import Spec
-from ratchet_api.placements import Placement
 from ratchet_api.protocol import REPLICATED_JOB
 from ratchet_api.validate import placement_shape, processes
 from ratchet_operator.build.names import jobset_name, labels, owner
+from ratchet_operator.build.new_attempt import NewAttempt
 from ratchet_operator.build.nodes import AFFINITY_PODS, NODE_POOL, sliced
 from ratchet_operator.build.pod import pod_template
 
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
-def jobset(
-    job: dict[str, Any],
-    spec: Spec,
-    number: int,
-    placement: Placement,
-    image: str,
-    last_step: int,
-    node_folder: str,
-    stay_until: int | None = None,
-) -> dict[str, Any]:
-    """JobSet NAME-aN for attempt `number` on `placement`; `last_step`: the newest committed step that status knows;
-    `node_folder`: the nodes' folder for fast tiers, empty if there is none; `stay_until`: nodes are preferred that
-    stay until then, in Unix seconds."""
+def jobset(new: NewAttempt) -> dict[str, Any]:
+    """JobSet NAME-aN of an attempt."""
+    job, spec, number, placement = new.job, new.spec, new.number, new.placement
     meta, shape = job["metadata"], placement_shape(placement)
     own, added = labels(job, number), spec.job_set_template
     huge = sliced(placement) and processes(placement) > AFFINITY_PODS
@@ -63,9 +52,7 @@ def jobset(
                             "backoffLimit": 0,
                             # With podReplacementPolicy Failed a Job on a dead node would hang.
                             "podReplacementPolicy": "TerminatingOrFailed",
-                            "template": pod_template(
-                                job, spec, number, placement, image, last_step, node_folder, stay_until
-                            ),
+                            "template": pod_template(new),
                         },
                     },
                 }

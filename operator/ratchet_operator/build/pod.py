@@ -16,6 +16,7 @@ from ratchet_api.job import Spec
 from ratchet_api.placements import Placement
 from ratchet_api.validate import placement_shape, processes
 from ratchet_operator.build.names import config_map_name, coordinator, labels, leader_host
+from ratchet_operator.build.new_attempt import NewAttempt
 from ratchet_operator.build.nodes import affinity, node_selector, notice_seconds, tolerations
 from ratchet_operator.build.verifiers import verifier_secrets, verifier_volumes
 
@@ -24,30 +25,21 @@ MEGASCALE_PORT = 8080
 """Where the slices of a multislice job find one another, on the leader's host."""
 
 
-def pod_template(
-    job: dict[str, Any],
-    spec: Spec,
-    number: int,
-    placement: Placement,
-    image: str,
-    last_step: int,
-    node_folder: str,
-    stay_until: int | None = None,
-) -> dict[str, Any]:
-    """The pod template of one attempt. `node_folder`: the nodes' folder for fast tiers, empty if there is none;
-    `stay_until`: see `nodes.affinity`."""
+def pod_template(new: NewAttempt) -> dict[str, Any]:
+    """The pod template of an attempt."""
+    job, spec, placement = new.job, new.spec, new.placement
     template, shape = spec.pod_template, placement_shape(placement)
     resources = {kind: dict(amounts) for kind, amounts in template.resources.manifest().items()}
     if shape.chips_per_node:
         for kind in ("requests", "limits"):
             resources.setdefault(kind, {})["google.com/tpu"] = str(shape.chips_per_node)
-    further = [*_fast_tier(job, spec, node_folder), *verifier_volumes(spec)]
+    further = [*_fast_tier(job, spec, new.node_folder), *verifier_volumes(spec)]
     account = {"serviceAccountName": template.service_account_name} if template.service_account_name else {}
     priority = {"priorityClassName": template.priority_class_name} if template.priority_class_name else {}
     group = {"fsGroup": template.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
     return {
         "metadata": {
-            "labels": {**template.labels, **labels(job, number)},
+            "labels": {**template.labels, **labels(job, new.number)},
             **({"annotations": dict(template.annotations)} if template.annotations else {}),
         },
         "spec": {
@@ -58,15 +50,15 @@ def pod_template(
             **account,
             **priority,
             "nodeSelector": node_selector(placement),
-            "affinity": affinity(placement, stay_until),
+            "affinity": affinity(placement, new.stay_until),
             "tolerations": tolerations(placement),
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, **group},
             "containers": [
                 {
                     "name": "trainer",
-                    "image": image,
+                    "image": new.image,
                     "command": ["ratchet", "trainer"],
-                    "env": environment(job, spec, number, placement, last_step),
+                    "env": environment(new),
                     "ports": [{"name": "progress", "containerPort": protocol.PORT, "protocol": "TCP"}],
                     "resources": {kind: amounts for kind, amounts in resources.items() if amounts},
                     "volumeMounts": [
@@ -81,7 +73,7 @@ def pod_template(
                 }
             ],
             "volumes": [
-                {"name": "job", "configMap": {"name": config_map_name(job["metadata"]["name"], number)}},
+                {"name": "job", "configMap": {"name": config_map_name(job["metadata"]["name"], new.number)}},
                 {
                     "name": "word",
                     "downwardAPI": {
@@ -100,11 +92,10 @@ def pod_template(
     }
 
 
-def environment(
-    job: dict[str, Any], spec: Spec, number: int, placement: Placement, last_step: int
-) -> list[dict[str, Any]]:
+def environment(new: NewAttempt) -> list[dict[str, Any]]:
     """Environment of the trainer: who it is, what it must run on, what its results and its speed depend on, then the
     user's own variables, which may replace those for TPUs and for speed."""
+    job, spec, number, placement = new.job, new.spec, new.number, new.placement
     meta, shape, tpu = job["metadata"], placement_shape(placement), placement.accelerator is not None
     grace = spec.pod_template.termination_grace_period_seconds
     given = {variable.name for variable in spec.pod_template.env}
@@ -113,7 +104,7 @@ def environment(
         protocol.ENV_JOB_NAME: meta["name"],
         protocol.ENV_JOB_UID: meta["uid"],
         protocol.ENV_ATTEMPT: str(number),
-        protocol.ENV_LAST_STEP: str(last_step),
+        protocol.ENV_LAST_STEP: str(new.last_step),
         protocol.ENV_GRACE_SECONDS: str(min(grace, notice_seconds(placement)) if placement.short_notice else grace),
         protocol.ENV_PROCESSES: str(processes(placement)),
         protocol.ENV_HOSTS_PER_SLICE: str(shape.hosts),

@@ -96,11 +96,12 @@ def _obstacle(node: Raw, placement: Placement, one: Shape) -> tuple[str, str] | 
     """Why the scheduler will not take a node whose labels match, and the way out."""
     for taint in (node.get("spec") or {}).get("taints") or ():
         if taint.get("effect") in ("NoSchedule", "NoExecute") and not _tolerated(taint, placement):
-            key = taint.get("key")
-            known = key.startswith(
-                ("node.kubernetes.io/", "cloud.google.com/impending", "cloud.google.com/maintenance")
+            key = taint["key"]
+            mend = (
+                "wait until the node is well again"
+                if key.startswith(PASSING)
+                else "name it in the placement's tolerations"
             )
-            mend = "wait until the node is well again" if known else "name it in the placement's tolerations"
             return f"has the taint {key}={taint.get('value', '')}:{taint['effect']}", mend
     chips = int(((node.get("status") or {}).get("allocatable") or {}).get("google.com/tpu", 0))
     if chips < one.chips_per_node:

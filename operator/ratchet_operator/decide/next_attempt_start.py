@@ -18,6 +18,7 @@ from ratchet_api.status import AttemptRecord, AttemptStatus
 from ratchet_api.validate import processes
 from ratchet_operator.build.configmap import config_map
 from ratchet_operator.build.jobset import jobset as build_jobset
+from ratchet_operator.build.new_attempt import NewAttempt
 from ratchet_operator.decide import (
     approval,
     attempts,
@@ -155,4 +156,5 @@ def create(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     job, node_folder = observed.snapshot.job, observed.snapshot.values.local_directory
     builder.create.append(config_map(job, spec, attempt.number, stage.index if stage else 0))
     stay_until = int(stamps.seconds(observed.now)) + spec.maintenance.lead_seconds
-    builder.create.append(build_jobset(job, spec, attempt.number, chosen, trainer_image, step, node_folder, stay_until))
+    new = NewAttempt(job, spec, attempt.number, chosen, trainer_image, step, node_folder, stay_until)
+    builder.create.append(build_jobset(new))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+from racing_owners import race
 from served import Served
 
 from ratchet_trainer import storage
-from ratchet_trainer.checkpoints.journal import Claim, Commit, Journal
+from ratchet_trainer.checkpoints.journal import Claim, Journal
 from ratchet_trainer.storage import Location, with_retries
 
 WRITERS, RACES = 8, 100
@@ -52,49 +52,8 @@ def test_of_writers_that_race_one_wins(served: Served) -> None:
             racer.wait()
 
 
-OWNER = """
-import json, sys
-from ratchet_trainer.errors import Fenced
-from ratchet_trainer.checkpoints.journal import Claim, Journal
-
-attempt = int(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
-committed, by = [], None
-try:
-    journal = Journal(sys.argv[1])
-    journal.claim(Claim(0, "default", "sums", "uid-1", "hash", attempt, f"jobset-{attempt}"), None, 0)
-    for step in range(1, 30):
-        committed.append(journal.commit(step, f"{attempt}-{step}", "00").seq)
-except Fenced as error:
-    by = error.owner["attempt"]
-print(json.dumps([committed, by]))
-"""
-
-
 def test_owners_that_race_never_interleave(served: Served) -> None:
-    place = served.bucket() / "jobs"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": served.environment()}
-    owners = {
-        n: subprocess.Popen([sys.executable, "-c", OWNER, str(place), str(n)], **pipes) for n in range(1, 5)
-    }  # fmt: skip
-    for owner in owners.values():
-        assert owner.stdout.readline() == "ready\n"
-    for owner in owners.values():
-        owner.stdin.write("go\n")
-        owner.stdin.flush()
-    told = {n: json.loads(owner.communicate(timeout=120)[0]) for n, owner in owners.items()}
-    holder, seen = 0, {n: [] for n in told}
-    for entry in Journal(place).read():
-        if isinstance(entry, Commit):
-            assert entry.path == f"{holder}-{entry.step}", "a commit of somebody who did not own the directory"
-            seen[holder].append(entry.seq)
-        else:
-            assert entry.attempt > holder, "ownership went backwards"
-            holder = entry.attempt
-    assert seen == {n: seqs for n, (seqs, _) in told.items()}, "what was reported as committed is what stands"
-    assert told[4][1] is None, "nobody is newer than the last attempt"
-    assert len(told[4][0]) == 29
+    race(served.bucket() / "jobs", owners=4, steps=29, env=served.environment())
 
 
 def owner(place: Location) -> Journal:

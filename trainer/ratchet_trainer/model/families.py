@@ -7,8 +7,10 @@ family's own configuration class in `transformers` has it). Old and new ways to 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ratchet_trainer.errors import ConfigurationInvalid
@@ -27,6 +29,19 @@ GATES = {
     "gelu_tanh": "gelu_tanh",
 }
 """Name of an activation -> ours."""
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """The content of a JSON file of a model's folder. Raises ConfigurationInvalid."""
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigurationInvalid(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigurationInvalid(f"{file}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigurationInvalid(f"{file}: not a JSON object")
+    return content
 
 
 def architecture(config: Config) -> Architecture:

@@ -9,7 +9,6 @@ make which parameter in `tensor_names`; folders are written by `export`.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -58,15 +57,7 @@ class Folder:
 
     def json(self, name: str) -> dict[str, Any]:
         """The content of one of its JSON files."""
-        try:
-            content = json.loads((self.path / name).read_bytes())
-        except OSError as error:
-            raise ConfigurationInvalid(f"{self.path / name}: {error.strerror}") from None
-        except ValueError as error:
-            raise ConfigurationInvalid(f"{self.path / name}: not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise ConfigurationInvalid(f"{self.path / name}: not a JSON object")
-        return content
+        return families.json_object(self.path / name)
 
     @cached_property
     def digest(self) -> str:

@@ -17,7 +17,6 @@ from ratchet_api.placements import Placement
 from ratchet_api.tpu_topologies import ACCELERATORS, ImpossibleShape
 from ratchet_api.validate import devices, placement_shape, semantic_problems
 
-CUBES = ("4x4x4", "4x4x8", "4x8x8", "8x8x8")
 LARGER = 3
 """Larger slices that are looked at."""
 

@@ -7,7 +7,6 @@ asks for, and `dtype: auto`, which only a measurement on the chip decides, is ta
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from jax.sharding import Mesh
 
 from ratchet_api.job import Model, Spec
 from ratchet_trainer.algorithm.slots import DataFacts
-from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import families
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.lora import trained
@@ -34,14 +32,7 @@ END_UNKNOWN = (0,)
 
 def absent_model(config: Path) -> Absent:
     """Architecture, and tokens that end a response, of a config.json. Raises ConfigurationInvalid."""
-    try:
-        content = json.loads(config.read_bytes())
-    except OSError as error:
-        raise ConfigurationInvalid(f"{config}: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigurationInvalid(f"{config}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigurationInvalid(f"{config}: not a JSON object")
+    content = families.json_object(config)
     end = families.text_config(content).get("eos_token_id")
     ends = tuple(end) if isinstance(end, list) else END_UNKNOWN if end is None else (end,)
     return families.architecture(content), ends
