@@ -12,6 +12,11 @@ import pytest
 from ratchet_api.crd import crd_yaml
 from ratchet_cluster.cluster import Cluster
 
+CHEAP_PROGRAMS = "--xla_backend_optimization_level=0"
+"""Tests compile much and compute little, so XLA may leave its programs slow. End-to-end proofs of modes and buckets,
+the demo and the real model run with the flags of the product."""
+os.environ.setdefault("XLA_FLAGS", f"--xla_cpu_enable_fast_math=false {CHEAP_PROGRAMS}")  # JAX is not imported yet
+
 _numbers = itertools.count(1)
 
 CLUSTER = {"plane", "api_server", "cluster", "namespace"}
@@ -94,6 +99,12 @@ def api_server(plane: Cluster) -> Cluster:
 def cluster(plane: Cluster) -> Cluster:
     """`plane` with node agents: spot pools `pool-a` and `pool-b` of two TPU hosts each, and the system node."""
     return plane.up()
+
+
+@pytest.fixture
+def flags_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts compile as the product does."""
+    monkeypatch.delenv("XLA_FLAGS")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from ratchet_trainer.step import samples
 from ratchet_trainer.storage import Location
 from ratchet_trainer.tools.local import Folder, Gang, train
 
+pytestmark = pytest.mark.usefixtures("flags_of_the_product")
+
 GOLDEN = Path(__file__).parents[1] / "golden/qwen2-tied"
 SIZES = {"promptsPerStep": 4, "groupSize": 4, "maxPromptTokens": 16, "maxResponseTokens": 6}
 STEPS = 8

@@ -13,6 +13,8 @@ from ratchet_api.protocol import Exit
 from ratchet_trainer.tools.local import Folder, Gang
 from ratchet_trainer.tools.prove import HASHES
 
+pytestmark = pytest.mark.usefixtures("flags_of_the_product")
+
 SIZES = {"promptsPerStep": 4, "groupSize": 4, "maxPromptTokens": 96, "maxResponseTokens": 8}
 SUMS = {"task": "chain_sum", "size": 500, "config": {"max_terms": 2, "max_digits": 1}}
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
 from ratchet_trainer.tools.local import Folder, Gang, train
+
+pytestmark = pytest.mark.usefixtures("flags_of_the_product")
 
 
 def job() -> RLTrainingJob:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ratchet_trainer.checkpoints.identity import flags_with_devices
+
 
 def run_on_four_devices(script: str, cache: Path) -> str:
     """What it printed; fails with its standard error. `cache`: for compiled programs, as each device compiles the
     same."""
     more = {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": flags_with_devices(os.environ["XLA_FLAGS"], 4),
         "JAX_PLATFORMS": "cpu",
         "NPROC": "4",
         "JAX_COMPILATION_CACHE_DIR": str(cache),

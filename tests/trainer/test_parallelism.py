@@ -19,6 +19,7 @@ import sums
 from ratchet_api.job import Model, Parallelism, RLTrainingJob
 from ratchet_api.protocol import Exit
 from ratchet_trainer.algorithm import keys
+from ratchet_trainer.checkpoints.identity import flags_with_devices
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
@@ -40,7 +41,7 @@ ALONE = (1, 1, 1, "float32", "no", 1)
 
 @functools.cache
 def numbers(devices: int, *arguments: Any) -> dict[str, Any]:
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu", "NPROC": "1"}
+    flags = {"XLA_FLAGS": flags_with_devices(os.environ["XLA_FLAGS"], devices), "JAX_PLATFORMS": "cpu", "NPROC": "1"}
     command = [sys.executable, SPREAD, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | flags)
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,9 @@ def train(model: Path, programs: Path, folder: Path, steps: int, **dataset: Any)
     (folder / "job.yaml").write_text(yaml.safe_dump(manifest))
     command = [sys.executable, "-m", "ratchet_cli.main", "train", "job.yaml", "--model", str(model)]
     command += ["--workdir", "work", "--until-step", str(steps), "--json", "result.json"]
-    env = {k: v for k, v in os.environ.items() if k != "NPROC"} | {"RATCHET_COMPILATION_CACHE": str(programs)}
+    env = {k: v for k, v in os.environ.items() if k not in ("NPROC", "XLA_FLAGS")} | {
+        "RATCHET_COMPILATION_CACHE": str(programs)
+    }
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from ratchet_trainer.checkpoints.identity import flags_with_devices
+
 PROGRAM = """
 import json, jax, jax.numpy as jnp, numpy as np
 from ratchet_trainer.model.sharding import by_rows, place
@@ -32,7 +34,7 @@ print(json.dumps(found))
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_passes_and_devices_change_no_number(devices: int) -> None:
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    flags = {"XLA_FLAGS": flags_with_devices(os.environ["XLA_FLAGS"], devices), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=os.environ | flags)
     assert done.returncode == 0, done.stderr
     even, odd = range(0, 24, 2), range(1, 24, 2)
