@@ -56,8 +56,8 @@ def same(one: Path, other: Path) -> None:
 def test_another_implementation_s_numbers_come_out(family):
     found = check(GOLDEN / family)
     assert found.keys() == {"logits", "left_padded_logits", "greedy_ids"}
-    assert found["logits"] < 2e-5
-    assert found["left_padded_logits"] < 2e-5
+    assert found["logits"] < 3e-5
+    assert found["left_padded_logits"] < 3e-5
     assert found["greedy_ids"] == 0.0
 
 
