@@ -26,6 +26,8 @@ SHAPES = {
     "sums-v6e-2x2": [(1, 4, 1), (1, 4, 1)],
     "qwen0.5b-v5e-2x4": [(2, 4, 1), (2, 4, 1)],
     "qwen0.5b-v6e-2x4": [(2, 4, 1), (2, 4, 1)],
+    "qwen1.5b-v6e": [(1, 8, 1), (1, 8, 1)],
+    "qwen7b-v5p": [(4, 4, 1), (4, 4, 1)],
     "sums-v6e-4x4-two-slices": [(4, 4, 2), (4, 4, 1)],
 }
 """File -> hosts, chips of a host, slices of each placement."""

@@ -98,6 +98,23 @@ def test_a_file_that_cannot_be_opened_for_another_reason_is_left_to_libtpu(tmp_p
     assert is_held("/dev/vfio/0")
 
 
+def test_a_chip_that_a_failed_start_of_this_process_has_open_is_no_reason_to_wait(tmp_path: Path, monkeypatch) -> None:
+    """libtpu may fail half-way, with some chips open: nobody else could ever free them, and the next try may do."""
+    chip = tmp_path / "0"
+    chip.touch()
+    clock, (connect, tried) = Clock(), after(1, "TPU initialization failed: the slice is not complete")
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with open(chip):
+        monkeypatch.setattr(os, "open", refuse)
+        found = devices("tpu", connect, [str(chip)], now=lambda: clock.now, pause=clock.pause)
+        monkeypatch.undo()
+    assert found == ["a device"]
+    assert len(tried) == 2
+
+
 def test_a_trainer_on_a_held_tpu_leaves_with_a_code_of_its_own(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RATCHET_PLATFORM", "tpu")
     gang = Gang.start(Folder(tmp_path / "work", "small", small()), 1, command=BUSY_TPU)

@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 
 from ratchet_api.job import Spec
+from ratchet_api.placements import Placement
+from ratchet_api.tpu_topologies import Shape
+from ratchet_api.validate import placement_shape
+from ratchet_trainer.errors import ConfigurationInvalid
+from ratchet_trainer.tools import fit, fit_topology
 from ratchet_trainer.tools.fit_advice import Change, advice, larger
 
 
@@ -83,3 +88,29 @@ def test_samples_that_are_too_large_are_not_mended_by_smaller_updates() -> None:
 
 def test_larger_slices_are_the_next_ones_that_exist() -> None:
     assert larger(start().placement) == ["4x4", "4x8", "8x8"]
+
+
+def test_a_slice_that_is_given_by_its_hosts_is_advised_as_any_other() -> None:
+    given = start().placement.model_copy(update={"hosts": 2, "devices_per_chip": 1})
+    first = Change(start().spec.model_copy(update={"placements": [given]}), given)
+    found = advice(first, [1], 64, lambda change: change.placement.topology == "4x4")
+    assert found is not None
+    assert found.knobs == {"placements[0].topology": "4x4"}
+    assert placement_shape(found.placement) == Shape(4, 4)
+
+
+def test_without_a_topology_nothing_can_be_compiled_and_that_is_said() -> None:
+    place = Placement.model_validate({"name": "new", "accelerator": "tpu-v6e-slice", "hosts": 2, "chipsPerNode": 4})
+    with pytest.raises(ConfigurationInvalid, match=r"placement new: hosts and chipsPerNode .* add its topology"):
+        fit_topology.devices_of(place)
+
+
+def test_slices_that_differ_in_their_hosts_are_not_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [
+        {"name": f"of-{n}", "accelerator": "tpu-v6e-slice", "topology": "16x32", "hosts": n, "chipsPerNode": 4}
+        for n in (64, 128)
+    ]
+    spec = start().spec.model_copy(update={"placements": [Placement.model_validate(place) for place in places]})
+    monkeypatch.setattr(fit_topology, "require_compiler", lambda: None)
+    monkeypatch.setattr(fit, "_of_placement", lambda spec, placement, absent, *, advise: [{"compiled": placement.name}])
+    assert list(fit.fit({"spec": spec.manifest()})) == [{"compiled": "of-64"}, {"compiled": "of-128"}]

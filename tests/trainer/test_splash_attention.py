@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from four_devices import run_on_four_devices
 
 from ratchet_trainer.model import plain, tpu
 from ratchet_trainer.model.visibility import Sight
@@ -60,3 +62,50 @@ def test_what_the_kernel_is_not_for_takes_the_plain_path(sight: Sight, monkeypat
     own = tuple(jnp.ones((P, M, G, sight.slots, K)) for _ in range(2))
     found = tpu.attend(query, own, None, sight, None)
     np.testing.assert_allclose(found, plain.attend(query, own, None, sight, None))
+
+
+WHOLE_MODELS = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh
+from ratchet_trainer.learning import row_passes
+from ratchet_trainer.model.computation import Computation
+from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.model.presets import PRESETS
+from ratchet_trainer.model.sharding import place, replicated
+from ratchet_trainer.process.device_grid import AXES
+from ratchet_trainer.rollout.sampler import Sampler
+
+row_passes.KERNELS = ("cpu",)  # what a TPU would be given, on devices that are here
+policy = Policy(PRESETS["tiny"], Computation(platform="tpu"))
+prompts = lay_out_prompts([(1, 2, 3)] * 4, 4, 130)
+words = np.zeros((4, 5), np.uint32)
+responses = np.ones((4, 2, 128), np.int32)
+numbers, seed = np.arange(2, dtype=np.uint32), np.zeros(2, np.uint32)
+for count in (1, 4):
+    devices = np.array(jax.devices()[:count]).reshape(count, 1, 1)
+    mesh = Mesh(devices, AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), policy.abstract)
+    sampler = Sampler(policy, mesh, (0,))
+
+    def loss(params, prompts, responses):
+        log_probs, entropy = policy.judge(params, prompts, responses, jnp.float32(1))
+        return log_probs.sum(), ({}, {})
+
+    gradient = jax.jit(lambda params, *rows: row_passes.row_gradient(mesh, loss, params, rows, 1))
+    weights = sampler.weights(params)
+    state = jax.eval_shape(lambda *a: sampler._start(*a, slots=16), weights, seed, prompts, words, numbers)
+    for name, traced in {
+        "update": gradient.trace(params, prompts, responses),
+        "prefill": sampler._start.trace(weights, seed, prompts, words, numbers, slots=16),
+        "refill": sampler._refill.trace(weights, state, seed, prompts, words, numbers, np.ones(4, bool)),
+    }.items():
+        text = traced.lower(lowering_platforms=("tpu",)).as_text()
+        print(count, name, "kernel" if "tpu_custom_call" in text else "plain")
+"""
+
+
+def test_devices_that_each_hold_the_whole_model_use_the_kernel_for_their_own_rows(tmp_path: Path) -> None:
+    """XLA cannot cut a kernel, so a program that leaves an axis of the mesh to it is refused before it is compiled:
+    that is what jobs without `parallelism` would have met on their first TPU."""
+    said = run_on_four_devices(WHOLE_MODELS, tmp_path).splitlines()
+    assert said == [f"{count} {name} kernel" for count in (1, 4) for name in ("update", "prefill", "refill")]

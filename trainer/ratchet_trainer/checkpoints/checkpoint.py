@@ -42,6 +42,7 @@ class Checkpoints:
     def __init__(self, directory: Location | Path, tag: str, keep: int, identity: Mapping[str, Any]):
         self.directory = Location.parse(directory)
         self.stream = stream_of(self.directory)
+        self._timings = Stream(self.directory / TIMINGS / f"{tag}.jsonl")  # kept: it knows where it ends
         self.journal = Journal(self.directory)
         self.tag = tag  # a<N>-<uid8> of this attempt
         self.keep = keep
@@ -121,7 +122,7 @@ class Checkpoints:
     def _extend_streams(self, content: Content) -> None:
         self.stream.put(self._streamed, b"".join(content.lines))
         if content.timings:
-            Stream(self.directory / TIMINGS / f"{self.tag}.jsonl").append(b"".join(content.timings))
+            self._timings.append(b"".join(content.timings))
 
     def _prune(self) -> None:
         # Of what was there after the claim or is our own, never of what is there now: a writer that slept since its

@@ -73,9 +73,12 @@ class Journal:
         """Reads entries that were not seen yet and returns those, in order."""
         found: list[Claim | Commit] = []
         listed = self._listed() if self._next == 1 else []
+        # One after the other they would cost a restart from a bucket as many round trips as the run has commits.
+        known = dict(zip(listed, storage.read_all(self.folder, map(_name, listed)), strict=True))
         while True:
             seq = self._next
-            content = storage.read(self._file(seq))
+            if (content := known.get(seq)) is None:
+                content = storage.read(self._file(seq))
             if content is None:
                 later = [number for number in listed if number > seq]
                 if not later:
@@ -90,7 +93,7 @@ class Journal:
                 self.entries.append(entry)
 
     def _file(self, seq: int) -> Location:
-        return self.folder / f"{seq:010d}.json"
+        return self.folder / _name(seq)
 
     def _listed(self) -> list[int]:
         """Numbers that are there, once: later entries are looked for by name, since the folder grows with every step
@@ -233,6 +236,10 @@ class Journal:
     def _create(self, seq: int, body: dict[str, Any]) -> bool:
         """Creates an entry unless its number is taken. Durable on return."""
         return storage.create(self._file(seq), json.dumps(body, separators=(",", ":")).encode())
+
+
+def _name(seq: int) -> str:
+    return f"{seq:010d}.json"
 
 
 def _parse(file: Location, seq: int, content: bytes) -> Claim | Commit | None:

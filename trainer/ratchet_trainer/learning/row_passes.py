@@ -21,6 +21,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ratchet_trainer.model.lora import joined
 from ratchet_trainer.model.sharding import ROWS, is_spread, of_parameters, row_parts
 
+KERNELS = ("tpu",)
+"""Platforms on which a function of rows may have kernels, which XLA cannot cut."""
+
 Sums = dict[str, jax.Array]
 
 
@@ -112,4 +115,7 @@ def _in_passes(mesh: Mesh, rows: Any, passes: int, parts: int) -> Any:
 
 def _on_all(mesh: Mesh, function: Callable[..., Any], out: PartitionSpec, rows: int) -> Callable[..., Any]:
     specs = (PartitionSpec(), *(PartitionSpec(ROWS),) * rows)
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, axis_names={*ROWS}, check_vma=False)
+    # `tensor` has one device here. An axis that is left to XLA keeps every kernel out, even so; on CPUs, where there is
+    # none, bits follow from it.
+    axes = mesh.axis_names if mesh.devices.flat[0].platform in KERNELS else ROWS
+    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out, axis_names={*axes}, check_vma=False)

@@ -61,6 +61,11 @@ class Computation:
         return OPERATIONS.get(self._platform, plain)
 
     @property
+    def has_kernels(self) -> bool:
+        """Whether attention may be a kernel, which XLA cannot cut: rows on several devices are given out by hand."""
+        return self.operations is tpu
+
+    @property
     def _platform(self) -> str:
         return self.platform or jax.default_backend()
 

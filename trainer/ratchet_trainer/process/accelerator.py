@@ -8,6 +8,7 @@ Decides what is waited for and how long; what was found is compared in `start_ch
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import logging
@@ -79,9 +80,19 @@ def devices(
 
 
 def is_held(path: str) -> bool:
-    """Whether another process has a chip open. What cannot be told (no right, no such file) is left to libtpu."""
+    """Whether another process has a chip open. What cannot be told (no right, no such file) is left to libtpu, as is
+    what this process has open itself: a start that failed half-way may not have let go of its chips."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno == errno.EBUSY
+        return error.errno == errno.EBUSY and os.path.realpath(path) not in _open_here()
     return False
+
+
+def _open_here() -> set[str]:
+    """The files that this process has open."""
+    found = set()
+    for handle in glob.glob("/proc/self/fd/*"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.add(os.readlink(handle))
+    return found

@@ -81,7 +81,7 @@ class Ledger:
         self.step = step
         self._first = {"from": step}
         try:
-            self._reported_before = max((lines[-1]["step"] for lines in read(directory).values()), default=0)
+            self._reported_before = max(map(_last_step, _streams(Location.parse(directory) / FOLDER)), default=0)
             stream = Stream(Location.parse(directory) / FOLDER / f"{tag}.jsonl")
             if stream.place.on_bucket:
                 self._file, self._pace = Behind(stream), BUCKET_PACE_SECONDS
@@ -140,9 +140,20 @@ def read(directory: Location | Path) -> dict[str, list[dict[str, Any]]]:
 
 def by_attempt(folder: Location) -> dict[str, list[dict[str, Any]]]:
     """The same of any folder with a stream of steps for each attempt."""
-    tags = [name.removesuffix(".jsonl") for name in storage.names(folder) if STREAM.fullmatch(name)]
-    tags.sort(key=lambda tag: int(tag[1:].split("-")[0]))
-    return {tag: lines for tag in tags if (lines := list(whole_lines(Stream(folder / f"{tag}.jsonl").read())))}
+    found = {stream.place.name.removesuffix(".jsonl"): list(whole_lines(stream.read())) for stream in _streams(folder)}
+    return {tag: lines for tag, lines in found.items() if lines}
+
+
+def _streams(folder: Location) -> list[Stream]:
+    """Of all attempts, in order."""
+    names = [name for name in storage.names(folder) if STREAM.fullmatch(name)]
+    return [Stream(folder / name) for name in sorted(names, key=lambda name: int(name[1:].split("-")[0]))]
+
+
+def _last_step(stream: Stream) -> int:
+    """The step in its last line; 0 if it has none. The other lines, of a bucket an object each, are not read."""
+    lines = list(whole_lines(stream.read_last()))
+    return int(lines[-1]["step"]) if lines else 0
 
 
 def whole_lines(data: bytes) -> Iterator[dict[str, Any]]:

@@ -7,21 +7,21 @@ process that holds a row matter. Rows are spread over the mesh axis `data`; what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, WEIGHTS, Program
-from ratchet_trainer.model.sharding import by_rows, place, replicated, shapes
+from ratchet_trainer.model.sharding import ROWS, by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
 from ratchet_trainer.rollout.rollout_file import Kept
@@ -92,15 +92,41 @@ class Sampler:
         """`ends`: tokens after which a response is over."""
         self.mesh, self.ends, self.policy, self.weights = mesh, ends, policy, policy.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
-        self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots", out_shardings=rows)
+        self._start = jax.jit(self._started, static_argnames="slots", out_shardings=rows)
         self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
-        self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1, out_shardings=rows)
+        self._refill = jax.jit(self._refilled, donate_argnums=1, out_shardings=rows)
         self._decode = jax.jit(
             partial(decoding.decode, policy, ends),
             static_argnames=("count", "reach"),
             donate_argnums=1,
             out_shardings=(rows, everywhere),
         )
+
+    def _started(
+        self,
+        params: Params,
+        seed: jax.Array,
+        prompts: Prompts,
+        words: jax.Array,
+        samples: jax.Array,
+        slots: int,
+    ) -> decoding.Decoding:
+        one = partial(decoding.start, self.policy, slots=slots)
+        started: decoding.Decoding = self._by_device(one, "..rr.")(params, seed, prompts, words, samples)
+        return started
+
+    def _refilled(self, *arguments: Any) -> decoding.Decoding:
+        one = partial(decoding.refill, self.policy)
+        refilled: decoding.Decoding = self._by_device(one, ".r.rr.r")(*arguments)
+        return refilled
+
+    def _by_device(self, function: Callable[..., Any], arguments: str) -> Callable[..., Any]:
+        """A function that reads prompts, on each device for its own rows: XLA cannot cut attention's kernel. On a
+        spread model the kernel's caller sees to that, without a kernel XLA. `arguments`: r for each that has rows."""
+        if self.policy.how.mesh is not None or not self.policy.how.has_kernels:
+            return function
+        specs = tuple(PartitionSpec(ROWS) if one == "r" else PartitionSpec() for one in arguments)
+        return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(ROWS), check_vma=False)
 
     @property
     def pace(self) -> Pace:

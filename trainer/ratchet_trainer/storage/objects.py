@@ -6,7 +6,7 @@ ones, and whoever writes a file need not make folders first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, cast
 
 from ratchet_trainer.storage import bucket, posix
@@ -17,6 +17,7 @@ class Kind(Protocol):
     """What a module for one kind of storage has."""
 
     def read(self, place: Location) -> bytes | None: ...
+    def read_all(self, places: Iterable[Location]) -> list[bytes | None]: ...
     def exists(self, place: Location) -> bool: ...
     def write(self, place: Location, data: bytes, durable: bool) -> None: ...
     def write_all(self, folder: Location, files: Mapping[str, bytes], durable: bool) -> None: ...
@@ -35,6 +36,11 @@ def _kind(place: Location) -> Kind:
 def read(place: Location) -> bytes | None:
     """The content; None where there is no such file (a folder is none)."""
     return _kind(place).read(place)
+
+
+def read_all(folder: Location, names: Iterable[str]) -> list[bytes | None]:
+    """The contents of files of a folder, as `read` has them; of a bucket many at the same time."""
+    return _kind(folder).read_all([folder / name for name in names])
 
 
 def exists(place: Location) -> bool:

@@ -27,6 +27,10 @@ def read(place: Location) -> bytes | None:
         return None
 
 
+def read_all(places: Iterable[Location]) -> list[bytes | None]:
+    return [read(place) for place in places]
+
+
 def exists(place: Location) -> bool:
     try:
         os.stat(place.local)

@@ -70,7 +70,7 @@ def fit(request: Record) -> Iterator[Record]:
     for placement in spec.placements:
         if wanted is not None and placement.name not in wanted:
             continue
-        slice_ = placement.accelerator, placement.topology, placement.chips_per_node, placement.slices
+        slice_ = placement.accelerator, placement.topology, placement.chips_per_node, placement.hosts, placement.slices
         if placement.accelerator is None:
             yield {"placement": placement.name, "skipped": "its pods are on CPUs, so there is nothing to fit"}
         elif slice_ in known:

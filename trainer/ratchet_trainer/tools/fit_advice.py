@@ -55,7 +55,8 @@ class Change:
     def topology(self, topology: str) -> Change:
         """On a slice of that topology, of the machines that it is made of."""
         place = next(i for i, p in enumerate(self.spec.placements) if p.name == self.placement.name)
-        new = self.placement.model_copy(update={"topology": topology, "chips_per_node": None})
+        known: dict[str, Any] = {"topology": topology, "chips_per_node": None, "hosts": None, "devices_per_chip": None}
+        new = self.placement.model_copy(update=known)
         try:
             placement_shape(new)
         except ImpossibleShape:

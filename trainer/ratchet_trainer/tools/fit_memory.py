@@ -32,7 +32,11 @@ TAKES: dict[str, tuple[str, ...]] = {
 }
 """Which parts of the state are arguments of a program; the others lie beside it."""
 
-NEEDED = re.compile(r"Used ([0-9.]+)([KMGT]?) of ([0-9.]+)([KMGT]?) hbm")
+NEEDED = re.compile(
+    r"(?:Used |memory required for HLO temporaries \()([0-9.]+)([KMGT]?)\)? (?:of|exceeds available HBM)"
+)
+"""The compiler refuses a program before or after it has laid out its memory, in other words each time; both count what
+the program takes and gives, too."""
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

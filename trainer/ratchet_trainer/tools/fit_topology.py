@@ -74,7 +74,11 @@ def devices_of(placement: Placement) -> list[Any]:
 
     chip, shape = chip_of(placement), placement_shape(placement)
     assert chip is not None, "asked of placements on TPUs"
-    assert placement.topology is not None, "the type's rules"
+    if placement.topology is None:
+        raise ConfigurationInvalid(
+            f"placement {placement.name}: hosts and chipsPerNode say how many chips a slice has, not how they are "
+            "connected, which the TPU compiler must know; add its topology"
+        )
     sides = [int(side) for side in placement.topology.split("x")]
     bounds = chip.hosts if shape.hosts > 1 else (*sides, *(1,) * (3 - len(sides)))
     options: dict[str, Any] = {"chips_per_host_bounds": bounds}
