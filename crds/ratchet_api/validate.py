@@ -38,13 +38,13 @@ def placement_shape(placement: Placement) -> Shape:
     """
     if placement.cpu is not None:
         return Shape(placement.cpu.hosts, 0)
-    assert placement.accelerator, "the type's rules"
+    assert placement.accelerator is not None, "the type's rules"
     if placement.hosts is not None:
-        assert placement.chips_per_node, "the type's rules"
+        assert placement.chips_per_node is not None, "the type's rules"
         each = placement.devices_per_chip or 1
         found = given_shape(placement.accelerator, placement.topology, placement.hosts, placement.chips_per_node, each)
     else:
-        assert placement.topology, "the type's rules"
+        assert placement.topology is not None, "the type's rules"
         found = shape(placement.accelerator, placement.topology, placement.chips_per_node)
     check_slices(placement.accelerator, found, placement.slices)
     return found
