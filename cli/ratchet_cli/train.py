@@ -147,9 +147,9 @@ def place_of(directory: str | None) -> Any:
     from ratchet_trainer.storage import Location
 
     try:
-        found = Location.parse(directory) if directory is not None else None
+        found = Location.parse(directory, "--directory") if directory is not None else None
     except ConfigurationInvalid as error:
-        fail(os.EX_USAGE, f"--directory: {error}")
+        fail(os.EX_USAGE, str(error))
     return Location.parse(found.local.absolute()) if found is not None and not found.on_bucket else found
 
 
