@@ -1,6 +1,7 @@
 """Whether a manifest makes sense: every problem with its path and a way out.
 
-Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts. The operator
+Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts; references,
+places and names are in `references`, `places` and `cluster_names`. The operator
 calls `semantic_problems` for the condition Accepted; `ratchet validate` calls `problems` on a whole manifest.
 """
 
@@ -14,8 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ratchet_api.cluster_names import impossible_names
 from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
+from ratchet_api.places import impossible_places
 from ratchet_api.references import broken_references
 from ratchet_api.tpu_topologies import ImpossibleShape, Shape, check_slices, given_shape, shape
 
@@ -101,7 +104,8 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                     f"use a multiple of {count}, for example {-(-size // count) * count}",
                 )
             )
-    found += [Problem(path, message) for path, message in broken_references(spec)]
+    for some in (broken_references, impossible_places, impossible_names):
+        found += [Problem(path, message) for path, message in some(spec)]
     return found + list(_long_buffers(spec))
 
 
