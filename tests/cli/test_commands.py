@@ -78,7 +78,13 @@ def test_the_processors_of_one_process_may_count_as_several_devices(tmp_path):
     ("text", "code", "words"),
     [
         ("", os.EX_DATAERR, "no manifest"),
-        ("a: [", os.EX_DATAERR, "not YAML"),
+        ("a: [", os.EX_DATAERR, "-:1: not YAML: while parsing a flow node, expected"),
+        ("a: b\nc:\n\t- d", os.EX_DATAERR, "-:3: not YAML: while scanning for the next token, found character"),
+        ("a: b\nc: *d", os.EX_DATAERR, "-:2: not YAML: found undefined alias 'd'"),
+        ("a: b\nc: \x07", os.EX_DATAERR, "-:2: not YAML: character 0x7 cannot be in it"),
+        ("a: !!python/name:os.system x", os.EX_DATAERR, "-:1: not YAML: could not determine a constructor"),
+        ("a: b\nc: {d: 1, e: 2, d: 3}", os.EX_DATAERR, "-:2: d stands in line 2, too; leave out one of the two"),
+        ("a: b\nc: d\na: e", os.EX_DATAERR, "-:3: a stands in line 1, too; leave out one of the two"),
         ("a: 2026-13-45", os.EX_DATAERR, "not YAML: month must be in 1..12"),
         pytest.param("[" * 20_000, os.EX_DATAERR, "nested too deeply", id="deep"),
         ("- 1", os.EX_DATAERR, "a manifest is a mapping"),
@@ -89,6 +95,7 @@ def test_what_is_no_manifest_is_refused(text, code, words):
     done = ratchet("validate", "-", stdin=text)
     assert done.returncode == code
     assert words in done.stderr
+    assert "not YAML" not in done.stderr or done.stderr.count("\n") == 1
 
 
 def test_errors_name_file_line_and_path(tmp_path):
