@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,26 @@ def test_a_config_that_is_none_is_named(tmp_path: Path) -> None:
     done = fit("--model", str(tmp_path), manifest(tmp_path, TPU, model={"path": "/models/Some-1B"}))
     assert done.returncode == 65
     assert "model_type 'mamba' is not known" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"model_type": ["qwen2"]}', "model_type ['qwen2'] is not known"),
+        ('{"model_type": "qwen2", "vocab_size": null}', "vocab_size is None"),
+        (None, "eos_token_id is 'x'; it is a token's number, or a list of some"),
+    ],
+)
+def test_a_value_in_a_config_is_named_with_its_file(tmp_path: Path, content: str | None, words: str) -> None:
+    config = tmp_path / "here" / "config.json"
+    config.parent.mkdir()
+    known = json.loads((ROOT / "examples/gke/models/Qwen2.5-0.5B-Instruct/config.json").read_text())
+    config.write_text(content or json.dumps(known | {"eos_token_id": "x"}))
+    done = fit("--model", str(config), manifest(tmp_path, TPU, model={"path": "/models/Some-1B"}))
+    assert done.returncode == 65
+    assert done.stderr.count("\n") == 1
+    assert f"{config}: " in done.stderr
+    assert words in done.stderr
 
 
 def test_problems_are_those_of_validate(tmp_path: Path) -> None:
