@@ -42,6 +42,9 @@ def main() -> None:
     except (fit_topology.NoCompiler, ConfigurationInvalid) as error:
         say({"error": str(error)})
         sys.exit(os.EX_UNAVAILABLE if isinstance(error, fit_topology.NoCompiler) else os.EX_DATAERR)
+    except ModuleNotFoundError as error:
+        say({"error": f"a library is missing here ({error.name}); install the extra: pip install 'ratchet-rl[tpu]'"})
+        sys.exit(os.EX_UNAVAILABLE)
 
 
 def _printer() -> Callable[[Record], None]:
@@ -70,7 +73,7 @@ def fit(request: Record) -> Iterator[Record]:
     for placement in spec.placements:
         if wanted is not None and placement.name not in wanted:
             continue
-        slice_ = placement.accelerator, placement.topology, placement.chips_per_node, placement.slices
+        slice_ = placement.accelerator, placement.topology, placement.chips_per_node, placement.hosts, placement.slices
         if placement.accelerator is None:
             yield {"placement": placement.name, "skipped": "its pods are on CPUs, so there is nothing to fit"}
         elif slice_ in known:
