@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from ratchet_cli.manifests import fail
+from ratchet_cli.new_file import NewFile
 from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, job_of, place_of
 from ratchet_cli.train_printer import Printer
 
@@ -31,7 +32,7 @@ from ratchet_cli.train_printer import Printer
     "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
 )
 @MODEL_HERE
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdict here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the verdict here.")
 def prove(
     file: str,
     kills: int,

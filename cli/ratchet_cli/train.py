@@ -18,6 +18,7 @@ import click
 from ratchet_api.protocol import Exit
 from ratchet_cli.beside import take_functions_beside, with_files_beside
 from ratchet_cli.manifests import fail, read_job
+from ratchet_cli.new_file import NewFile
 from ratchet_cli.train_printer import Printer
 from ratchet_cli.train_summary import in_words, seen
 
@@ -75,7 +76,7 @@ def trainer() -> None:
     is_flag=True,
     help="Go on after stages whose end needs an approval; as if spec.approvals named them all.",
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the result here.")
 def train(
     file: str,
     workdir: Path | None,

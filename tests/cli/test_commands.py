@@ -118,6 +118,16 @@ def test_a_file_that_is_not_there_is_said_so():
     assert "nowhere.yaml" in done.stderr
 
 
+@pytest.mark.parametrize("command", [["train"], ["prove"], ["objective", "check"], ["model", "check"], ["demo"]])
+def test_a_file_for_results_is_tried_before_the_work(tmp_path, command):
+    """A run of hours would end in a traceback."""
+    argument = [str(EXAMPLE)] if command != ["demo"] else []
+    done = ratchet(*command, *argument, "--json", str(tmp_path / "absent" / "result.json"))
+    assert done.returncode == 2
+    assert f"{tmp_path}/absent/result.json: No such file or directory; name a file that can be written" in done.stderr
+    assert done.stdout == ""
+
+
 def test_the_crd_is_printed_as_the_repository_holds_it():
     assert ratchet("crd").stdout == (ROOT / "crds/rltrainingjobs.ratchet.dev.yaml").read_text()
 
