@@ -48,6 +48,7 @@ def prove(
     Exits 0 when all are equal, 1 when one differs, 70 when a run did not come to its end.
     """
     from ratchet_trainer import storage
+    from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.tools.local import remove
     from ratchet_trainer.tools.prove import HASHES, ProofFailed
     from ratchet_trainer.tools.prove import prove as run
@@ -60,7 +61,7 @@ def prove(
     if where is not None:
         try:
             storage.delete_tree(where)
-        except OSError as error:
+        except (OSError, TrainerError) as error:
             fail(os.EX_IOERR, f"--directory: {error}")
     printer = Printer()
     try:

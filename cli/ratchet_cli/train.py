@@ -96,6 +96,8 @@ def train(
     when interrupted (run it again to go on) or when what comes after a stage needs an approval (go on with --approve),
     70 when the training itself failed.
     """
+    from ratchet_trainer.errors import TrainerError
+    from ratchet_trainer.storage import BucketError
     from ratchet_trainer.tools.local import Folder, FolderInUse
     from ratchet_trainer.tools.local import train as run
 
@@ -120,6 +122,10 @@ def train(
             result |= seen(folder.directory, result, printer.learning)
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
+    except TrainerError as error:
+        fail(SYSEXITS.get(error.exit, os.EX_SOFTWARE), str(error))
+    except BucketError as error:  # names its place itself
+        fail(os.EX_IOERR, str(error))
     except OSError as error:
         fail(os.EX_IOERR, f"{workdir or DEFAULT_FOLDER / name}: {error}")
     if json_file:

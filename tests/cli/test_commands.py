@@ -118,6 +118,27 @@ def test_a_file_that_is_not_there_is_said_so():
     assert "nowhere.yaml" in done.stderr
 
 
+WITHOUT = "import sys; sys.modules['tensorstore'] = None; from ratchet_cli.main import main; main(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("command", ["train", "prove"])
+def test_a_bucket_without_the_library_is_said_in_a_line(tmp_path, command):
+    arguments = [command, str(EXAMPLE), "--workdir", str(tmp_path / "work"), "--directory", "gs://bucket/x"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True)
+    assert done.returncode in (os.EX_DATAERR, os.EX_IOERR)
+    assert "gs:// needs the package tensorstore" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_a_store_that_is_none_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    done = ratchet("train", str(EXAMPLE), "--workdir", str(tmp_path / "work"), "--directory", "s3://bucket/x")
+    assert done.returncode == os.EX_DATAERR, done.stderr
+    assert "AWS_ENDPOINT_URL is an address such as https://HOST:PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", [["train"], ["prove"], ["objective", "check"], ["model", "check"], ["demo"]])
 def test_a_file_for_results_is_tried_before_the_work(tmp_path, command):
     """A run of hours would end in a traceback."""
