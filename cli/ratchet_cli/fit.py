@@ -6,10 +6,13 @@ TPU compiler never get into this one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,10 +57,11 @@ def fit(
     """Compile every program of every stage for every placement with the real TPU compiler. No TPU is needed.
 
     Exit codes: 0 all fits, 1 something does not, 65 a manifest with problems, 66 a file that cannot be read, 69 no TPU
-    compiler here.
+    compiler here, 73 a cache that cannot be written.
     """
     too_large, records = False, []
-    for file in files:
+    requests: list[tuple[str, dict[str, Any]]] = []
+    for file in files:  # all of them, before minutes go into the first
         _, job = read_job(file)
         unknown = sorted(set(placements) - {p.name for p in job.spec.placements})
         if unknown:
@@ -71,16 +75,37 @@ def fit(
             "advise": advice and write_cache is None,
             "cache": str(write_cache.absolute()) if write_cache else None,
         }
-        view = FitView(file)
-        for record in records_of(file, request):
-            too_large |= record.get("fits") is False
-            records.append({"file": file} | record)
-            if output == "text":
-                for line in view.lines(record):
-                    click.echo(line)
-    if output == "json":
-        click.echo(json.dumps(records, indent=2))
+        requests.append((file, request))
+    if model is not None and all(request["spec"]["model"].get("path") is None for _, request in requests):
+        fail(os.EX_USAGE, f"{', '.join(files)}: --model is for a model with a path, and there is none; leave it out")
+    if write_cache is not None:
+        _require_folder(write_cache)
+    try:
+        for file, request in requests:
+            view = FitView(file)
+            for record in records_of(file, request):
+                too_large |= record.get("fits") is False
+                records.append({"file": file} | record)
+                if output == "text":
+                    for line in view.lines(record):
+                        click.echo(line)
+    finally:  # what is compiled is said, whatever stopped the rest
+        if output == "json":
+            click.echo(json.dumps(records, indent=2))
     sys.exit(1 if too_large else os.EX_OK)
+
+
+def _require_folder(folder: Path) -> None:
+    """Exits unless files can be written there: JAX only warns of a cache that it cannot write."""
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", str(folder)):
+        text = "is no folder of this machine; name one, and copy what is in it into cache/ of the checkpoint directory"
+        fail(os.EX_USAGE, f"--write-cache: {folder} {text}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        fail(os.EX_CANTCREAT, f"--write-cache: {folder}: {error.strerror}; name a folder that can be written")
 
 
 def model_here(spec: Spec, file: str, given: Path | None) -> tuple[Spec, Path | None]:
@@ -112,21 +137,34 @@ def _is_whole(folder: Path) -> bool:
 
 def records_of(file: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What the compiling process says, as it says it. Exits where it says that it cannot go on."""
-    command = [sys.executable, "-m", "ratchet_trainer.tools.fit"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: PT018
+    command, kept = [sys.executable, "-m", "ratchet_trainer.tools.fit"], False
+    with (
+        tempfile.NamedTemporaryFile("w+", prefix="ratchet-fit-", suffix=".log", errors="replace", delete=False) as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None  # noqa: PT018
         try:
-            child.stdin.write(json.dumps(request))
-            child.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # its end says why
+                child.stdin.write(json.dumps(request))
+                child.stdin.close()
             for line in child.stdout:
                 record = json.loads(line)
                 if "error" in record:
                     fail(child.wait() or os.EX_SOFTWARE, f"{file}: {record['error']}")
                 yield record
-            said = child.stderr.read()
             if child.wait():
-                fail(os.EX_SOFTWARE, f"{file}: the compiling process ended with {child.returncode}: {said[-2000:]}")
+                kept = True
+                log.seek(0)
+                ended = _ended(child.returncode, log.read())
+                fail(os.EX_SOFTWARE, f"{file}: {ended}; all that it said is in {log.name}")
         finally:
             child.kill()
+            if not kept:
+                os.unlink(log.name)
+
+
+def _ended(code: int, said: str) -> str:
+    """How the compiling process ended, in one line."""
+    way = "; it was killed, most often for its memory: name one placement with --placement" if code == -9 else ""
+    last = (said.strip() or "nothing").splitlines()[-1][:300]
+    return f"the compiling process ended with {code}: {last}{way}"

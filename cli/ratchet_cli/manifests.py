@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,12 +54,48 @@ def read(file: str) -> list[Document]:
         nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
         documents = [data for data in yaml.safe_load_all(text) if data is not None]
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        fail(os.EX_DATAERR, f"{file}: not YAML: {error}")
+        fail(os.EX_DATAERR, _not_yaml(file, text, error))
     except RecursionError:
         fail(os.EX_DATAERR, f"{file}: lists or mappings in it are nested too deeply to be read")
+    if twice := [line for node in nodes for line in _said_twice(file, node)]:
+        fail(os.EX_DATAERR, *twice)
     if not documents:
         fail(os.EX_DATAERR, f"{file}: no manifest in it")
     return [Document(file, node, data) for node, data in zip(nodes, documents, strict=False)]
+
+
+def _not_yaml(file: str, text: str, error: Exception) -> str:
+    """What a parser says, which it does over several lines, in one that begins with the place."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"{file}:{mark.line + 1 if mark else 1}: not YAML: {said}"
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return f"{file}:{line}: not YAML: character {error.character:#x} cannot be in it"
+    return f"{file}: not YAML: {error}"
+
+
+def _said_twice(file: str, root: yaml.Node) -> Iterator[str]:
+    """Keys that a mapping has twice: YAML's reader keeps the last one without a word, kubectl takes none."""
+    seen, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias, perhaps of what it is in
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            first: dict[str, int] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in first:
+                    yield f"{file}:{line}: {key.value} stands in line {first[key.value]}, too; leave out one of the two"
+                first.setdefault(key.value, line)
 
 
 def read_job(file: str) -> tuple[dict[str, Any], RLTrainingJob]:

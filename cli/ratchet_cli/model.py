@@ -13,6 +13,7 @@ import click
 
 from ratchet_api.job import Lora
 from ratchet_cli.manifests import fail, read_job
+from ratchet_cli.new_file import NewFile
 
 TOLERANCE = 2e-4
 
@@ -98,7 +99,7 @@ def fetch(name: str, folder: Path) -> None:
 @model.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--tolerance", type=float, default=TOLERANCE, show_default=True, help="Largest difference of a logit.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures there.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the figures there.")
 def check(folder: Path, tolerance: float, json_file: Path | None) -> None:
     """Look whether FOLDER can be trained here, and compare what it computes with its `expected.npz`, if it has one.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from ratchet_cli.manifests import fail
+from ratchet_cli.new_file import NewFile
 
 
 @click.group()
@@ -31,9 +32,7 @@ def objective() -> None:
     show_default=True,
     help="X allows a difference of X * (0.1 + largest value) in each array.",
 )
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the differences here."
-)
+@click.option("--json", "json_file", type=NewFile(), help="Write the differences here.")
 def check(file: Path, tolerance: float, json_file: Path | None) -> None:
     """Recompute every array of a golden FILE (.npz, or .json) and print its largest difference.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from ratchet_cli.manifests import fail
+from ratchet_cli.new_file import NewFile
 from ratchet_cli.train import DEFAULT_FOLDER, MODEL_HERE, job_of, place_of
 from ratchet_cli.train_printer import Printer
 
@@ -31,7 +32,7 @@ from ratchet_cli.train_printer import Printer
     "--processes", type=click.IntRange(1, 64), help="Local processes; default slices x hosts of the manifest."
 )
 @MODEL_HERE
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the verdict here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the verdict here.")
 def prove(
     file: str,
     kills: int,
@@ -47,6 +48,7 @@ def prove(
     Exits 0 when all are equal, 1 when one differs, 70 when a run did not come to its end.
     """
     from ratchet_trainer import storage
+    from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.tools.local import remove
     from ratchet_trainer.tools.prove import HASHES, ProofFailed
     from ratchet_trainer.tools.prove import prove as run
@@ -59,7 +61,7 @@ def prove(
     if where is not None:
         try:
             storage.delete_tree(where)
-        except OSError as error:
+        except (OSError, TrainerError) as error:
             fail(os.EX_IOERR, f"--directory: {error}")
     printer = Printer()
     try:

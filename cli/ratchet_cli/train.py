@@ -18,6 +18,7 @@ import click
 from ratchet_api.protocol import Exit
 from ratchet_cli.beside import take_functions_beside, with_files_beside
 from ratchet_cli.manifests import fail, read_job
+from ratchet_cli.new_file import NewFile
 from ratchet_cli.train_printer import Printer
 from ratchet_cli.train_summary import in_words, seen
 
@@ -75,7 +76,7 @@ def trainer() -> None:
     is_flag=True,
     help="Go on after stages whose end needs an approval; as if spec.approvals named them all.",
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the result here.")
 def train(
     file: str,
     workdir: Path | None,
@@ -95,6 +96,8 @@ def train(
     when interrupted (run it again to go on) or when what comes after a stage needs an approval (go on with --approve),
     70 when the training itself failed.
     """
+    from ratchet_trainer.errors import TrainerError
+    from ratchet_trainer.storage import BucketError
     from ratchet_trainer.tools.local import Folder, FolderInUse
     from ratchet_trainer.tools.local import train as run
 
@@ -119,6 +122,10 @@ def train(
             result |= seen(folder.directory, result, printer.learning)
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
+    except TrainerError as error:
+        fail(SYSEXITS.get(error.exit, os.EX_SOFTWARE), str(error))
+    except BucketError as error:  # names its place itself
+        fail(os.EX_IOERR, str(error))
     except OSError as error:
         fail(os.EX_IOERR, f"{workdir or DEFAULT_FOLDER / name}: {error}")
     if json_file:
@@ -147,9 +154,9 @@ def place_of(directory: str | None) -> Any:
     from ratchet_trainer.storage import Location
 
     try:
-        found = Location.parse(directory) if directory is not None else None
+        found = Location.parse(directory, "--directory") if directory is not None else None
     except ConfigurationInvalid as error:
-        fail(os.EX_USAGE, f"--directory: {error}")
+        fail(os.EX_USAGE, str(error))
     return Location.parse(found.local.absolute()) if found is not None and not found.on_bucket else found
 
 

@@ -135,7 +135,8 @@ def given_shape(
         raise ImpossibleShape(
             "hosts",
             f"{accelerator} {topology} on machines of {chips_per_node} chips has {known.hosts} hosts and "
-            f"{known.devices_per_chip} devices a chip, not {hosts} and {devices_per_chip}; leave hosts out",
+            f"{known.devices_per_chip} devices a chip, not {hosts} and {devices_per_chip}; leave hosts"
+            + (" and devicesPerChip out" if known.devices_per_chip != devices_per_chip else " out"),
         )
     return given
 
@@ -151,7 +152,7 @@ def check_slices(accelerator: str, one: Shape, slices: int) -> None:
         raise ImpossibleShape(
             "slices",
             f"{slices} slices of a single host each cannot work together; set slices to 1 and take a topology of "
-            "several hosts" + (f" ({', '.join(kind.multi_host[:3])})" if kind is not None and kind.multi_host else ""),
+            "several hosts" + (f" ({_several(kind)})" if kind is not None and kind.multi_host else ""),
         )
 
 
@@ -167,7 +168,7 @@ def _on_machine(accelerator: str, kind: Accelerator, topology: str, sides: list[
             "topology",
             f"{accelerator} machines of {chips_per_node} chips stand alone and have no slice {topology}; "
             f"there is {single}"
-            + (f"; slices of several hosts ({_examples(kind)}) need chipsPerNode 4" if _has_multi_host(kind) else ""),
+            + (f"; slices of several hosts ({_several(kind)}) need chipsPerNode 4" if _has_multi_host(kind) else ""),
         )
     if topology in kind.multi_host:
         return Shape(chips // 4, 4, kind.devices_per_chip)
@@ -202,4 +203,8 @@ def _has_multi_host(kind: Accelerator) -> bool:
 
 
 def _examples(kind: Accelerator) -> str:
-    return ", ".join([*dict.fromkeys(kind.single_host.values()), *kind.multi_host][:6])
+    return ", ".join([*dict.fromkeys([*kind.single_host.values(), *kind.multi_host])][:6])
+
+
+def _several(kind: Accelerator) -> str:
+    return ", ".join(kind.multi_host[:3])

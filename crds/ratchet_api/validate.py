@@ -1,6 +1,7 @@
 """Whether a manifest makes sense: every problem with its path and a way out.
 
-Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts. The operator
+Judges what the types cannot: the envelope (apiVersion, kind, name), TPU shapes, divisibility by hosts; references,
+places and names are in `references`, `places` and `cluster_names`. The operator
 calls `semantic_problems` for the condition Accepted; `ratchet validate` calls `problems` on a whole manifest.
 """
 
@@ -14,8 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ratchet_api.cluster_names import impossible_names
 from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
 from ratchet_api.placements import Placement
+from ratchet_api.places import impossible_places
 from ratchet_api.references import broken_references
 from ratchet_api.tpu_topologies import ImpossibleShape, Shape, check_slices, given_shape, shape
 
@@ -38,13 +41,13 @@ def placement_shape(placement: Placement) -> Shape:
     """
     if placement.cpu is not None:
         return Shape(placement.cpu.hosts, 0)
-    assert placement.accelerator, "the type's rules"
+    assert placement.accelerator is not None, "the type's rules"
     if placement.hosts is not None:
-        assert placement.chips_per_node, "the type's rules"
+        assert placement.chips_per_node is not None, "the type's rules"
         each = placement.devices_per_chip or 1
         found = given_shape(placement.accelerator, placement.topology, placement.hosts, placement.chips_per_node, each)
     else:
-        assert placement.topology, "the type's rules"
+        assert placement.topology is not None, "the type's rules"
         found = shape(placement.accelerator, placement.topology, placement.chips_per_node)
     check_slices(placement.accelerator, found, placement.slices)
     return found
@@ -101,7 +104,8 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                     f"use a multiple of {count}, for example {-(-size // count) * count}",
                 )
             )
-    found += [Problem(path, message) for path, message in broken_references(spec)]
+    for some in (broken_references, impossible_places, impossible_names):
+        found += [Problem(path, message) for path, message in some(spec)]
     return found + list(_long_buffers(spec))
 
 

@@ -37,6 +37,9 @@ IMPOSSIBLE = [
     ("v6e", "4x4", None, "accelerator", "tpu-v6e-slice"),
     ("tpu-v9-slice", "4x4", None, "accelerator", "give hosts and chipsPerNode as well"),
     ("tpu-v6e-slice", "4x16", None, "topology", "give hosts and chipsPerNode"),
+    ("tpu-v6e-slice", "2x4", 1, "topology", "several hosts (2x4, 4x4, 4x8) need chipsPerNode 4"),
+    ("tpu-v6e-slice", "", None, "topology", "'' is no topology; write it like 1x1, 2x2, 2x4, 4x4, 4x8, 8x8"),
+    ("", "2x4", None, "accelerator", "unknown accelerator ''"),
 ]
 
 
@@ -55,6 +58,13 @@ def test_a_slice_that_does_not_exist_is_refused_with_a_way_out(accelerator, topo
         shape(accelerator, topology, chips_per_node)
     assert error.value.field == field
     assert way_out in str(error.value)
+
+
+@pytest.mark.parametrize("empty", ["accelerator", "topology"])
+def test_a_field_that_is_there_and_empty_is_refused_like_any_other_word(empty):
+    with pytest.raises(ImpossibleShape) as error:
+        placement_shape(placed(**{"accelerator": "tpu-v6e-slice", "topology": "2x2", empty: ""}))
+    assert error.value.field == empty
 
 
 @pytest.mark.parametrize(("accelerator", "count"), [("tpu-v4-podslice", 800), ("tpu-v5p-slice", 414), ("tpu7x", 432)])
@@ -117,3 +127,5 @@ def test_a_slice_may_be_given_in_numbers():
 def test_numbers_that_contradict_the_table_are_refused():
     with pytest.raises(ImpossibleShape, match="has 4 hosts and 1 devices a chip, not 2 and 1; leave hosts out"):
         placement_shape(placed("tpu-v6e-slice", topology="4x4", hosts=2, chipsPerNode=4))
+    with pytest.raises(ImpossibleShape, match="not 4 and 2; leave hosts and devicesPerChip out"):
+        placement_shape(placed("tpu-v6e-slice", topology="4x4", hosts=4, chipsPerNode=4, devicesPerChip=2))

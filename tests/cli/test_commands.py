@@ -78,7 +78,13 @@ def test_the_processors_of_one_process_may_count_as_several_devices(tmp_path):
     ("text", "code", "words"),
     [
         ("", os.EX_DATAERR, "no manifest"),
-        ("a: [", os.EX_DATAERR, "not YAML"),
+        ("a: [", os.EX_DATAERR, "-:1: not YAML: while parsing a flow node, expected"),
+        ("a: b\nc:\n\t- d", os.EX_DATAERR, "-:3: not YAML: while scanning for the next token, found character"),
+        ("a: b\nc: *d", os.EX_DATAERR, "-:2: not YAML: found undefined alias 'd'"),
+        ("a: b\nc: \x07", os.EX_DATAERR, "-:2: not YAML: character 0x7 cannot be in it"),
+        ("a: !!python/name:os.system x", os.EX_DATAERR, "-:1: not YAML: could not determine a constructor"),
+        ("a: b\nc: {d: 1, e: 2, d: 3}", os.EX_DATAERR, "-:2: d stands in line 2, too; leave out one of the two"),
+        ("a: b\nc: d\na: e", os.EX_DATAERR, "-:3: a stands in line 1, too; leave out one of the two"),
         ("a: 2026-13-45", os.EX_DATAERR, "not YAML: month must be in 1..12"),
         pytest.param("[" * 20_000, os.EX_DATAERR, "nested too deeply", id="deep"),
         ("- 1", os.EX_DATAERR, "a manifest is a mapping"),
@@ -89,6 +95,7 @@ def test_what_is_no_manifest_is_refused(text, code, words):
     done = ratchet("validate", "-", stdin=text)
     assert done.returncode == code
     assert words in done.stderr
+    assert "not YAML" not in done.stderr or done.stderr.count("\n") == 1
 
 
 def test_errors_name_file_line_and_path(tmp_path):
@@ -109,6 +116,37 @@ def test_a_file_that_is_not_there_is_said_so():
     done = ratchet("validate", "nowhere.yaml")
     assert done.returncode == os.EX_NOINPUT
     assert "nowhere.yaml" in done.stderr
+
+
+WITHOUT = "import sys; sys.modules['tensorstore'] = None; from ratchet_cli.main import main; main(sys.argv[1:])"
+
+
+@pytest.mark.parametrize("command", ["train", "prove"])
+def test_a_bucket_without_the_library_is_said_in_a_line(tmp_path, command):
+    arguments = [command, str(EXAMPLE), "--workdir", str(tmp_path / "work"), "--directory", "gs://bucket/x"]
+    done = subprocess.run([sys.executable, "-c", WITHOUT, *arguments], capture_output=True, text=True)
+    assert done.returncode in (os.EX_DATAERR, os.EX_IOERR)
+    assert "gs:// needs the package tensorstore" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_a_store_that_is_none_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    done = ratchet("train", str(EXAMPLE), "--workdir", str(tmp_path / "work"), "--directory", "s3://bucket/x")
+    assert done.returncode == os.EX_DATAERR, done.stderr
+    assert "AWS_ENDPOINT_URL is an address such as https://HOST:PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["train"], ["prove"], ["objective", "check"], ["model", "check"], ["demo"]])
+def test_a_file_for_results_is_tried_before_the_work(tmp_path, command):
+    """A run of hours would end in a traceback."""
+    argument = [str(EXAMPLE)] if command != ["demo"] else []
+    done = ratchet(*command, *argument, "--json", str(tmp_path / "absent" / "result.json"))
+    assert done.returncode == 2
+    assert f"{tmp_path}/absent/result.json: No such file or directory; name a file that can be written" in done.stderr
+    assert done.stdout == ""
 
 
 def test_the_crd_is_printed_as_the_repository_holds_it():

@@ -55,6 +55,7 @@ def test_every_reason_is_documented():
         assert all(meaning for meaning in conditions.REASONS[kind].values())
 
 
+TPU = {"name": "p", "accelerator": "tpu-v6e-slice", "topology": "4x4"}
 REFUSED = [
     # a change of the spec, the path that is named, a word of the way out
     ({"checkpoint": {"directory": "/checkpoints/sums"}}, "spec.checkpoint.claimName", "PersistentVolumeClaim"),
@@ -131,6 +132,16 @@ REFUSED = [
         {"placements": [{"name": "p", "cpu": {"hosts": 1}, "nodeSelector": {"pool": "-x"}}]},
         "spec.placements[0].nodeSelector",
         "beginning and ending",
+    ),
+    (
+        {"placements": [{**TPU, "nodeSelector": {"cloud.google.com/gke-tpu-accelerator": "tpu7x"}}]},
+        "spec.placements[0].nodeSelector",
+        "contradicts the placement's own fields, by which it is 'tpu-v6e-slice'; leave it out",
+    ),
+    (
+        {"placements": [{**TPU, "nodeSelector": {"cloud.google.com/gke-spot": "true"}}]},
+        "spec.placements[0].nodeSelector",
+        "set capacity instead",
     ),
     (
         {"podTemplate": {"resources": {"requests": {"cpu": "8"}, "limits": {"cpu": "2500m"}}}},

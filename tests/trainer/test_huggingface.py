@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -180,6 +181,33 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, spoil, words):
     spoil(folder)
     with pytest.raises(ConfigurationInvalid, match=words):
         Folder(folder).load(everywhere)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": ["qwen3"]}, r"model_type \['qwen3'\] is not known"),
+        ({"vocab_size": None}, "vocab_size is None, not a whole number"),
+        ({"vocab_size": True}, "vocab_size is True, not a whole number"),
+        ({"hidden_size": "64"}, "hidden_size is '64', not a whole number"),
+        ({"hidden_size": 10**30}, "hidden_size is 1000000000000000000000000000000, more than 2147483647"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000, more than 10000"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps is 'small', not a number above 0"),
+        ({"rms_norm_eps": math.nan}, "rms_norm_eps is nan, not a number above 0"),
+        ({"rope_theta": [1]}, r"rope_theta is \[1\], not a number above 0"),
+        ({"rope_scaling": "x" * 50}, r"rope_scaling is 'x{36}\.\.\., not an object"),
+        ({"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": [3]}}, "config.json: "),
+        ({"rope_scaling": {"rope_type": "linear", "factor": "x"}}, "could not convert string to float: 'x'"),
+        ({"sliding_window": "wide"}, "sliding_window is 'wide', not a whole number"),
+        ({"layer_types": 5}, "config.json: "),
+        ({"hidden_act": ["silu"]}, "config.json: "),
+    ],
+)
+def test_a_value_that_nothing_can_be_computed_with_is_named(changes, words):
+    config = json.loads((GOLDEN / "qwen3/config.json").read_text()) | changes
+    with pytest.raises(ConfigurationInvalid, match=words) as error:
+        architecture(config)
+    assert "\n" not in str(error.value)
 
 
 def test_several_files_are_one_model(tmp_path):

@@ -114,6 +114,7 @@ def _meet(environment: Environment, found: list[Any]) -> None:
 def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
     """The exit code and the termination message of an exception. Does not return."""
     from ratchet_trainer.errors import Drain
+    from ratchet_trainer.storage.local_copy import at_its_source
 
     owner = getattr(error, "owner", None)
     if isinstance(error, Drain):
@@ -126,7 +127,7 @@ def _leave(watchdog: Watchdog, error: BaseException) -> NoReturn:
     if isinstance(error, TrainerError):
         watchdog.settle(LAST_SAVE_SECONDS)
         log.error("%s: %s", error.reason, error)
-        watchdog.leave(error.exit, error.reason, str(error), owner)
+        watchdog.leave(error.exit, error.reason, at_its_source(str(error)), owner)
     log.error("internal error", exc_info=error)
     watchdog.settle(LAST_SAVE_SECONDS)
     # What went wrong first: status shows one line of it. The whole traceback stands in the log.

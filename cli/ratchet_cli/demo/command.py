@@ -25,6 +25,7 @@ from ratchet_cli.demo import disturbances, proof
 from ratchet_cli.demo.board import Board
 from ratchet_cli.demo.watch import Leader, Watcher
 from ratchet_cli.manifests import fail, read_job
+from ratchet_cli.new_file import NewFile
 from ratchet_cluster import operator_chart
 from ratchet_cluster.cluster import Cluster, default_folder
 
@@ -43,13 +44,13 @@ def find_example() -> Path:
 @click.option(
     "--seed", type=click.IntRange(0), default=11, show_default=True, help="Seed of the job and of the schedule."
 )
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write the figures to this file.")
+@click.option("--json", "json_file", type=NewFile(), help="Write the figures to this file.")
 @click.option(
     "--file", "file", type=click.Path(exists=True, dir_okay=False), help="Manifest; examples/sums.yaml by default."
 )
 @click.option("--timeout", type=click.IntRange(1), default=900, show_default=True, help="Seconds the job may take.")
 @click.option("--keep", is_flag=True, help="Leave the cluster and its files for a look around.")
-def demo(preemptions: int, seed: int, json_file: str | None, file: str | None, timeout: int, keep: bool) -> None:
+def demo(preemptions: int, seed: int, json_file: Path | None, file: str | None, timeout: int, keep: bool) -> None:
     """The whole story on this machine: train, lose nodes, recover, prove that nothing was lost.
 
     Exits 0 when the job completed, as often disturbed as asked, with the weights of an undisturbed run; 1 otherwise.
@@ -67,7 +68,7 @@ def demo(preemptions: int, seed: int, json_file: str | None, file: str | None, t
             proof.remove(folder)
         fail(128 + signal.SIGINT, "interrupted" if keep else "interrupted; nothing of it is left")
     if json_file:
-        Path(json_file).write_text(json.dumps(figures, indent=2) + "\n")
+        json_file.write_text(json.dumps(figures, indent=2) + "\n")
         board.say(f"figures: {json_file}")
     good = figures["phase"] == "Completed" and figures["preemptions"] == preemptions
     sys.exit(0 if good and figures["weightsSha256"] == figures["undisturbedSha256"] else 1)

@@ -134,3 +134,11 @@ def test_without_the_library() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.startswith("64 gs:// needs the package tensorstore"), done
     assert "ratchet-rl[trainer]" in done.stdout
+
+
+@pytest.mark.parametrize(("scheme", "name"), [("gs", "TENSORSTORE_GCS_HTTP_URL"), ("s3", "AWS_ENDPOINT_URL")])
+def test_a_store_that_cannot_be_reached(scheme: str, name: str) -> None:
+    text = "ABORTED: All 3 retry attempts failed: CURL error Could not connect to server"
+    said = str(storage.BucketError(Location(scheme, "bucket", "x"), "ABORTED", text))
+    assert said.startswith(f"{scheme}://bucket/x: ABORTED")
+    assert f"can the store be reached from here? Its address is the cloud's own unless {name}" in said

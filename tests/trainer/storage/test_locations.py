@@ -45,11 +45,30 @@ def test_a_path_is_a_path_and_a_bucket_never() -> None:
         ("gs://Bucket/x", "'Bucket' is no bucket's name"),
         ("gs://bucket/a//b", "is empty, . or .."),
         ("s3://bucket/../b", "is empty, . or .."),
+        ("gs:/bucket/x", "one / too few after gs:; write gs://BUCKET/PREFIX"),
+        ("S3:/bucket/x", "one / too few after S3:; write s3://BUCKET/PREFIX"),
+        ("file:/checkpoints", "one / too few after file:; write gs://, s3:// or a path"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=f"spec.checkpoint.directory: {text}.*{said}"):
         Location.parse(text, "spec.checkpoint.directory")
+
+
+ODD = ["", " ", " gs://bucket/x", "gs://bucket/x ", " /a", "gs://bucket/a\tb", "/a\0b", "/a\n"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_a_place_has_no_blanks_around_it_and_no_control_characters(text: str) -> None:
+    """A folder of such a name would be made, and what was meant for a bucket would stay on the machine."""
+    with pytest.raises(ConfigurationInvalid, match=r"--directory: .*without blanks around it") as caught:
+        Location.parse(text, "--directory")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_of_the_programs_own_may_look_odd() -> None:
+    assert str(Location.parse(Path("gs:/x "))) == "gs:/x "
+    assert str(Location.parse("/runs/a b/ünï:1/x")) == "/runs/a b/ünï:1/x"
 
 
 def test_tensorstore_is_told_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:

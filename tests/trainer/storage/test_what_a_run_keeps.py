@@ -21,7 +21,7 @@ from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.process import ledger
 from ratchet_trainer.rollout.rollout_journal import Kept, RolloutJournal
 from ratchet_trainer.storage import Location
-from ratchet_trainer.storage.local_copy import local_copy
+from ratchet_trainer.storage.local_copy import at_its_source, local_copy
 from ratchet_trainer.storage.stream import Stream
 
 HTTP = VerifierSpec("http", "1", pure=False)
@@ -104,6 +104,7 @@ def test_a_copy_of_a_folder_follows_it(place: Location, tmp_path: Path, monkeypa
     if place.on_bucket:
         storage.delete(place / "model" / "empty")
     assert local_copy(str(place / "model")) == copy
+    assert at_its_source(f"{copy}/config.json: not JSON") == f"{place / 'model'}/config.json: not JSON"
     assert (copy / "config.json").read_bytes() == b"other"
     assert (copy / "two.safetensors").stat().st_mtime_ns == times["two.safetensors"], "what is the same stays"
     assert (copy / "empty").exists() != place.on_bucket

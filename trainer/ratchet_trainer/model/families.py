@@ -15,6 +15,7 @@ from typing import Any
 
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model.architecture import Architecture, Layer, Rope, RopeScaling
+from ratchet_trainer.model.config_values import check_values
 
 Config = Mapping[str, Any]
 
@@ -48,7 +49,7 @@ def architecture(config: Config) -> Architecture:
     """The architecture that a config describes. Raises ConfigurationInvalid naming the field."""
     config = text_config(config)
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise ConfigurationInvalid(
             f"config.json: model_type {kind!r} is not known; known are {', '.join(sorted(FAMILIES))}"
         )
@@ -56,11 +57,12 @@ def architecture(config: Config) -> Architecture:
         raise ConfigurationInvalid(
             "config.json: quantization_config: only plain weights are read; take the model itself"
         )
+    check_values(config)
     try:
         return FAMILIES[kind](config)
     except KeyError as error:
         raise ConfigurationInvalid(f"config.json: {error.args[0]} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ConfigurationInvalid(f"config.json: {error}") from None
 
 
@@ -78,25 +80,10 @@ GEMMA3 = GEMMA | {"vocab_size": 262_208, "hidden_size": 2304, "intermediate_size
 """What absent fields mean: a multimodal model's `text_config` leaves out whatever is as its class has it."""
 
 
-SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-)
-
-
 def _common(config: Config, head_width: int | None, gate: str) -> dict[str, Any]:
     """What all families read alike. `head_width`: when `head_dim` is absent; None: width / heads."""
     if gate not in GATES:
         raise ConfigurationInvalid(f"config.json: activation {gate!r} is not known; known are {', '.join(GATES)}")
-    for name in SIZES:
-        value = config.get(name)
-        if value is not None and (type(value) is not int or value < 1):
-            raise ConfigurationInvalid(f"config.json: {name} is {value!r}, not a whole number above 0")
     return {
         "vocabulary": config["vocab_size"],
         "width": config["hidden_size"],

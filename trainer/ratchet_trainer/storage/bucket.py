@@ -48,6 +48,9 @@ WAYS_OUT: Mapping[str, str] = {
     "PERMISSION_DENIED": "let the trainer's service account read, write, list and delete objects of {0} ({1})",
     "UNAUTHENTICATED": "give the trainer's service account credentials for {0} ({1})",
 }
+UNREACHABLE = re.compile(r"[Cc]ould not (connect|resolve)|[Ff]ailed to connect|Timeout was reached")
+NO_ANSWER = "can the store be reached from here? Its address is the cloud's own unless {0} says another one"
+ADDRESSES = {"gs": "TENSORSTORE_GCS_HTTP_URL", "s3": "AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL"}
 REGION = re.compile(r"PermanentRedirect|AuthorizationHeaderMalformed|IllegalLocationConstraint|[Rr]edirect|\b301\b")
 OTHER_REGION = "{0} is in another region than AWS_REGION says; set it to the bucket's in spec.podTemplate.env"
 
@@ -58,6 +61,8 @@ class BucketError(OSError):
     def __init__(self, place: Location, status: str, text: str):
         way = OTHER_REGION if REGION.search(text) else WAYS_OUT.get(status, "")
         way = way.format(f"{place.scheme}://{place.bucket}", RIGHTS[place.scheme])
+        if not way and UNREACHABLE.search(text):
+            way = NO_ANSWER.format(ADDRESSES[place.scheme])
         super().__init__(f"{place}: {short(text)}{f'; {way}' if way else ''}")
         self.status = status
 
@@ -163,8 +168,7 @@ def names(folder: Location) -> list[str]:
 
 
 def tree(folder: Location) -> list[str]:
-    import tensorstore as ts
-
+    ts = _tensorstore(folder.scheme)
     begin = f"{folder.key}/" if folder.key else ""
     keys = ts.KvStore.KeyRange(begin, _after(begin))
     found = wait(folder, _store(folder).list(keys, strip_prefix_length=len(begin.encode())), 16 << 20)
@@ -179,8 +183,7 @@ def delete(place: Location) -> None:
 
 
 def delete_tree(folder: Location) -> None:
-    import tensorstore as ts
-
+    ts = _tensorstore(folder.scheme)
     delete(folder)
     begin = f"{folder.key}/" if folder.key else ""
     wait(folder, _store(folder).delete_range(ts.KvStore.KeyRange(begin, _after(begin))), 64 << 20)
@@ -211,7 +214,9 @@ def _opened(scheme: str, name: str) -> Any:
         return ts.KvStore.open(kvstore_spec(root), context=context()).result(timeout=REQUEST_SECONDS)
     except ValueError as error:
         if _status(error) in ("", "INVALID_ARGUMENT"):
-            raise ConfigurationInvalid(f"{root}: {short(str(error))}; write {scheme}://BUCKET/PREFIX") from error
+            given = [name for name in ADDRESSES[scheme].split(" or ") if os.environ.get(name)]
+            way = f"{given[0]} is an address such as https://HOST:PORT" if given else f"write {scheme}://BUCKET/PREFIX"
+            raise ConfigurationInvalid(f"{root}: {short(str(error))}; {way}") from error
         raise BucketError(root, _status(error), str(error)) from error
 
 

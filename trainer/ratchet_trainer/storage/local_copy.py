@@ -36,7 +36,19 @@ def local_copy(place: str | Path | Location, what: str = "") -> Path:
     place = Location.parse(place, what)
     if not place.on_bucket:
         return place.local
-    return with_retries(f"copying {place}", lambda: _copied(place, f"{what}: " if what else ""))
+    copy = with_retries(f"copying {place}", lambda: _copied(place, f"{what}: " if what else ""))
+    _sources[str(copy)] = str(place)
+    return copy
+
+
+_sources: dict[str, str] = {}
+
+
+def at_its_source(text: str) -> str:
+    """A text in which copies are named by what they are copies of: nobody can mend a copy."""
+    for copy, source in sorted(_sources.items(), reverse=True):
+        text = text.replace(copy, source)
+    return text
 
 
 def _copied(place: Location, about: str) -> Path:

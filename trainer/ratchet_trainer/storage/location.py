@@ -15,6 +15,8 @@ from ratchet_trainer.errors import ConfigurationInvalid
 SCHEMES = ("gs", "s3")
 """Google Cloud Storage, and whatever speaks Amazon's S3."""
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_SLIP = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
+"""How gs:/bucket begins. It could be a path, but then what was meant for a bucket would stay on this machine."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
@@ -34,9 +36,18 @@ class Location:
         if isinstance(place, Location):
             return place
         text = os.fspath(place)
-        if (found := _SCHEME.match(text)) is None:
-            return cls("", "", str(Path(text)))
         about = f"{what}: {text}" if what else text
+        if isinstance(place, str) and (not text.isprintable() or text != text.strip() or not text):
+            raise ConfigurationInvalid(
+                f"{what or 'place'}: {text!r}: a place is a path, gs://BUCKET/PREFIX or s3://BUCKET/PREFIX, without "
+                "blanks around it or control characters"
+            )
+        if (found := _SCHEME.match(text)) is None:
+            if isinstance(place, str) and (slip := _SLIP.match(text)) is not None:
+                meant = slip[1].lower()
+                way = f"{meant}://BUCKET/PREFIX" if meant in SCHEMES else "gs://, s3:// or a path"
+                raise ConfigurationInvalid(f"{about}: has one / too few after {slip[1]}:; write {way}")
+            return cls("", "", str(Path(text)))
         scheme, (bucket, _, key) = found[1], text[found.end() :].partition("/")
         if scheme not in SCHEMES:
             raise ConfigurationInvalid(f"{about}: {scheme}:// is not known; use gs://, s3:// or a path")

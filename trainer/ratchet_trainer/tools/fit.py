@@ -42,6 +42,9 @@ def main() -> None:
     except (fit_topology.NoCompiler, ConfigurationInvalid) as error:
         say({"error": str(error)})
         sys.exit(os.EX_UNAVAILABLE if isinstance(error, fit_topology.NoCompiler) else os.EX_DATAERR)
+    except ModuleNotFoundError as error:
+        say({"error": f"a library is missing here ({error.name}); install the extra: pip install 'ratchet-rl[tpu]'"})
+        sys.exit(os.EX_UNAVAILABLE)
 
 
 def _printer() -> Callable[[Record], None]:

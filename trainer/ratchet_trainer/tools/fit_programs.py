@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from ratchet_api.job import Model, Spec
 from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import families
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.lora import trained
@@ -25,6 +26,8 @@ from ratchet_trainer.step.stage_programs import of_stage
 from ratchet_trainer.tools.evaluate import Alone
 from ratchet_trainer.tools.fit_memory import CRITIC, MOMENTS, REFERENCE, SAMPLING, WEIGHT, on_device
 
+NAME = "config.json"
+"""What errors of an architecture begin with; which one it is, where there are several, is said by its path."""
 Absent = tuple[Architecture, tuple[int, ...]]
 END_UNKNOWN = (0,)
 """Taken for the token that ends a response where a config names none: it changes no shape."""
@@ -33,9 +36,15 @@ END_UNKNOWN = (0,)
 def absent_model(config: Path) -> Absent:
     """Architecture, and tokens that end a response, of a config.json. Raises ConfigurationInvalid."""
     content = families.json_object(config)
+    try:
+        architecture = families.architecture(content)
+    except ConfigurationInvalid as error:
+        raise ConfigurationInvalid(str(error).replace(NAME, str(config), 1)) from None
     end = families.text_config(content).get("eos_token_id")
     ends = tuple(end) if isinstance(end, list) else END_UNKNOWN if end is None else (end,)
-    return families.architecture(content), ends
+    if not ends or not all(type(token) is int and 0 <= token < architecture.vocabulary for token in ends):
+        raise ConfigurationInvalid(f"{config}: eos_token_id is {end!r}; it is a token's number, or a list of some")
+    return architecture, ends
 
 
 def dtype_of(model: Model) -> str:

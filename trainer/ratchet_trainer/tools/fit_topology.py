@@ -62,7 +62,7 @@ def chip_of(placement: Placement) -> Chip | None:
     if chip is None:
         raise ConfigurationInvalid(
             f"placement {placement.name}: memory and speed of {placement.accelerator} are not known here; known are "
-            f"{', '.join(CHIPS)}"
+            f"{', '.join(CHIPS)}; name placements on these with --placement"
         )
     return chip
 
@@ -77,9 +77,15 @@ def devices_of(placement: Placement) -> list[Any]:
     if placement.topology is None:
         raise ConfigurationInvalid(
             f"placement {placement.name}: hosts and chipsPerNode say how many chips a slice has, not how they are "
-            "connected, which the TPU compiler must know; add its topology"
+            "connected, which the TPU compiler must know; add its topology, or name other placements with --placement"
         )
-    sides = [int(side) for side in placement.topology.split("x")]
+    try:
+        sides = [int(side) for side in placement.topology.split("x")]
+    except ValueError:
+        raise ConfigurationInvalid(
+            f"placement {placement.name}: the compiler wants a topology such as 4x4, and it has {placement.topology}; "
+            "set it, or name the other placements with --placement"
+        ) from None
     bounds = chip.hosts if shape.hosts > 1 else (*sides, *(1,) * (3 - len(sides)))
     options: dict[str, Any] = {"chips_per_host_bounds": bounds}
     if chip.config is not None:
@@ -93,7 +99,7 @@ def devices_of(placement: Placement) -> list[Any]:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise ConfigurationInvalid(
             f"placement {placement.name}: the TPU compiler that is installed does not know {name} ({reason}); install "
-            "a newer libtpu, or take a topology that it knows"
+            "a newer libtpu, take a topology that it knows, or name the other placements with --placement"
         ) from None
 
 
