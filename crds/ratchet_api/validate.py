@@ -55,7 +55,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        # One line, whatever keys and values are quoted.
+        return f"{self.path}: {self.message}".replace("\n", "\\n").replace("\r", "\\r")
 
 
 def placement_shape(placement: Placement) -> Shape:

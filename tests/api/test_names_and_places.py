@@ -55,6 +55,18 @@ def test_a_name_that_nothing_can_have_is_told_with_its_place_and_a_way_out(path:
     assert "\n" not in str(problem)
 
 
+@pytest.mark.parametrize("path", ["spec.podTemplate.labels", "spec.jobSetTemplate.annotations", "spec"])
+def test_a_key_of_several_lines_is_told_in_one(path: str) -> None:
+    manifest = bend("spec.podTemplate.labels", {"team": "a"})
+    part = manifest["spec"]
+    for name in path.split(".")[1:]:
+        part = part[name]
+    part["a\nb"] = "c"
+    (problem,) = problems(manifest)
+    assert "a\\nb" in str(problem)
+    assert "\n" not in str(problem)
+
+
 @pytest.mark.parametrize(
     ("placement", "field"),
     [
