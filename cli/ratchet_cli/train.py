@@ -130,6 +130,12 @@ def train(
         fail(os.EX_IOERR, f"{workdir or DEFAULT_FOLDER / name}: {error}")
     if json_file:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
+    if code == 0 and result["step"] and "checkpoint" not in result:  # nothing was begun, as --until-step is reached
+        fail(
+            os.EX_DATAERR,
+            f"{folder.directory}: step {result['step']} is there, but it is damaged or another job's; leave "
+            "--until-step out to have it looked at, or name another directory",
+        )
     if code == 0:
         click.echo(f"step {result['step']}, stage {result['stage']}, weights {result.get('weightsSha256', '-')}")
         for line in in_words(result):

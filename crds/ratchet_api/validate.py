@@ -15,12 +15,36 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ratchet_api.base import DECIMAL_PATTERN
 from ratchet_api.cluster_names import impossible_names
-from ratchet_api.job import API_VERSION, KIND, NAME_LENGTH, NAME_PATTERN, Parallelism, RLTrainingJob, Spec
+from ratchet_api.job import (
+    API_VERSION,
+    CPUS,
+    KIND,
+    NAME_LENGTH,
+    NAME_PATTERN,
+    QUANTITY,
+    Parallelism,
+    RLTrainingJob,
+    Spec,
+)
 from ratchet_api.placements import Placement
 from ratchet_api.places import impossible_places
 from ratchet_api.references import broken_references
 from ratchet_api.tpu_topologies import ImpossibleShape, Shape, check_slices, given_shape, shape
+
+WRITTEN = {
+    # pattern of a field -> what that means
+    r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "take lower-case letters, digits and '-', with a letter or digit at both ends",
+    r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$": "take lower-case letters, digits, '-' and '.', with a letter or digit at both "
+    "ends",
+    r"^(/|(gs|s3)://[a-z0-9]).*$": "write gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a path that begins with /",
+    r"^/.*$": "write a path that begins with /",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "take letters, digits and '_', not beginning with a digit",
+    DECIMAL_PATTERN: 'write a number in quotes, for example "0.5" or "1e-6"',
+    QUANTITY: "write a number and a unit, for example 8Gi or 500M",
+    CPUS: "write a number of CPUs, for example 4, 2.5 or 500m",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +55,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        # One line, whatever keys and values are quoted.
+        return f"{self.path}: {self.message}".replace("\n", "\\n").replace("\r", "\\r")
 
 
 def placement_shape(placement: Placement) -> Shape:
@@ -169,10 +194,17 @@ def _envelope_problems(manifest: dict[str, Any]) -> list[Problem]:
 def _from_pydantic(error: Any) -> Problem:
     location = list(error["loc"])
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in WRITTEN:
+        message = f"{_cut(error['input'])} is not how it is written; {WRITTEN[error['ctx']['pattern']]}"
     if error["type"] == "extra_forbidden":
         message = "unknown field" + _near(str(location[-1]), _siblings(location[:-1]))
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     return Problem(path or "spec", message)
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _near(word: str, known: list[str]) -> str:

@@ -55,6 +55,18 @@ def test_a_name_that_nothing_can_have_is_told_with_its_place_and_a_way_out(path:
     assert "\n" not in str(problem)
 
 
+@pytest.mark.parametrize("path", ["spec.podTemplate.labels", "spec.jobSetTemplate.annotations", "spec"])
+def test_a_key_of_several_lines_is_told_in_one(path: str) -> None:
+    manifest = bend("spec.podTemplate.labels", {"team": "a"})
+    part = manifest["spec"]
+    for name in path.split(".")[1:]:
+        part = part[name]
+    part["a\nb"] = "c"
+    (problem,) = problems(manifest)
+    assert "a\\nb" in str(problem)
+    assert "\n" not in str(problem)
+
+
 @pytest.mark.parametrize(
     ("placement", "field"),
     [
@@ -117,6 +129,34 @@ def test_a_place_that_cannot_be_meant_is_told_wherever_it_stands(path: str, plac
 @pytest.mark.parametrize(("place", "words"), ANYWHERE)
 def test_a_scheme_that_is_none_is_no_path_either(path: str, place: str, words: str) -> None:
     assert [words in p.message for p in problems(placed(path, place))] == [True]
+
+
+@pytest.mark.parametrize("path", ["checkpoint.directory", "model.path"])
+@pytest.mark.parametrize("place", [*(p for p, _ in ANYWHERE), "relative/x", "~/x", " /x", "gs://", "s3://Bucket_/x"])
+def test_what_is_no_place_at_all_is_told_how_places_are_written(path: str, place: str) -> None:
+    (problem,) = problems(placed(path, place))
+    way = "write gs://BUCKET/PREFIX, s3://BUCKET/PREFIX or a path that begins with /"
+    assert str(problem) == f"spec.{path}: {place!r} is not how it is written; {way}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("spec.placements[0].name", "Spot", "take lower-case letters, digits and '-'"),
+        ("spec.podTemplate.priorityClassName", "High", "take lower-case letters, digits, '-' and '.'"),
+        ("spec.podTemplate.env[0].name", "1A", "not beginning with a digit"),
+        ("spec.podTemplate.resources.requests.cpu", "four", "write a number of CPUs, for example 4, 2.5 or 500m"),
+        ("spec.podTemplate.resources.requests.memory", "8GB", "for example 8Gi or 500M"),
+        ("spec.stages[1].rl.temperature", "warm", 'write a number in quotes, for example "0.5" or "1e-6"'),
+        ("spec.checkpoint.localDirectory", "local", "write a path that begins with /"),
+        ("spec.checkpoint.localDirectory", "x" * 500, "xxx... is not how it is written"),
+    ],
+)
+def test_a_pattern_is_said_in_words(path: str, value: str, words: str) -> None:
+    (problem,) = problems(bend(path, value))
+    assert problem.path == path
+    assert words in problem.message
+    assert "pattern" not in problem.message
 
 
 @pytest.mark.parametrize("place", ["gs://bucket/a b/ünï", "s3://bucket.with.dots/x/", "gs://goog-bucket/x", "/a/b"])

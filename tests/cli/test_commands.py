@@ -118,6 +118,18 @@ def test_a_file_that_is_not_there_is_said_so():
     assert "nowhere.yaml" in done.stderr
 
 
+def test_a_damaged_step_is_no_success(tmp_path):
+    """Also where nothing has to be done, as the step is there."""
+    train = ["train", str(ROOT / "examples/minimal.yaml"), "--workdir", str(tmp_path / "work"), "--until-step", "1"]
+    assert ratchet(*train).returncode == 0
+    (control,) = (tmp_path / "work" / "steps").glob("1-*/control.json")
+    control.write_bytes(control.read_bytes()[:50])
+    done = ratchet(*train)
+    assert (done.returncode, done.stdout) == (os.EX_DATAERR, ""), done.stderr
+    assert f"{tmp_path}/work: step 1 is there, but it is damaged or another job's; leave --until-" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 WITHOUT = "import sys; sys.modules['tensorstore'] = None; from ratchet_cli.main import main; main(sys.argv[1:])"
 
 

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from restarts import STEPS, contents, cut, entry, fill, goes_on, made, refused, restored, runtime
+from restarts import STEPS, contents, cut, entry, fill, goes_on, made, newest, refused, restored, runtime
 
+from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
+from ratchet_cli.train_summary import seen
 from ratchet_trainer.errors import CheckpointUnreadable, TrainerError
 from ratchet_trainer.step.state import State
+from ratchet_trainer.storage import Location
+from ratchet_trainer.tools.local import Folder
 
 # The journal
 
@@ -68,6 +72,19 @@ def test_a_job_with_another_seed_does_not_go_on_even_if_told_to(directory: Path)
         restored(runtime(directory, **changes))
     assert caught.value.exit == Exit.CONFIGURATION_INVALID
     assert {name: data for name, data in contents(directory).items() if name in before} == before
+
+
+@pytest.mark.parametrize("harm", [cut, Path.unlink, lambda file: file.write_text('{"stage": {"index": 7}}')])
+@pytest.mark.parametrize("name", ["control.json", "digests.json"])
+def test_of_a_damaged_step_a_command_knows_the_number(
+    directory: Path, tmp_path: Path, name: str, harm: Callable[[Path], object]
+) -> None:
+    """What the trainer says of it is what counts; a traceback would hide it."""
+    job = RLTrainingJob(spec=runtime(directory, 2).job.spec)
+    folder = Folder(tmp_path / "work", "sums", job, directory=Location.parse(directory))
+    harm(newest(directory) / name)
+    assert folder.result() == {"step": STEPS, "stage": "unknown"}
+    assert "evaluations" in seen(folder.directory, folder.result(), {})
 
 
 def test_a_job_that_knows_a_step_does_not_take_another_jobs(directory: Path) -> None:

@@ -121,11 +121,18 @@ class Folder:
         return next((c for c in self.journal().candidates() if storage.names(self.directory / c.path)), None)
 
     def result(self) -> dict[str, Any]:
-        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes.
-        `miniBatch`: so many updates of the step after it are in the state, too."""
+        """What the folder holds: step, stage, hashes, tokens a second. Without a checkpoint: step 0 and no hashes; of
+        one that is damaged or another job's: the step alone. `miniBatch`: so many updates of the step after it are in
+        the state, too."""
         commit = self.last_commit()
         if commit is None:
             return {"step": 0, "stage": self.spec.stages[0].name}
+        try:
+            return self._result_at(commit)
+        except (ValueError, LookupError, TypeError):  # the trainer has said what is wrong with it
+            return {"step": commit.step, "stage": "unknown"}
+
+    def _result_at(self, commit: Commit) -> dict[str, Any]:
         proof, control = (
             json.loads(storage.read(self.directory / commit.path / name) or b"{}")
             for name in ("digests.json", "control.json")
