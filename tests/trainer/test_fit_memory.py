@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from ratchet_api.tpu_chips import CHIPS
@@ -29,6 +31,23 @@ def test_a_program_that_the_compiler_refuses_has_a_size(said: str) -> None:
     assert not need.exact
     assert need.total == 42.5 * 2**30 + STATE["reference"], "what lies beside the program comes on top"
     assert need.parts["temporaries"] == 39.5 * 2**30
+
+
+def test_gradients_are_temporaries_of_an_update() -> None:
+    """Where there are any: a compiler may keep those of a tiny model beside the matrix units."""
+    sizes = {"argument": 3 << 30, "output": 3 << 30, "alias": 3 << 30, "temp": 5 << 28, "generated_code": 0}
+    said = SimpleNamespace(**{f"{name}_size_in_bytes": size for name, size in sizes.items()})
+    compiled = SimpleNamespace(memory_analysis=lambda: said)
+    parts = fit_memory.of_program("update", compiled, STATE, trained=1 << 30).parts
+    assert parts == {
+        "weights": 1 << 30,
+        "moments": 2 << 30,
+        "reference": 1 << 30,
+        "gradients": 1 << 30,
+        "temporaries": 1 << 28,
+    }
+    said.temp_size_in_bytes = 0
+    assert "gradients" not in fit_memory.of_program("update", compiled, STATE, trained=1 << 30).parts
 
 
 def test_what_is_refused_for_something_else_is_no_size() -> None:

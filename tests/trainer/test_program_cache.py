@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,3 +89,25 @@ def test_a_run_with_damaged_programs_goes_on_and_mends_them(tmp_path: Path, proc
     assert again["stateSha256"] == calm["stateSha256"]
     for count in counts:
         assert count["cache_hits"] == count["compile_requests_use_cache"] > 0, "the next start compiles nothing"
+
+
+COMPILES = """
+import sys
+import jax
+from ratchet_trainer.process import distributed
+from ratchet_trainer.storage import Location
+
+distributed.use_cache(Location.parse(sys.argv[1]))
+jax.jit(lambda x: 2 * x + 1)(jax.numpy.ones(3)).block_until_ready()
+"""
+
+
+def test_programs_have_the_same_names_in_every_folder(tmp_path: Path) -> None:
+    """So that what `ratchet fit --write-cache` wrote is found in the checkpoint directory that it was put into."""
+    names = []
+    for folder in (tmp_path / "one", tmp_path / "another"):
+        subprocess.run(
+            [sys.executable, "-c", COMPILES, str(folder)], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+        )
+        names.append(sorted(file.name for file in folder.glob("*.program")))
+    assert names[0] == names[1] != []

@@ -74,6 +74,9 @@ def use(folder: Location | Path) -> None:
     # The cache is none of JAX's class: that one would have to be imported before JAX is set up.
     compilation_cache.get_file_cache = lambda path: (cache, path)  # type: ignore[assignment, return-value]
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    # XLA's own caches, for GPUs, would lie below the folder: before JAX 0.12 its name was then part of every key, and
+    # what `ratchet fit --write-cache` has written was not found where it was put.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def _digest(key: str, content: bytes) -> bytes:
