@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS := -n logical --maxprocesses 4 --dist loadgroup
+# One more than there are processors, at most 4 of these: tests of the control plane wait most of their time.
+WORKERS := -n $(shell n=$$(nproc); echo $$(( (n < 4 ? n : 4) + 1 ))) --dist loadgroup
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 SMOLLM2 := .ratchet/models/smollm2
 

@@ -25,6 +25,10 @@ STAGES = {
     "all of them": [{"sft": {"batchSize": 8}}, {"rl": {"method": "grpo", **SIZES}}, {"rl": {"method": "ppo", **SIZES}}],
 }
 
+OTHERS = [("sft", 2), ("grpo", 1)]
+"""What the others include is left to `make soak`."""
+SOAK = pytest.mark.soak
+
 FAST_TIER = {"grpo": {"localDirectory": "/replaced-too", "journalSeconds": 1}}
 SPREAD = {"ppo": {"dtype": "bfloat16", "activationCheckpointing": True}}
 """Models that the processes share, each with a part of the weights."""
@@ -74,7 +78,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], 
     return run
 
 
-@pytest.mark.parametrize(("kind", "processes"), [("sft", 2), ("grpo", 1), ("grpo", 2), ("ppo", 2)])
+@pytest.mark.parametrize(
+    ("kind", "processes"), [("grpo", 2), ("ppo", 2), *(pytest.param(*k, marks=SOAK) for k in OTHERS)]
+)
 def test_no_schedule_of_kills_changes_a_bit(calm, tmp_path_factory, kind: str, processes: int) -> None:
     steps = 12
     folder, expected = calm(kind, processes, steps)

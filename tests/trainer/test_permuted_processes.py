@@ -53,7 +53,7 @@ CASES = {
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    "case", [pytest.param(name, marks=[pytest.mark.soak] if name.startswith("devices") else []) for name in CASES]
+    "case", [pytest.param(name, marks=[] if name == "processes" else [pytest.mark.soak]) for name in CASES]
 )
 def test_a_drain_in_mid_generation_and_other_rows_afterwards(tmp_path: Path, monkeypatch, case: str) -> None:
     spec, devices, order, other_order = CASES[case]
