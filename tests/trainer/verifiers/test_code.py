@@ -19,7 +19,7 @@ from ratchet_trainer.algorithm.verifiers.pool import VerifierPool
 from ratchet_trainer.algorithm.verifiers.preflight import check_machine
 from ratchet_trainer.errors import ConfigurationInvalid
 
-SETTINGS: dict[str, Any] = {"timeoutSeconds": 1, "memoryMiB": 256, "tests": "tests", "sandbox": "Required"}
+SETTINGS: dict[str, Any] = {"timeoutSeconds": 3, "memoryMiB": 256, "tests": "tests", "sandbox": "Required"}
 DOUBLE = ["assert double(2) == 4", "assert double('a') == 'aa'"]
 RIGHT = "def double(x):\n    return x * 2\n"
 CLASSES = """
