@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,13 @@ def test_a_replay_asks_only_for_what_is_not_there(tmp_path: Path):
         (HTTP, case("a", index=1)),
         (HTTP, case("a", answer="6")),
         (HTTP, case("a ")),
+        (HTTP, replace(case("a"), finish="length")),
+        (HTTP, replace(case("a"), prompt="another")),
+        (HTTP, replace(case("a"), item={**case("a").item, "messages": [{"role": "user", "content": "earlier"}]})),
         (spec("http", "whole", url="http://other/", timeoutSeconds=1, retries=0), case("a")),
     ],
 )
-def test_another_item_response_or_verifier_is_another_key(tmp_path: Path, other: tuple):
+def test_what_a_verifier_sees_otherwise_is_another_key(tmp_path: Path, other: tuple):
     journal = OutcomeJournal(tmp_path)
     journal.keep(HTTP, [case("a")], [JUDGED])
     assert journal.get(*other) is None
@@ -63,7 +67,7 @@ def test_a_torn_last_line_is_cut_off_and_writing_goes_on(tmp_path: Path, torn: b
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"nonsense\n", b"{}\n", b'{"v":1,"key":["a"],"outcome":{}}\n', b'{"v":9}\n', b"\n"]
+    "damaged", [b"nonsense\n", b"{}\n", b'{"v":2,"key":["a"],"outcome":{}}\n', b'{"v":9}\n', b"\n"]
 )
 def test_a_line_that_is_damaged_elsewhere_is_refused_by_its_number(tmp_path: Path, damaged: bytes):
     OutcomeJournal(tmp_path).keep(HTTP, [case("a"), case("b")], [JUDGED, JUDGED])

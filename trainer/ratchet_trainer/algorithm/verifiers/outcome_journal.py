@@ -1,15 +1,16 @@
 """Outcomes that another run of the same verifier might not repeat, kept so that a replay need not ask again.
 
 Decides how they lie on disk: one file of canonical JSON lines, only ever appended to, each durable before its outcome
-is used. The key is (verifier and its version, item, SHA-256 of the response). A last line that a crash tore is cut off;
-a line that is damaged elsewhere is refused by its number. The first outcome of a key counts.
+is used. The key is (verifier and its version, item, response), with all that a verifier is shown of them. A last line
+that a crash tore is cut off; a line that is damaged elsewhere is refused by its number. The first outcome of a key
+counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.storage import Location, with_retries
 from ratchet_trainer.storage.stream import Stream
 
-V = 1
+V = 2
 NAME = "outcomes.jsonl"
 
 
@@ -92,16 +93,14 @@ class OutcomeJournal:
 
 
 def key_of(spec: VerifierSpec, case: Case) -> tuple[str, str, str]:
-    """(verifier and version, item, SHA-256 of the response)."""
-    settings = hashlib.sha256(canonical(spec.to_json())).hexdigest()[:16]
+    """(verifier and version; index and digest of the item; digest of prompt, response and how it ended)."""
     return (
-        f"{spec.name} {spec.version} {settings}",
-        item_key(case.item),
-        hashlib.sha256(case.response.encode("utf-8", "surrogatepass")).hexdigest(),
+        f"{spec.name} {spec.version} {_digest(spec.to_json())[:16]}",
+        # The same index of another data set is another item, and so is one whose earlier turns differ.
+        f"{case.item['index']} {_digest(dict(case.item))[:16]}",
+        _digest({"prompt": case.prompt, "response": case.response, "finish": case.finish}),
     )
 
 
-def item_key(item: Mapping[str, Any]) -> str:
-    """Index and digest of an item's question and answer: the same index of another data set is another item."""
-    text = canonical({"question": str(item["question"]), "answer": str(item["answer"])})
-    return f"{item['index']} {hashlib.sha256(text).hexdigest()[:16]}"
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
