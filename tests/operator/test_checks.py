@@ -97,7 +97,7 @@ CASES = {
     "maintenance": (
         tainted("cloud.google.com/maintenance-window-started"), V6E, ["maintenance-window-started", "wait until"],
     ),
-    "a topology by hand": (labelled_by_hand("3x5"), V6E, ["node pool a: its label", "is wrong", "has topology 2x4"]),
+    "a topology by hand": (labelled_by_hand("3x5"), V6E, ["pool a: its label", "not known here", "has topology 2x4"]),
     "a topology of fewer nodes": (
         pool("a=tpu-v6e-slice:4x4:4:spot", **{"cloud.google.com/gke-tpu-topology": "2x4"}), V6E,
         ["is 2x4, which has 2 nodes; the pool has 4"],
@@ -117,6 +117,13 @@ def test_what_is_wrong_with_nodes_is_said_with_the_way_out(case):
     for word in words:
         assert word in said[at:], said
         at = said.index(word, at)
+
+
+def test_a_slice_that_is_newer_than_the_tables_is_a_warning_and_none_where_it_is_named_by_its_hosts():
+    (said,) = found(labelled_by_hand("3x5") + pool("b=tpu-v6e-slice:2x4:4:spot"), **V6E)
+    assert said.startswith("warning: node pool a: ")
+    by_hosts = {"topology": "3x5", "hosts": 2, "chipsPerNode": 4}
+    assert found(labelled_by_hand("3x5"), **V6E | by_hosts) == []
 
 
 def test_a_taint_that_is_tolerated_is_none():

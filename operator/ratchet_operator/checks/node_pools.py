@@ -32,7 +32,8 @@ PASSING = ("node.kubernetes.io/", TAINT_TERMINATION, TAINT_MAINTENANCE)
 def findings(spec: Spec, nodes: Iterable[Raw]) -> list[Finding]:
     """What is wrong with the nodes for this job; empty when every placement has its slices."""
     nodes = list(nodes)
-    found = list(_contradictions(nodes))
+    by_hosts = {(p.accelerator, p.topology) for p in spec.placements if p.hosts is not None}
+    found = list(_contradictions(nodes, by_hosts))
     for placement in spec.placements:
         found += _of_placement(placement, nodes)
     return found
@@ -145,8 +146,10 @@ def _too_few(placement: Placement, one: Shape, usable: list[Raw], matching: list
         yield error(about, wrong, _make(placement))
 
 
-def _contradictions(nodes: list[Raw]) -> Iterator[Finding]:
-    """Node pools whose labels say what cannot be: somebody has set them by hand."""
+def _contradictions(nodes: list[Raw], by_hosts: set[tuple[str | None, str | None]]) -> Iterator[Finding]:
+    """Node pools whose labels say what cannot be, as far as the tables know: somebody has set them by hand, or the
+    slice is newer than the tables. `by_hosts`: accelerators and topologies of placements that do not need the tables.
+    """
     for pool, members in by_pool(nodes).items():
         said = {tuple(labels(node).get(key) for key in SLICE) for node in members if ACCELERATOR in labels(node)}
         about = f"node pool {pool}"
@@ -157,9 +160,13 @@ def _contradictions(nodes: list[Raw]) -> Iterator[Finding]:
             try:
                 one = shape(accelerator or "", topology or "", chips)
             except ImpossibleShape as impossible:
-                if impossible.field == "topology":
-                    mend = "make the pool again with --tpu-topology, and leave its labels to GKE"
-                    yield error(about, f"its label {TOPOLOGY} is wrong: {impossible}", mend)
+                if impossible.field == "topology" and not {(accelerator, topology), (accelerator, None)} & by_hosts:
+                    wrong = f"its label {TOPOLOGY} is {topology}, which is not known here: {impossible}"
+                    mend = (
+                        "if somebody has set it by hand, make the pool again and leave its labels to GKE; for a slice "
+                        "that is newer than this release, name hosts and chipsPerNode in the placement"
+                    )
+                    yield warning(about, wrong, mend)
                 continue
             if 1 < one.hosts < len(members):
                 wrong = f"its label {TOPOLOGY} is {topology}, which has {one.hosts} nodes; the pool has {len(members)}"
