@@ -14,6 +14,10 @@ import json
 import logging
 import os
 import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 from ratchet_trainer.errors import ConfigurationInvalid
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 ENV_FOLDER = "RATCHET_COPIES"
 """Where copies are made, instead of `ratchet-copies-UID` in the folder for temporary files."""
 GENERATIONS = "generations.json"
+AT_ONCE = 4
+"""Pieces that are read at once; so many are in memory."""
 
 
 def local_copy(place: str | Path | Location, what: str = "") -> Path:
@@ -79,21 +85,33 @@ def _fetch(place: Location, target: Path) -> None:
     log.info("%s is copied to %s", place, target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
-    at, first = 0, None
+    first = None
     with open(temporary, "wb") as file:
-        while True:
-            piece, generation = bucket.read_piece(place, at)
+        for piece, generation in _pieces(place):
             if first is not None and generation != first:
                 raise OSError(f"{place} was replaced while it was read")
             first = generation
             file.write(piece)
-            at += len(piece)
-            if len(piece) < bucket.PIECE:
-                break
+    assert first is not None, "an empty object has a piece, too"
     # The same object has the same time on every machine, so what was found out about it is found again.
     stamp = int.from_bytes(hashlib.sha256(first).digest()[:4], "big") * 1_000_000_000
     os.utime(temporary, ns=(stamp, stamp))
     os.replace(temporary, target)
+
+
+def _pieces(place: Location) -> Iterator[tuple[bytes, bytes]]:
+    """The pieces of an object in order, each with its generation. Several are on their way at once: one connection to
+    a bucket is slower than a machine's network, and every restart on a new machine waits for this."""
+    piece, generation = bucket.read_piece(place, 0)
+    yield piece, generation
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        begins = count(bucket.PIECE, bucket.PIECE)
+        asked: deque[Future[tuple[bytes, bytes]]] = deque()
+        while len(piece) == bucket.PIECE:
+            while len(asked) < AT_ONCE:
+                asked.append(pool.submit(bucket.read_piece, place, next(begins)))
+            piece, generation = asked.popleft().result()
+            yield piece, generation
 
 
 def _root() -> Path:
