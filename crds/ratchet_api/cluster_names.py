@@ -19,6 +19,8 @@ Found = Iterator[tuple[str, str]]
 """Path and message of each problem."""
 
 OWN_DOMAINS = ("ratchet.dev", "jobset.sigs.k8s.io", "batch.kubernetes.io", "kubernetes.io", "k8s.io")
+FOR_ALL = "app.kubernetes.io"
+"""The domain of the labels that Kubernetes recommends to everybody (Common labels): name, part-of, managed-by."""
 KUEUE = "kueue.x-k8s.io"
 QUEUE = f"{KUEUE}/queue-name"
 PREBUILT = f"{KUEUE}/prebuilt-workload-name"
@@ -51,7 +53,7 @@ def impossible_names(spec: Spec) -> Found:
 def _added(path: str, given: Mapping[str, str], *, labels: bool) -> Found:
     for key, value in given.items():
         domain = key.split("/")[0] if "/" in key else ""
-        if any(domain == own or domain.endswith("." + own) for own in OWN_DOMAINS):
+        if domain != FOR_ALL and any(domain == own or domain.endswith("." + own) for own in OWN_DOMAINS):
             yield path, f"{key} belongs to Kubernetes or to Ratchet; use a domain of yours"
         if not is_key(key) or (labels and not is_value(value)):
             yield path, _no_label(key, value)

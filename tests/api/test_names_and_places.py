@@ -168,3 +168,11 @@ def test_checkpoints_have_a_prefix_of_their_own_and_a_model_may_have_a_bucket() 
     (problem,) = problems(placed("checkpoint.directory", "gs://bucket/"))
     assert "a prefix of the job's own is missing; write gs://bucket/PREFIX" in problem.message
     assert problems(placed("model.path", "gs://bucket")) == []
+
+
+def test_labels_that_kubernetes_recommends_to_everybody_are_taken() -> None:
+    labels = {"app.kubernetes.io/part-of": "research"}
+    for kind in ("podTemplate", "jobSetTemplate"):
+        assert problems(bend(f"spec.{kind}.labels", labels)) == []
+        (refused,) = problems(bend(f"spec.{kind}.labels", {"kubernetes.io/arch": "x"}))
+        assert "belongs to Kubernetes" in str(refused)

@@ -67,7 +67,7 @@ def test_what_fits_is_said_with_what_takes_it(tmp_path: Path) -> None:
 
 
 def test_advice_is_the_first_knob_and_fits_when_it_is_followed() -> None:
-    lengths = {"promptsPerStep": 1024, "groupSize": 4, "maxResponseTokens": 1024}
+    lengths = {"promptsPerStep": 64, "groupSize": 4, "maxResponseTokens": 1024}
     records = fit(job(**lengths))
     found = programs(records)
     assert not found["update"]["fits"]
