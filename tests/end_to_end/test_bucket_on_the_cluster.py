@@ -14,7 +14,7 @@ from ratchet_cluster import operator_chart, pools
 from ratchet_cluster.cluster import Cluster
 from ratchet_cluster.object_stores import ObjectStore
 
-pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("flags_of_the_product")]  # some three minutes each
+pytestmark = pytest.mark.soak  # some three minutes each
 
 
 @pytest.fixture

@@ -49,7 +49,9 @@ def undisturbed(manifest: Path, workdir: Path, cache: Path, say: Callable[[str],
     out = workdir.with_suffix(".json")
     command = [sys.executable, "-m", "ratchet_cli.main", "train", str(manifest), "--workdir", str(workdir)]
     command += ["--json", str(out)]
-    environment = {**os.environ, "RATCHET_COMPILATION_CACHE": str(cache)}
+    # Pods know nothing of this shell. Flags of the compiler that it has would give the twin other programs, and bits.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["RATCHET_COMPILATION_CACHE"] = str(cache)
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
     )
