@@ -13,14 +13,13 @@ DOCS = "https://docs.cloud.google.com/tpu/docs/"
 
 @dataclass(frozen=True)
 class Chip:
-    """One kind of chip. hbm: GiB; free: GiB of a device that programs can have of them, as the compiler says when it
-    refuses one; bandwidth: GB/s between chip and HBM; teraflops: peak of bfloat16 matrix products.
+    """One kind of chip. hbm: GiB of a device that programs can have, which is less than the chip is sold with, as the
+    compiler says when it refuses one; bandwidth: GB/s of HBM; teraflops: peak of bfloat16 matrix products.
     compiler: what libtpu calls the kind when it makes a topology; hosts: the sides of one machine's part of a slice of
     several machines; config: what libtpu calls the use of its cores, where it takes another one than GKE by itself."""
 
     compiler: str
     hbm: float
-    free: float
     bandwidth: float
     teraflops: float
     source: str
@@ -31,7 +30,7 @@ class Chip:
     @property
     def hbm_bytes(self) -> int:
         """That programs can have of a device."""
-        return int(self.free * 2**30)
+        return int(self.hbm * 2**30)
 
     @property
     def bytes_per_second(self) -> float:
@@ -44,11 +43,11 @@ class Chip:
         return self.teraflops * 1e12 / self.devices
 
 
-V4 = Chip("v4", 32, 30.75, 1200, 275, f"{DOCS}v4", (2, 2, 1), config="megacore")
-V5E = Chip("v5e", 16, 15.75, 819, 197, f"{DOCS}v5e", (2, 2, 1))
-V5P = Chip("v5p", 95, 95, 2765, 459, f"{DOCS}v5p", (2, 2, 1))
-V6E = Chip("v6e", 32, 31.24, 1638, 918, f"{DOCS}v6e", (2, 2, 1))
-V7X = Chip("tpu7x", 192, 94.74, 7380, 2307, f"{DOCS}tpu7x", (2, 2, 1), devices=2)
+V4 = Chip("v4", 30.75, 1200, 275, f"{DOCS}v4", (2, 2, 1), config="megacore")
+V5E = Chip("v5e", 15.75, 819, 197, f"{DOCS}v5e", (2, 2, 1))
+V5P = Chip("v5p", 95, 2765, 459, f"{DOCS}v5p", (2, 2, 1))
+V6E = Chip("v6e", 31.24, 1638, 918, f"{DOCS}v6e", (2, 2, 1))
+V7X = Chip("tpu7x", 94.74, 7380, 2307, f"{DOCS}tpu7x", (2, 2, 1), devices=2)
 
 CHIPS: dict[str, Chip] = {
     "tpu-v4-lite-device": V4,
