@@ -26,12 +26,17 @@ SLOW = {
     *("cluster", "chart", "end_to_end", "storage"),
     *(
         "test_commands.py",
+        "test_python_package.py",
+        "test_trackers.py",
         "test_examples.py",
         "test_model.py",
         "test_fetch.py",
         "test_real_model.py",
         "test_contributing.py",
     ),
+    "test_begin_again.py",
+    *("test_fleet_board.py", "test_fleet_versions.py", "test_fleet_schedules.py", "test_fleet_requests.py"),
+    "test_fleet_storage_faults.py",
     *("test_leaving.py", "test_pending.py", "test_pending_processes.py", "test_proof.py", "test_parallelism.py"),
     *("test_methods.py", "test_run_resumes.py", "test_start_weights.py", "test_evaluations.py", "test_evaluation.py"),
     *(
@@ -53,7 +58,9 @@ SLOW = {
         "test_train_words.py",
     ),
     *("test_huggingface_tokenizer.py", "test_preflight.py", "test_program_cache.py", "test_drawing.py"),
+    "test_program_index.py",
     *("test_selection_runs.py", "test_selection_restarts.py", "test_fit.py", "test_fit_command.py"),
+    *("test_fleet_runs.py", "test_fleet_twelve.py"),
 }
 
 

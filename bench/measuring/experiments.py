@@ -126,6 +126,14 @@ EXPERIMENTS = (
         steps=200,
     ),
     Experiment(
+        "lag",
+        "What does it cost to sample ahead of learning, as a rollout fleet does?",
+        Chain(4, 0.6),
+        {"method": "grpo", **shape(8, 8, SLOW)},
+        {"lag-0": {}, "lag-1": {"rollouts": {"lag": 1}}, "lag-2": {"rollouts": {"lag": 2}}},
+        target=0.5,
+    ),
+    Experiment(
         "values",
         "Are sampled values better than a critic's?",
         Chain(4, 0.6),

@@ -15,8 +15,9 @@ from typing import Any
 
 import click
 
+from ratchet_cli.program import program
 from ratchet_cluster import pools as node_pools
-from ratchet_cluster.build import KUEUE, BuildError, ensure_binaries
+from ratchet_cluster.build import KUEUE, PROMETHEUS, BuildError, ensure_binaries
 from ratchet_cluster.cluster import Cluster, ClusterError, default_folder
 from ratchet_cluster.control import Refused
 from ratchet_cluster.plane import PlaneError
@@ -57,16 +58,19 @@ def cluster(ctx: click.Context, folder: Path | None) -> None:
 
 @cluster.command()
 @click.option("--kueue", is_flag=True, help="Kueue too: once, some 7 minutes more.")
-def build(kueue: bool) -> None:
+@click.option("--prometheus", is_flag=True, help="Prometheus and promtool too: once, some 3 minutes more.")
+def build(kueue: bool, prometheus: bool) -> None:
     """Compile the programs of the cluster, unless they are there: once, about 5 minutes on two cores."""
     with _errors_in_words():
         click.echo(ensure_binaries(_tell))
         if kueue:
             click.echo(ensure_binaries(_tell, KUEUE))
+        if prometheus:
+            click.echo(ensure_binaries(_tell, PROMETHEUS))
 
 
 @cluster.command()
-@click.option("--operator", is_flag=True, help="Install the chart too; its pods run this checkout.")
+@click.option("--operator", is_flag=True, help="Install the chart too; its pods run what is installed here.")
 @click.option("--kueue", is_flag=True, help="Start Kueue too, for JobSets in queues; compiled once, see `build`.")
 @click.option(
     "--pool", "wanted", multiple=True, metavar="NAME=ACCELERATOR:TOPOLOGY[:CHIPS][:spot]",
@@ -86,7 +90,8 @@ def up(one: Cluster, operator: bool, kueue: bool, wanted: tuple[str, ...], file:
 
             _tell("installing the operator")
             operator_chart.install(one)
-    _tell(f'use it: eval "$({_program()} cluster env)" && kubectl get nodes')
+    named = "" if one.folder == default_folder().resolve() else f" --dir {shlex.quote(str(one.folder))}"
+    _tell(f'use it: eval "$({program()} cluster{named} env)" && kubectl get nodes')
 
 
 @cluster.command()
@@ -172,7 +177,3 @@ def logs(one: Cluster, pod: str, namespace: str, container: str | None) -> None:
     """Print what POD said, also after it was deleted."""
     with _errors_in_words():
         click.echo(one.pod_log(namespace, pod, container), nl=False)
-
-
-def _program() -> str:
-    return Path(sys.argv[0]).name

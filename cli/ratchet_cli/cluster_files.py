@@ -1,20 +1,16 @@
 """Where the checkpoints of a job in a cluster can be read from this machine, if they can.
 
 Decides nothing but the place. A bucket is read where it is. A claim's volume is a folder of the node (hostPath), which
-on a local cluster is this machine. Everything else is out of reach, and the error says how to get there. kubectl is
-asked, so the kubeconfig counts as everywhere.
+on a local cluster is this machine. Everything else is out of reach, and the error says how to get there.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ratchet_api.job import API_VERSION
+from ratchet_cli.kube import Kube, KubeError, Object, connect, jobs
 
 if TYPE_CHECKING:
     from ratchet_trainer.storage import Location
@@ -28,55 +24,47 @@ class NotHere(Exception):
         self.code = code
 
 
-def checkpoint_folder(job: str, namespace: str | None) -> Location:
+def checkpoint_folder(job: str, namespace: str | None, context: str | None = None) -> Location:
     """The place that holds `checkpoint.directory` of a job: a bucket, or a folder of this machine. Raises NotHere."""
+    try:
+        with connect(namespace, context) as kube:
+            return folder_of_job(kube, jobs.get(kube, job))
+    except KubeError as error:
+        raise NotHere(f"no file and no folder {job} here, and {error}", error.code) from None
+
+
+def folder_of_job(kube: Kube, found: Object, way: str | None = None) -> Location:
+    """The same for a job that was read already. `way`: what to do where it is out of reach. Raises NotHere and
+    KubeError."""
     from ratchet_trainer.storage import Location
 
-    scope = ["--namespace", namespace] if namespace else []
-    found = get(
-        f"rltrainingjobs.{API_VERSION.partition('/')[0]}/{job}", scope, f"no file and no folder {job} here, and"
-    )
     checkpoint = found["spec"]["checkpoint"]
     directory, claim = checkpoint["directory"], checkpoint.get("claimName")
-    name = f"job {found['metadata']['namespace']}/{job}"
-    way = f"copy the folder samples from {directory} out of its volume, and run `ratchet samples FOLDER_AROUND_IT`"
+    namespace = found["metadata"]["namespace"]
+    name = f"job {namespace}/{found['metadata']['name']}"
+    way = (
+        way or f"copy the folder samples from {directory} out of its volume, and run `ratchet samples FOLDER_AROUND_IT`"
+    )
     if (place := Location.parse(directory)).on_bucket:
         return place
     if claim is None:
         if place.local.is_dir():
             return place
         raise NotHere(f"{name}: checkpoints are in {directory} of its pods, without a claim; {way}")
-    scope = ["--namespace", found["metadata"]["namespace"]]
-    volume = get(f"persistentvolumeclaims/{claim}", scope, f"{name}: claim {claim}:")["spec"].get("volumeName")
-    if not volume:
+    volume = _get(kube, f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}", f"{name}: claim {claim}")
+    volume_name = volume["spec"].get("volumeName")
+    if not volume_name:
         raise NotHere(f"{name}: claim {claim} is not bound to a volume yet, so nothing was written")
-    spec = get(f"persistentvolumes/{volume}", [], f"{name}: volume {volume}:")["spec"]
+    spec = _get(kube, f"/api/v1/persistentvolumes/{volume_name}", f"{name}: volume {volume_name}")["spec"]
     if "hostPath" in spec:
         here = Path(spec["hostPath"]["path"], *PurePosixPath(directory).parts[2:])  # mounted at the first component
         if here.is_dir():
             return Location.parse(here)
-    raise NotHere(f"{name}: its volume {volume} is not on this machine; {way}")
+    raise NotHere(f"{name}: its volume {volume_name} is not on this machine; {way}")
 
 
-def kubectl(about: str) -> str:
-    """The path of kubectl. Raises NotHere."""
-    program = shutil.which("kubectl")
-    if program is None:
-        raise NotHere(
-            f'{about} no kubectl to ask a cluster; eval "$(ratchet cluster env)" brings one', os.EX_UNAVAILABLE
-        )
-    return program
-
-
-def get(what: str, scope: list[str], about: str) -> dict[str, Any]:
-    """An object of the cluster. Raises NotHere."""
-    program = kubectl(about)
+def _get(kube: Kube, path: str, about: str) -> Object:
     try:
-        done = subprocess.run([program, "get", what, *scope, "-o", "json"], capture_output=True, text=True, timeout=30)
-    except subprocess.TimeoutExpired:
-        raise NotHere(f"{about} the cluster did not answer within 30 s", os.EX_UNAVAILABLE) from None
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["kubectl failed"])[-1]
-        raise NotHere(f"{about} {said}", os.EX_NOINPUT if "NotFound" in said else os.EX_UNAVAILABLE)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        return kube.get(path)
+    except KubeError as error:
+        raise NotHere(f"{about}: {error}", error.code) from None

@@ -7,6 +7,7 @@ import json
 import click
 
 from ratchet_api import crd as made
+from ratchet_api import reference_page
 
 
 @click.command()
@@ -26,6 +27,6 @@ def crd(form: str) -> None:
         "yaml": made.crd_yaml,
         "json": lambda: json.dumps(made.crd(), indent=2) + "\n",
         "json-schema": lambda: json.dumps(made.json_schema(), indent=2) + "\n",
-        "markdown": made.reference,
+        "markdown": reference_page.reference,
     }[form]()
     click.echo(text, nl=False)

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 
 from ratchet_cli.curve_drawing import draw
+from ratchet_cli.ending import unreadable
+from ratchet_cli.kube import cluster_options
 from ratchet_cli.manifests import fail
 from ratchet_cli.samples import folder_of
 
@@ -22,13 +24,13 @@ from ratchet_cli.samples import folder_of
 @click.argument("job", metavar="JOB|FILE")
 @click.option("--metric", default="train/accuracy", show_default=True, help="Which metric of the stream.")
 @click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Folder of `ratchet train`.")
-@click.option("--namespace", "-n", default=None, help="Namespace of JOB; default that of the kubeconfig.")
-def curve(job: str, metric: str, workdir: Path | None, namespace: str | None) -> None:
+@cluster_options
+def curve(job: str, metric: str, workdir: Path | None, namespace: str | None, context: str | None) -> None:
     """Draw a metric of a run over its committed steps, and say its first and its last value.
 
     JOB, FILE and the exit codes are those of `ratchet samples`.
     """
-    folder = folder_of(job, workdir, namespace)
+    folder = folder_of(job, workdir, namespace, context)
     from ratchet_trainer.checkpoints.checkpoint import stream_of
     from ratchet_trainer.errors import TrainerError
 
@@ -36,7 +38,7 @@ def curve(job: str, metric: str, workdir: Path | None, namespace: str | None) ->
     try:
         points, known = values(stream_of(folder).read(), metric)
     except (OSError, ValueError, TrainerError) as error:
-        fail(os.EX_NOINPUT, f"{stream}: cannot be read: {error}")
+        fail(os.EX_NOINPUT, f"{stream}: cannot be read: {unreadable(error)}")
     if not points:
         fail(os.EX_NOINPUT, f"{stream}: no {metric}; there are {', '.join(known) or 'no metrics yet'}")
     (first, start), (last, end) = points[0], points[-1]

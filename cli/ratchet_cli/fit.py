@@ -20,12 +20,11 @@ from typing import Any
 import click
 
 from ratchet_api.job import Spec
+from ratchet_cli.beside import CONFIG, MODELS
 from ratchet_cli.fit_view import FitView
 from ratchet_cli.manifests import fail, read_job
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-BESIDE = "models"
-"""Folder beside a manifest where config.json files of models are looked for."""
+TOKENIZER = "tokenizer.json"
 
 
 @click.command()
@@ -35,7 +34,7 @@ BESIDE = "models"
     "--model",
     type=click.Path(path_type=Path),
     help="config.json of the model, or a folder with it, where spec.model.path is not on this machine. Without it "
-    f"{BESIDE}/NAME/{CONFIG} beside the manifest is read, NAME being the last part of the path.",
+    f"{MODELS}/NAME/{CONFIG} beside the manifest is read, NAME being the last part of the path.",
 )
 @click.option("--advice/--no-advice", default=True, help="Look for a change with which a placement fits.")
 @click.option(
@@ -112,7 +111,7 @@ def model_here(spec: Spec, file: str, given: Path | None) -> tuple[Spec, Path | 
     """The spec with the model's folder on this machine, or a config.json in its place. Exits with 66 without either."""
     if spec.model.path is None:
         return spec, None
-    beside = (Path() if file == "-" else Path(file).parent) / BESIDE / Path(spec.model.path).name
+    beside = (Path() if file == "-" else Path(file).parent) / MODELS / Path(spec.model.path).name
     places = (given,) if given else (Path(spec.model.path), beside)
     whole = next((place for place in places if _is_whole(place)), None)
     if whole is not None:

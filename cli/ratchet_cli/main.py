@@ -5,12 +5,17 @@ A trainer process starts through this program too, so importing it must cost nex
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     # command -> module, help line
@@ -19,12 +24,26 @@ COMMANDS = {
         "The whole story here: train, lose nodes, recover, prove that nothing was lost.",
     ),
     "cluster": ("cluster", "A real Kubernetes control plane on this machine, with nodes that look like GKE TPU nodes."),
+    "init": ("init.command", "Write a manifest from three answers: which model, what to learn, where."),
     "train": ("train", "Train a manifest without Kubernetes; resumes what is in its folder."),
+    "status": ("status", "What a job does, where, how fast, whether it learns, why it waits; all jobs without a name."),
+    "watch": ("watch", "A job live, with its curves; into a pipe, a line for each change."),
+    "top": ("top", "Who uses the chips, and to what end."),
+    "logs": ("logs", "What the trainer said, attempt by attempt."),
+    "suspend": ("suspend", "Let a job rest: checkpoint, then its capacity is free."),
+    "resume": ("suspend", "Let a suspended job go on from its last checkpoint."),
     "approve": ("approve", "Approve the end of a stage of a job in the cluster, so that what comes next may begin."),
     "samples": ("samples", "Show what a run sampled: prompts, responses, answers and what they earned."),
     "prove": ("prove", "Train a manifest undisturbed and killed, and compare every hash."),
     "curve": ("curve", "Draw a metric of a run over its steps."),
+    "report": ("report.command", "Write one HTML file about a run: did it learn, where did every second go."),
+    "doctor": (
+        "doctor.command",
+        "Look whether cluster and machine have what jobs need, and say what mends it.",
+    ),
     "objective": ("objective", "Check losses and advantages against numbers made by other implementations."),
+    "examples": ("examples", "List the example manifests, show one, or copy it."),
+    "chart": ("chart", "Print the folder of the chart that comes with this version, for helm."),
     "validate": ("validate", "Say what is wrong in a manifest, with paths and ways out."),
     "explain": ("explain", "Say in plain English what a manifest asks for, and where every setting comes from."),
     "fit": (
@@ -39,7 +58,13 @@ COMMANDS = {
     "crd": ("crd", "Print the CustomResourceDefinition, the JSON schema or the API reference."),
     "operator": ("operator", "Run the operator (the process in the operator's image)."),
     "trainer": ("train", "Run one trainer process (the process in the trainer's image)."),
+    "rollout-worker": ("train", "Run one process of a worker of the rollout fleet (in the trainer's image, too)."),
+    "completion": ("completion", "Print the completion script for bash, zsh or fish."),
 }
+
+PROCESSES = ("operator", "trainer", "rollout-worker")
+"""What runs in pods: an error that nobody foresaw is theirs to tell, with the place in the code."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Lazy(click.Group):
@@ -52,8 +77,15 @@ class Lazy(click.Group):
         if name not in COMMANDS:
             return None
         module, _ = COMMANDS[name]
-        command: click.Command = getattr(importlib.import_module(f"ratchet_cli.{module}"), name)
+        command: click.Command = getattr(importlib.import_module(f"ratchet_cli.{module}"), name.replace("-", "_"))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands with their help lines, without importing one."""
+        from click.shell_completion import CompletionItem
+
+        named = [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -61,6 +93,15 @@ class Lazy(click.Group):
         except KeyboardInterrupt:  # click's own answer is 1, which commands give a meaning of their own
             click.echo("interrupted", err=True)
             sys.exit(128 + signal.SIGINT)
+        except BrokenPipeError:  # the reader has what it wants, as `head -1`; click's own answer is 1 here, too
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed at the end
+            sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.errno not in FULL or error.filename is not None or ctx.invoked_subcommand in PROCESSES:
+                raise
+            click.echo(f"the output cannot be written: {error.strerror}; write it to another place", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(os.EX_IOERR)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

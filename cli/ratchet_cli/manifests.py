@@ -11,13 +11,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import click
 import yaml
 
 from ratchet_api.job import KIND, RLTrainingJob
 from ratchet_api.validate import Problem, problems
+from ratchet_cli.ending import fail as fail
+from ratchet_cli.ending import unreadable
+
+MOST_VALUES = 1_000_000
+"""Of one document, aliases written out: far more than an accepted spec can have, and soon checked."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,18 @@ def read(file: str) -> list[Document]:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(os.EX_NOINPUT, f"{file}: cannot be read: {error}")
+        fail(os.EX_NOINPUT, f"{file}: cannot be read: {unreadable(error)}; name the file of a manifest")
     try:
         nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if node is not None]
         documents = [data for data in yaml.safe_load_all(text) if data is not None]
+        endless = [node for node in nodes if _values(node, {}) > MOST_VALUES]
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         fail(os.EX_DATAERR, _not_yaml(file, text, error))
     except RecursionError:
         fail(os.EX_DATAERR, f"{file}: lists or mappings in it are nested too deeply to be read")
+    if endless:
+        line = endless[0].start_mark.line + 1
+        fail(os.EX_DATAERR, f"{file}:{line}: its aliases stand for over {MOST_VALUES} values; write out what is meant")
     if twice := [line for node in nodes for line in _said_twice(file, node)]:
         fail(os.EX_DATAERR, *twice)
     if not documents:
@@ -74,6 +82,18 @@ def _not_yaml(file: str, text: str, error: Exception) -> str:
         line = text.count("\n", 0, error.position) + 1
         return f"{file}:{line}: not YAML: character {error.character:#x} cannot be in it"
     return f"{file}: not YAML: {error}"
+
+
+def _values(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values there are once every alias is written out; infinite where one stands inside of what it names.
+    `known`: node -> its values."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # as long as it is not known: who meets it now is inside of it
+        inside = node.value if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inside = [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_values(part, known) for part in inside)
+    return known[id(node)]
 
 
 def _said_twice(file: str, root: yaml.Node) -> Iterator[str]:
@@ -113,10 +133,3 @@ def read_job(file: str) -> tuple[dict[str, Any], RLTrainingJob]:
 def describe(document: Document, found: list[Problem]) -> list[str]:
     """The problems of one document as lines."""
     return [f"{document.place(problem.path)}: {problem}" for problem in found]
-
-
-def fail(code: int, *lines: str) -> NoReturn:
-    """Prints the lines to standard error and exits."""
-    for line in lines:
-        click.echo(line, err=True)
-    sys.exit(code)

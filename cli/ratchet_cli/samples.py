@@ -17,6 +17,8 @@ import click
 from ratchet_api.job import NAME_PATTERN
 from ratchet_cli import sample_view
 from ratchet_cli.cluster_files import NotHere, checkpoint_folder
+from ratchet_cli.ending import unreadable
+from ratchet_cli.kube import cluster_options
 from ratchet_cli.manifests import fail, read_job
 
 if TYPE_CHECKING:
@@ -31,18 +33,24 @@ DEFAULT_FOLDER = Path(".ratchet")
 @click.option("--wrong", is_flag=True, help="Only rollouts that the verifier called wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a rollout.")
 @click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Folder of `ratchet train`.")
-@click.option("--namespace", "-n", default=None, help="Namespace of JOB; default that of the kubeconfig.")
+@cluster_options
 def samples(
-    job: str, step: int | None, wrong: bool, as_json: bool, workdir: Path | None, namespace: str | None
+    job: str,
+    step: int | None,
+    wrong: bool,
+    as_json: bool,
+    workdir: Path | None,
+    namespace: str | None,
+    context: str | None,
 ) -> None:
     """Show what a run sampled: prompt, response, extracted and expected answer, each part of the reward.
 
     FILE is a manifest that `ratchet train` trained, or a folder of checkpoints, gs:// and s3:// too; JOB, the name of
-    an RLTrainingJob in the cluster of the current kubeconfig. What is kept is said by spec.samples of the manifest.
+    an RLTrainingJob in the cluster of the kubeconfig. What is kept is said by spec.samples of the manifest.
 
     Exit codes: 65 for a manifest with problems, 66 where nothing can be read, 69 where no cluster answers.
     """
-    folder = folder_of(job, workdir, namespace)
+    folder = folder_of(job, workdir, namespace, context)
     from ratchet_trainer.errors import TrainerError
     from ratchet_trainer.step.samples import FOLDER, read, steps
 
@@ -54,7 +62,7 @@ def samples(
             fail(os.EX_NOINPUT, f"{folder / FOLDER}: none of step {step}; there are those of steps {in_words(kept)}")
         found: list[Any] = read(folder, step)
     except (OSError, ValueError, TrainerError) as error:
-        fail(os.EX_NOINPUT, f"{folder / FOLDER}: cannot be read: {error}")
+        fail(os.EX_NOINPUT, f"{folder / FOLDER}: cannot be read: {unreadable(error)}")
     chosen = sample_view.wrong(found) if wrong else found
     if as_json:
         for line in chosen:
@@ -71,7 +79,7 @@ def samples(
             click.echo(text)
 
 
-def folder_of(job: str, workdir: Path | None, namespace: str | None) -> Location:
+def folder_of(job: str, workdir: Path | None, namespace: str | None, context: str | None = None) -> Location:
     """The checkpoint directory of what the command names. Exits where there is none to be read from here."""
     from ratchet_trainer.errors import ConfigurationInvalid
     from ratchet_trainer.storage import Location
@@ -94,7 +102,7 @@ def folder_of(job: str, workdir: Path | None, namespace: str | None) -> Location
     if workdir is not None:
         return checkpoints_in(workdir)
     try:
-        return checkpoint_folder(job, namespace)
+        return checkpoint_folder(job, namespace, context)
     except NotHere as error:
         fail(error.code, str(error))
 

@@ -19,6 +19,7 @@ from ratchet_api.protocol import Exit
 from ratchet_cli.beside import take_functions_beside, with_files_beside
 from ratchet_cli.manifests import fail, read_job
 from ratchet_cli.new_file import NewFile
+from ratchet_cli.signals import handled
 from ratchet_cli.train_printer import Printer
 from ratchet_cli.train_summary import in_words, seen
 
@@ -51,6 +52,14 @@ def trainer() -> None:
     main()
 
 
+@click.command("rollout-worker")
+def rollout_worker() -> None:
+    """Run one process of a worker of the rollout fleet. The operator starts it, as it does trainers."""
+    from ratchet_trainer.app import work
+
+    work()
+
+
 @click.command()
 @click.argument("file")
 @click.option("--workdir", type=click.Path(file_okay=False, path_type=Path), help="Folder; default .ratchet/NAME.")
@@ -76,6 +85,12 @@ def trainer() -> None:
     is_flag=True,
     help="Go on after stages whose end needs an approval; as if spec.approvals named them all.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 64),
+    help="Local workers of the fleet that samples (spec.rollouts); default its workers.min. 0: the trainer samples "
+    "itself. Other than for where they sample, it changes nothing.",
+)
 @click.option("--json", "json_file", type=NewFile(), help="Write the result here.")
 def train(
     file: str,
@@ -86,6 +101,7 @@ def train(
     devices: int,
     model: Path | None,
     approve: bool,
+    workers: int | None,
     json_file: Path | None,
 ) -> None:
     """Train a manifest on this machine; resumes what is in the folder.
@@ -102,24 +118,29 @@ def train(
     from ratchet_trainer.tools.local import train as run
 
     name, job, processes = job_of(file, processes, model)
+    if workers == 0:
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"rollouts": None})})
+    elif workers is not None and job.spec.rollouts is None:
+        fail(os.EX_USAGE, f"--workers: {file} has no spec.rollouts; add it, or leave --workers out")
     place = place_of(directory)
     platform = os.environ.get("JAX_PLATFORMS") or "cpu"
     if devices > 1 and platform != "cpu":
         fail(os.EX_USAGE, f"--devices is for CPUs, and JAX_PLATFORMS is {platform}; leave out one of them")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
-        folder = Folder(workdir or DEFAULT_FOLDER / name, name, job, directory=place)
-        with folder.locked():
-            gang = f"{processes} process{'' if processes == 1 else 'es'}"
-            gang += f" of {devices} devices" if devices > 1 else ""
-            elsewhere = f", checkpoints in {folder.directory}" if str(folder.directory) != str(folder.path) else ""
-            click.echo(f"{name}: {gang}, folder {folder.path}{elsewhere}", err=True)
-            printer = Printer(folder.directory)
-            code, message = run(folder, processes, until_step, printer, stop, devices=devices, approve=approve)
-            result = folder.result() | {"processes": processes}
-            result |= seen(folder.directory, result, printer.learning)
+        stop = threading.Event()
+        with handled(lambda *_: stop.set(), signal.SIGTERM, signal.SIGINT):
+            folder = Folder(workdir or DEFAULT_FOLDER / name, name, job, directory=place)
+            with folder.locked():
+                gang = f"{processes} process{'' if processes == 1 else 'es'}"
+                gang += f" of {devices} devices" if devices > 1 else ""
+                elsewhere = f", checkpoints in {folder.directory}" if str(folder.directory) != str(folder.path) else ""
+                click.echo(f"{name}: {gang}, folder {folder.path}{elsewhere}", err=True)
+                printer = Printer(folder.directory)
+                code, message = run(
+                    folder, processes, until_step, printer, stop, devices=devices, approve=approve, workers=workers
+                )
+                result = folder.result() | {"processes": processes}
+                result |= seen(folder.directory, result, printer.learning)
     except FolderInUse as error:
         fail(os.EX_TEMPFAIL, str(error))
     except TrainerError as error:

@@ -178,7 +178,7 @@ class Cluster:
         self, programs: Path, queues: Path | None, wanted: dict[str, Any], progress: build.Progress, nodes: bool
     ) -> None:
         alive = processes.running(self.folder)
-        if not (self._state_file.exists() and "kube-apiserver" in alive):
+        if not (self._state_file.exists() and {"etcd", "kube-apiserver"} & alive.keys()):  # what pods rest on is gone
             await self._start_afresh(programs, wanted, progress)
         else:
             progress("the control plane is running; completing what is missing")

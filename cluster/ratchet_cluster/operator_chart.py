@@ -1,6 +1,6 @@
 """The operator on the local cluster, installed the way a platform engineer would: by helm, from the chart.
 
-Decides the release's name and namespace and where the chart is found (the checkout, or the copy inside the package).
+Decides the release's name and namespace. Where the chart lies: `chart_folder`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from ratchet_api import job
+from ratchet_cluster.chart_folder import chart_folder
 from ratchet_cluster.cluster import Cluster, ClusterError
 
 RELEASE = "ratchet"
@@ -18,13 +19,11 @@ DISCOVERY_SECONDS = 20.0
 
 
 def chart() -> Path:
-    """The chart's folder."""
-    here = Path(__file__).resolve()
-    candidates = [here.parents[2] / "helm" / "ratchet", here.parents[1] / "ratchet_cli" / "chart"]
-    for folder in candidates:
-        if (folder / "Chart.yaml").is_file():
-            return folder
-    raise ClusterError(f"the chart is in none of {', '.join(map(str, candidates))}; is the installation complete?")
+    """The chart's folder. Raises `ClusterError` for an installation that has none."""
+    try:
+        return chart_folder()
+    except FileNotFoundError as problem:
+        raise ClusterError(str(problem)) from None
 
 
 def install(cluster: Cluster, *settings: str) -> None:

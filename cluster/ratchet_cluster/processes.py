@@ -23,6 +23,8 @@ NAME = "RATCHET_CLUSTER_PROCESS"
 POD = "RATCHET_CLUSTER_POD"
 INHERITED = ("PATH", "HOME", "TMPDIR", "LANG", "RATCHET_CLUSTER_ISOLATION")
 
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD of the flags in /proc/PID/stat
+
 Where = Mapping[str, str | None]  # what an environment must hold; None: any value
 
 _children: list[subprocess.Popen[bytes]] = []  # kept so that the ones which end while we live are reaped
@@ -45,17 +47,33 @@ def start(folder: Path, name: str, command: list[str], env: Mapping[str, str] | 
         )  # fmt: skip
     _children.append(process)
     while process.poll() is None and not _holds(environment(process.pid), mark(folder, name)):
-        time.sleep(0.001)  # the kernel shows a new program's environment a moment after it has begun
+        time.sleep(0.001)  # until the child has become its program, it shows our own environment
     return process.pid
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The environment a process was started with; empty when it is gone, a zombie, or not ours to read."""
+    """The environment a process was started with; empty when it is gone, a zombie, or not ours to read.
+
+    While it becomes another program (execve) the kernel shows none for a moment; this waits for the new one. Taken for
+    "not ours" in that moment, the process would outlive its container.
+    """
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
+        deadline = time.monotonic() + 5
+        while not raw and _has_an_environment(pid) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+            raw = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return {}
     return dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
+
+
+def _has_an_environment(pid: int) -> bool:
+    """Whether it is a program that lives, and whose environment is there or on its way: proc(5)'s stat, where a new
+    program's `env_start` and `env_end` are 0 until they are known."""
+    stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
+    state, flags, memory, begin, end = stat[0], int(stat[6]), int(stat[20]), int(stat[47]), int(stat[48])
+    return state not in "ZX" and not flags & _KERNEL_THREAD and memory > 0 and (end == 0 or end > begin)
 
 
 def belonging(where: Where) -> dict[int, dict[str, str]]:

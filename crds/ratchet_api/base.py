@@ -6,11 +6,12 @@ Decides the common conduct of all models (names, strictness, null, list maps, CE
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -38,7 +39,12 @@ class ApiModel(BaseModel):
     """Base of every type of the API: camelCase outside, no coercion, no unknown keys."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, alias_generator=to_camel, use_attribute_docstrings=True
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        alias_generator=to_camel,
+        use_attribute_docstrings=True,
+        defer_build=True,  # few processes validate all types, and one that contains others is built with them
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
 
@@ -51,23 +57,20 @@ class ApiModel(BaseModel):
         known = {f.alias or name for name, f in cls.model_fields.items()}
         return {k: v for k, v in data.items() if v is not None or k not in known}
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # Frozen: pydantic may hand out a default as it is, and need not copy it for every model that it reads.
+        return self
+
     @model_validator(mode="after")
-    def _list_maps_have_unique_keys(self) -> ApiModel:
-        for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if not isinstance(extra, dict) or "x-kubernetes-list-map-keys" not in extra:
-                continue
-            (key,) = cast("list[str]", extra["x-kubernetes-list-map-keys"])
+    def _list_maps_and_rules_hold(self) -> Self:
+        # One function for both: it is called for every model of a job, which is read in every pass over it.
+        for name, alias, key in _list_maps(type(self)):
             seen: set[Any] = set()
             for item in getattr(self, name) or ():
                 value = getattr(item, key)
                 if value in seen:
-                    raise ValueError(f"{field.alias}: two entries have the {key} {value!r}; give each its own")
+                    raise ValueError(f"{alias}: two entries have the {key} {value!r}; give each its own")
                 seen.add(value)
-        return self
-
-    @model_validator(mode="after")
-    def _rules_hold(self) -> ApiModel:
         for rule in type(self).rules:
             if rule.holds is not None and not rule.holds(self):
                 raise ValueError(rule.message)
@@ -76,6 +79,18 @@ class ApiModel(BaseModel):
     def manifest(self) -> dict[str, Any]:
         """Plain JSON data as the API server stores it: camelCase, defaults filled in, absent fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+@functools.cache
+def _list_maps(model: type[ApiModel]) -> tuple[tuple[str, str, str], ...]:
+    """Of each field that is a list with a key: name in Python, name outside, the key."""
+    found = []
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and "x-kubernetes-list-map-keys" in extra:
+            (key,) = cast("list[str]", extra["x-kubernetes-list-map-keys"])
+            found.append((name, field.alias or name, key))
+    return tuple(found)
 
 
 M = TypeVar("M", bound=ApiModel)

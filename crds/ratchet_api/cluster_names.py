@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ratchet_api.exact_environment import exact_environment
-from ratchet_api.job import Spec
+from ratchet_api.job import QUEUE_LABEL, Spec
 from ratchet_api.placements import Placement, Toleration
+from ratchet_api.pod_template import PodTemplate
+from ratchet_api.pod_volumes import impossible_mounts
 from ratchet_api.protocol import LABEL_NOTICE_SECONDS
 
 Found = Iterator[tuple[str, str]]
@@ -22,7 +24,7 @@ OWN_DOMAINS = ("ratchet.dev", "jobset.sigs.k8s.io", "batch.kubernetes.io", "kube
 FOR_ALL = "app.kubernetes.io"
 """The domain of the labels that Kubernetes recommends to everybody (Common labels): name, part-of, managed-by."""
 KUEUE = "kueue.x-k8s.io"
-QUEUE = f"{KUEUE}/queue-name"
+QUEUE = QUEUE_LABEL
 PREBUILT = f"{KUEUE}/prebuilt-workload-name"
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -36,18 +38,36 @@ SCALE = {"": 1.0, "m": 1e-3, "k": 1e3, **{unit: 1e3 ** (i + 2) for i, unit in en
 
 def impossible_names(spec: Spec) -> Found:
     """What no pod, JobSet or node can be called."""
-    template, added = spec.pod_template, spec.job_set_template
+    added = spec.job_set_template
     for kind, given in (
-        ("podTemplate.labels", template.labels),
-        ("podTemplate.annotations", template.annotations),
-        ("jobSetTemplate.labels", added.labels),
-        ("jobSetTemplate.annotations", added.annotations),
+        *((f"{path}.{name}", getattr(template, name)) for path, template in pod_templates(spec) for name in ADDED),
+        *((f"spec.jobSetTemplate.{name}", getattr(added, name)) for name in ADDED),
     ):
-        yield from _added(f"spec.{kind}", given, labels=kind.endswith("labels"))
+        yield from _added(kind, given, labels=kind.endswith("labels"))
     yield from _queue(spec)
+    for path, placement in placements(spec):
+        yield from _placed(path, placement)
+    yield from _objects(spec)
+    for path, template in pod_templates(spec):
+        yield from _pods(path, template)
+
+
+ADDED = "labels", "annotations"
+
+
+def placements(spec: Spec) -> Iterator[tuple[str, Placement]]:
+    """Path and value of each placement, the trainer's and the workers'."""
     for i, placement in enumerate(spec.placements):
-        yield from _placed(f"spec.placements[{i}]", placement)
-    yield from _pods(spec)
+        yield f"spec.placements[{i}]", placement
+    for i, placement in enumerate(spec.rollouts.placements if spec.rollouts is not None else ()):
+        yield f"spec.rollouts.placements[{i}]", placement
+
+
+def pod_templates(spec: Spec) -> Iterator[tuple[str, PodTemplate]]:
+    """Path and value of what is added to pods, the trainer's and the workers'."""
+    yield "spec.podTemplate", spec.pod_template
+    if spec.rollouts is not None:
+        yield "spec.rollouts.podTemplate", spec.rollouts.pod_template
 
 
 def _added(path: str, given: Mapping[str, str], *, labels: bool) -> Found:
@@ -69,11 +89,13 @@ def _queue(spec: Spec) -> Found:
         domain, _, name = key.partition("/")
         if domain == KUEUE and key != QUEUE and difflib.get_close_matches(name, ["queue-name"]):
             yield path, f"{key} is no label of Kueue, which would let the job pass; did you mean {QUEUE}?"
-    if QUEUE in spec.pod_template.labels:
-        yield (
-            "spec.podTemplate.labels",
-            f"{QUEUE}: all pods of an attempt are admitted at once, by its JobSet; write it into jobSetTemplate.labels",
-        )
+    for path, template in pod_templates(spec):
+        if QUEUE in template.labels:
+            yield (
+                f"{path}.labels",
+                f"{QUEUE}: all pods of an attempt are admitted at once, by its JobSet; write it into "
+                "jobSetTemplate.labels",
+            )
 
 
 def _placed(path: str, placement: Placement) -> Found:
@@ -110,37 +132,50 @@ def _untolerable(toleration: Toleration) -> str | None:
     return None
 
 
-def _pods(spec: Spec) -> Found:
-    template = spec.pod_template
+def _objects(spec: Spec) -> Found:
     names = {
-        "spec.podTemplate.serviceAccountName": template.service_account_name,
-        "spec.podTemplate.priorityClassName": template.priority_class_name,
         "spec.checkpoint.claimName": spec.checkpoint.claim_name,
         "spec.model.claimName": spec.model.claim_name,
     }
     for path, name in names.items():
         if name is not None and not is_name(name):
             yield path, f"{name!r} is no name of an object; {DNS}"
-    if (template.priority_class_name or "").startswith("system-"):
-        words = f"{template.priority_class_name} is for the cluster itself; use a class of yours"
-        yield "spec.podTemplate.priorityClassName", words
     if spec.image is not None and (not spec.image.isprintable() or " " in spec.image):
         yield "spec.image", f"{spec.image!r} has blanks or control characters; write REPOSITORY:TAG without them"
+
+
+def _pods(path: str, template: PodTemplate) -> Found:
+    names = {
+        "serviceAccountName": template.service_account_name,
+        "priorityClassName": template.priority_class_name,
+    }
+    for field, name in names.items():
+        if name is not None and not is_name(name):
+            yield f"{path}.{field}", f"{name!r} is no name of an object; {DNS}"
+    if (template.priority_class_name or "").startswith("system-"):
+        words = f"{template.priority_class_name} is for the cluster itself; use a class of yours"
+        yield f"{path}.priorityClassName", words
     for name in ("cpu", "memory"):
         asked, most = getattr(template.resources.requests, name), getattr(template.resources.limits, name)
         if asked is not None and most is not None and amount(asked) > amount(most):
-            path = f"spec.podTemplate.resources.requests.{name}"
-            yield path, f"{asked} is more than the limit, {most}; raise the limit"
+            yield f"{path}.resources.requests.{name}", f"{asked} is more than the limit, {most}; raise the limit"
+    for i, source in enumerate(template.env_from):
+        place, reference = f"{path}.envFrom[{i}]", source.secret_ref or source.config_map_ref
+        if source.prefix.startswith("RATCHET_"):
+            yield f"{place}.prefix", "variables that begin with RATCHET_ are Ratchet's own; use another prefix"
+        if reference is not None and not is_name(reference.name):
+            yield place, f"{reference.name!r} is no name of an object; {DNS}"
+    yield from impossible_mounts(path, template.volumes)
     for i, variable in enumerate(template.env):
-        path = f"spec.podTemplate.env[{i}]"
+        place = f"{path}.env[{i}]"
         if variable.name.startswith("RATCHET_") or variable.name in exact_environment(None):
             yield (
-                f"{path}.name",
+                f"{place}.name",
                 f"{variable.name} is set by Ratchet, because results depend on it"
-                + ("; set podTemplate.resources.requests.cpu" if variable.name == "NPROC" else "; leave it out"),
+                + (f"; set {path[5:]}.resources.requests.cpu" if variable.name == "NPROC" else "; leave it out"),
             )
         if "\0" in variable.value:
-            yield f"{path}.value", f"{variable.name} has a character 0, which no variable can hold; leave it out"
+            yield f"{place}.value", f"{variable.name} has a character 0, which no variable can hold; leave it out"
 
 
 def _no_label(key: str, value: str) -> str:

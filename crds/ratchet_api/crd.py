@@ -8,7 +8,6 @@ follows from the types.
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import yaml
@@ -31,6 +30,7 @@ PRINTER_COLUMNS = (
     ("Attempt", "integer", ".status.attempt.number", 0, "Number of the attempt."),
     ("Preemptions", "integer", ".status.counters.preemptions", 0, "Attempts ended by capacity that was taken away."),
     ("Failures", "integer", ".status.counters.failures", 1, "Failures not forgiven so far."),
+    ("Workers", "string", ".status.rollouts.text", 1, "Workers of the fleet that run / that there should be."),
     ("Tok/s", "string", ".status.progress.tokensPerSecond", 1, "Tokens per second."),
     ("Checkpoint", "integer", ".status.checkpoint.step", 1, "Newest committed step."),
     ("Placement", "string", ".status.attempt.placement", 1, "Where it runs."),
@@ -108,50 +108,6 @@ def json_schema() -> dict[str, Any]:
     } | root["properties"]
     root["required"] = ["apiVersion", "kind", "metadata", "spec"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": api.KIND} | root
-
-
-def reference() -> str:
-    """The API reference as Markdown: one table row a field."""
-    lines = [
-        f"# {api.KIND} ({api.API_VERSION})",
-        "",
-        "Made from the types by `ratchet crd --format markdown`; do not edit.",
-        "",
-        (schema(api.RLTrainingJob).get("description") or ""),
-        "",
-        "| field | type | default | meaning |",
-        "|---|---|---|---|",
-    ]
-    root = schema(api.RLTrainingJob)
-    for part in ("spec", "status"):
-        lines += _rows(part, root["properties"][part], part in root.get("required", ()))
-    return "\n".join(lines) + "\n"
-
-
-def _rows(path: str, node: dict[str, Any], required: bool) -> list[str]:
-    default = "required" if required else (f"`{json.dumps(node['default'])}`" if _shows_default(node) else "")
-    meaning = (node.get("description") or "").replace("|", "\\|").replace("\n", " ")
-    for rule in node.get("x-kubernetes-validations", ()):
-        meaning += f" *Rule: {rule['message'].replace('|', chr(92) + '|')}.*"
-    rows = [f"| `{path}` | {_type_name(node)} | {default} | {meaning} |"]
-    body, suffix = (node["items"], "[]") if node.get("type") == "array" else (node, "")
-    for name, child in body.get("properties", {}).items():
-        rows += _rows(f"{path}{suffix}.{name}", child, name in body.get("required", ()))
-    return rows
-
-
-def _shows_default(node: dict[str, Any]) -> bool:
-    return "default" in node and not node.get("properties")
-
-
-def _type_name(node: dict[str, Any]) -> str:
-    if "enum" in node:
-        return " \\| ".join(f"`{v}`" for v in node["enum"])
-    kind = node.get("type", "any")
-    if kind == "array":
-        return f"list of {_type_name(node['items'])}"
-    bounds = [f"{sign} {node[key]}" for key, sign in (("minimum", ">="), ("maximum", "<=")) if key in node]
-    return f"{kind} {', '.join(bounds)}" if bounds and node.get("maximum", 0) < 2**31 - 1 else str(kind)
 
 
 def _classes(model: type[BaseModel], seen: dict[type[BaseModel], None]) -> dict[type[BaseModel], None]:

@@ -15,20 +15,26 @@ from ratchet_api.base import LIST_MAP, ApiModel, Count, PositiveDecimal, Rule, S
 from ratchet_api.budgets import BUDGETS, Budget
 from ratchet_api.datasets import Dataset
 from ratchet_api.evaluations import EVALUATIONS, Evaluation, Export, Samples
+from ratchet_api.kind import API_VERSION as API_VERSION
+from ratchet_api.kind import GROUP as GROUP
+from ratchet_api.kind import KIND as KIND
+from ratchet_api.kind import PLURAL as PLURAL
+from ratchet_api.kind import VERSION as VERSION
 from ratchet_api.maintenance import MAINTENANCE, Maintenance
 from ratchet_api.placements import PLACEMENTS, Placement
+from ratchet_api.pod_template import PodTemplate
 from ratchet_api.protocol import SLOW_PHASE_SECONDS, SLOW_PHASES
+from ratchet_api.rewind import REWIND, Rewind
+from ratchet_api.rollouts import Rollouts
 from ratchet_api.stages import STAGES, RowsPerPass, Stage
 from ratchet_api.status import Status
-
-GROUP = "ratchet.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
-KIND = "RLTrainingJob"
-PLURAL = "rltrainingjobs"
+from ratchet_api.trackers import TRACKERS, Trackers
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_LENGTH = 39
+FLEET_NAME_LENGTH = NAME_LENGTH - len("-w255")
+"""Of a job with a fleet: its workers' JobSets are NAME-wI-aN, where a trainer's is NAME-aN."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -270,72 +276,6 @@ class Restart(ApiModel):
         return max(self.progress_deadline_seconds, slow)
 
 
-class EnvVar(ApiModel):
-    """A variable of the trainer's environment."""
-
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128, description="Name of the variable.")
-    value: str = Field(default="", max_length=4096, description="Value of the variable.")
-
-
-QUANTITY = r"^[0-9]{1,9}(\.[0-9]{1,9})?(m|k|[MGTPE]|[KMGTPE]i)?$"
-CPUS = r"^[0-9]{1,4}(\.[0-9]{1,9})?$|^[0-9]{1,7}m$"
-
-
-class ResourceList(ApiModel):
-    """Amounts of CPU and memory, as in core/v1."""
-
-    cpu: str | None = Field(
-        default=None,
-        pattern=CPUS,
-        max_length=32,
-        description="CPUs, for example 4 as a string. The whole number of them is the trainer's thread count (NPROC).",
-    )
-    memory: str | None = Field(default=None, pattern=QUANTITY, max_length=32, description="Memory, for example 8Gi.")
-
-
-class Resources(ApiModel):
-    """Compute resources of each trainer pod; TPU chips are added by the operator."""
-
-    requests: ResourceList = Field(default=ResourceList(), description="What is reserved.")
-    limits: ResourceList = Field(default=ResourceList(), description="What is never exceeded.")
-
-
-class PodTemplate(ApiModel):
-    """What the user may add to the trainer's pods."""
-
-    labels: StringMap = Field(default={}, max_length=32, description="Labels added to the pods.")
-    annotations: StringMap = Field(default={}, max_length=32, description="Annotations added to the pods.")
-    env: list[EnvVar] = Field(
-        default=[], max_length=64, json_schema_extra=LIST_MAP, description="Environment of the trainer."
-    )
-    resources: Resources = Field(default=Resources(), description="CPU and memory of each pod.")
-    service_account_name: str | None = Field(
-        default=None,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
-        description="Service account of the pods; only those that the operator's values allow.",
-    )
-    fs_group: Whole = whole(
-        "Group that owns the files of mounted volumes, so that a trainer that is not root can write to them. The group "
-        "of a volume is changed at its first mount only (OnRootMismatch).",
-        ge=0,
-        default=10001,
-    )
-    termination_grace_period_seconds: Whole = whole(
-        "Seconds that a pod gets to commit its state when it is told to go; no more than the notice where capacity is "
-        "taken away, and all of it, up to an hour, in a maintenance. Larger for a model whose checkpoint takes longer.",
-        ge=5,
-        le=3600,
-        default=30,
-    )
-    priority_class_name: str | None = Field(
-        default=None,
-        max_length=253,
-        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
-        description="PriorityClass of the pods; absent: the cluster's default.",
-    )
-
-
 class JobSetTemplate(ApiModel):
     """What the user may add to the JobSet of an attempt, for those who look at it: a queue, above all."""
 
@@ -400,6 +340,39 @@ class Spec(ApiModel):
             path=".checkpoint",
         ),
         Rule(
+            "!has(self.rewind) || self.stages.exists(s, s.name == self.rewind.stage)",
+            "rewind.stage names no stage of spec.stages",
+            lambda s: s.rewind is None or s.rewind.stage in [t.name for t in s.stages],
+            ".rewind",
+        ),
+        Rule(
+            "!has(oldSelf.rewind) || (has(self.rewind) && (self.rewind == oldSelf.rewind || "
+            "self.rewind.id > oldSelf.rewind.id))",
+            "rewind.id only grows; a new order has a larger one",
+            path=".rewind",
+        ),
+        Rule(
+            "!has(self.rollouts) || self.stages.exists(s, has(s.rl))",
+            "rollouts is a fleet that samples for rl stages, and spec.stages has none; leave it out, or add a stage "
+            "with rl",
+            lambda s: s.rollouts is None or any(t.rl is not None for t in s.stages),
+            ".rollouts",
+        ),
+        Rule(
+            "!has(self.rollouts) || !has(self.jobSetTemplate) || !has(self.jobSetTemplate.labels) || "
+            f"!('{QUEUE_LABEL}' in self.jobSetTemplate.labels)",
+            "a queue admits a JobSet at a time, and would hold single workers back while their trainer waits for them; "
+            f"leave {QUEUE_LABEL} out of jobSetTemplate.labels, or rollouts",
+            lambda s: s.rollouts is None or QUEUE_LABEL not in s.job_set_template.labels,
+            ".jobSetTemplate",
+        ),
+        Rule(
+            "self.suspend || has(self.rollouts) == has(oldSelf.rollouts)",
+            "rollouts comes and goes only while the job is suspended (spec.suspend: true), since a running trainer "
+            "knows whom to ask; workers.max changes at any time, and 0 lets the fleet rest",
+            path=".rollouts",
+        ),
+        Rule(
             "self.suspend || "
             "(has(self.image) == has(oldSelf.image) && (!has(self.image) || self.image == oldSelf.image))",
             "image changes only while the job is suspended (spec.suspend: true)",
@@ -419,14 +392,21 @@ class Spec(ApiModel):
     )
     stages: list[Stage] = STAGES
     approvals: list[Approval] = APPROVALS
+    rewind: Rewind | None = REWIND
     budgets: list[Budget] = BUDGETS
     evaluations: list[Evaluation] = EVALUATIONS
     export: Export | None = Field(
         default=None, description="Where trained weights are written for other tools; absent: nowhere."
     )
     samples: Samples = Field(default=Samples(), description="Rollouts that are kept to be read.")
+    trackers: Trackers | None = TRACKERS
     checkpoint: Checkpoint = Field(description="Where and how often the state is made durable.")
     placements: list[Placement] = PLACEMENTS
+    rollouts: Rollouts | None = Field(
+        default=None,
+        description="A fleet of workers that sample for the trainer, on capacity of their own; absent: the trainer "
+        "samples itself.",
+    )
     reproducibility: Reproducibility = Field(
         default=Reproducibility(), description="Between which runs the bits are equal, and what that may cost."
     )
@@ -477,9 +457,17 @@ class RLTrainingJob(ApiModel):
             f"at most {NAME_LENGTH} characters",
         ),
         Rule(
+            f"!has(self.spec.rollouts) || size(self.metadata.name) <= {FLEET_NAME_LENGTH}",
+            f"metadata.name: at most {FLEET_NAME_LENGTH} characters for a job with spec.rollouts, whose workers are "
+            "named after it and their number; shorten it",
+        ),
+        Rule(
             "!has(oldSelf.status) || !has(oldSelf.status.stage) || oldSelf.spec.stages.all(i, s, "
-            "i > oldSelf.status.stage.index || (i < size(self.spec.stages) && self.spec.stages[i] == s))",
-            "a stage that has begun cannot change; later stages can be edited, removed and appended",
+            "i > oldSelf.status.stage.index || (i < size(self.spec.stages) && self.spec.stages[i] == s) || "
+            "(has(self.spec.rewind) && (!has(oldSelf.spec.rewind) || self.spec.rewind.id > oldSelf.spec.rewind.id) && "
+            "oldSelf.spec.stages.exists(j, t, j <= i && t.name == self.spec.rewind.stage)))",
+            "a stage that has begun cannot change; later stages can be edited, removed and appended, this one where "
+            "spec.rewind begins it again",
         ),
     )
     spec: Spec = Field(description="What to train, how, and where.")

@@ -149,6 +149,11 @@ class Placement(ApiModel):
         return self.capacity or (None if self.compute_class is not None else "OnDemand")
 
     @property
+    def capacity_name(self) -> str:
+        """The same for people and for accounts: ComputeClass where one chooses."""
+        return self.capacity_type or "ComputeClass"
+
+    @property
     def short_notice(self) -> bool:
         """Whether the machines may go with the notice of a spot machine, whatever grace a pod has."""
         return self.capacity_type in ("Spot", "FlexStart", None)

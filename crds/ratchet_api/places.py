@@ -26,6 +26,9 @@ def impossible_places(spec: Spec) -> Iterator[tuple[str, str]]:
         places.append(("spec.model.path", spec.model.path, False))
     if spec.export is not None:
         places.append(("spec.export.directory", spec.export.directory, False))
+    board = spec.trackers.tensor_board if spec.trackers is not None else None
+    if board is not None and board.directory is not None:
+        places.append(("spec.trackers.tensorBoard.directory", board.directory, False))
     for i, dataset in enumerate(spec.datasets):
         if dataset.file is not None:
             places.append((f"spec.datasets[{i}].{dataset.kind}.path", dataset.file.path, False))

@@ -41,6 +41,8 @@ RL_METRICS = (
     "train/hinted",
     "train/unhelped",
     "train/hint_rollouts",
+    "train/staleness",
+    "train/importance_capped",
 )
 SHORT_NAMES = {name.removeprefix("train/"): name for name in RL_METRICS}
 CONDITIONAL = (
@@ -89,6 +91,15 @@ CONDITIONAL = (
             f"{metric} needs rl.expansion {{kind: hints}} (method scaf-grpo)",
         )
         for metric in ("train/hinted", "train/unhelped", "train/hint_rollouts")
+    ),
+    *(
+        (
+            metric,
+            "has(self.rl.rollouts) && has(self.rl.rollouts.lag) && self.rl.rollouts.lag > 0",
+            lambda rl: rl.lag > 0,
+            f"{metric} needs rl.rollouts.lag: without it every rollout comes from the newest weights",
+        )
+        for metric in ("train/staleness", "train/importance_capped")
     ),
 )
 

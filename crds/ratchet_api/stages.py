@@ -30,6 +30,8 @@ from ratchet_api.curation import CURATE_METRICS, STEPS_UNKNOWN, Curate
 from ratchet_api.datasets import WeightedDataset
 from ratchet_api.rewards import REWARDS, Reward
 from ratchet_api.rewards import RULES as REWARD_RULES
+from ratchet_api.rollouts import RULES as ROLLOUTS_RULES
+from ratchet_api.rollouts import StageRollouts, lag
 from ratchet_api.sampling import CORRECTION, Sampling
 from ratchet_api.stage_metrics import CONDITIONAL, RL_METRICS, SFT_METRICS, SHORT_NAMES, emits_always, full_metric
 
@@ -96,6 +98,7 @@ class Rl(ApiModel):
         *selections.RULES,
         *REWARD_RULES,
         *expansions.RULES,
+        *ROLLOUTS_RULES,
         CORRECTION,
         Rule(
             "!has(self.promptsInFlight) || !has(self.promptsPerStep) || self.promptsInFlight <= self.promptsPerStep",
@@ -184,6 +187,16 @@ class Rl(ApiModel):
         "prorl-v2. Given, it replaces all of the preset's.",
     )
     optimizer: Optimizer = Field(default=Optimizer(), description="Settings of the optimizer.")
+    rollouts: StageRollouts | None = Field(
+        default=None,
+        description="How far ahead of learning its rollouts are sampled, and in which calls; absent: step by step, all "
+        "prompts of a step in one call.",
+    )
+
+    @property
+    def lag(self) -> int:
+        """How many steps ahead it samples."""
+        return lag(self)
 
     @property
     def mixture(self) -> list[WeightedDataset]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ratchet_api.base import ApiModel, Count
+from ratchet_api.base import LIST_MAP, ApiModel, Count
 
 PHASES = ("Pending", "Placing", "Running", "Recovering", "AwaitingApproval", "Suspended", "Completed", "Failed")
 CONDITIONS = (
@@ -19,11 +19,14 @@ CONDITIONS = (
     "Running",
     "Progressing",
     "Learning",
+    "RolloutsAvailable",
     "Suspended",
     "AwaitingApproval",
     "Completed",
     "Failed",
 )
+
+
 HISTORY = 20
 """Attempts kept in `status.attempts`."""
 
@@ -168,6 +171,14 @@ class AttemptRecord(ApiModel):
     )
 
 
+class EarlierAttempts(ApiModel):
+    """Sums over the attempts that `status.attempts` has no room for any more; with those it lists, over all."""
+
+    verdicts: dict[str, Count] = Field(default={}, max_length=64, description="How many ended with each verdict.")
+    recoveries: Count = _count("How many were recovered from: a new step was made.")
+    recovery_milliseconds: Count = _count("What those recoveries took in all, in milliseconds.")
+
+
 class Counters(ApiModel):
     """Totals over the life of the job."""
 
@@ -176,6 +187,58 @@ class Counters(ApiModel):
     failures: Count = _count("Failures not forgiven so far.")
     disturbances_without_progress: Count = _count("Attempts in a row that ended without a new step.")
     steps_lost: Count = _count("Steps executed again.")
+    chip_seconds: dict[str, Count] = Field(
+        default={},
+        max_length=8,
+        description="Seconds of chips that all attempts took, by capacity, booked where an attempt or a stage ended.",
+    )
+    earlier_attempts: EarlierAttempts | None = Field(
+        default=None, description="What is left of attempts that are not listed any more."
+    )
+
+
+class WorkerStatus(ApiModel):
+    """A worker of the fleet: its present JobSet, and how that ended if it has."""
+
+    worker: Count = _count("Its number, from 0.")
+    attempt: Count = _count("Number of its JobSet, NAME-wWORKER-aATTEMPT; no two JobSets of the fleet have the same.")
+    placement: str | None = _text("Name of the placement of spec.rollouts that it runs on.", 40)
+    pods_total: Count = _count("Pods that it has.")
+    start_time: str | None = _time("When that JobSet was authorized.")
+    created_time: str | None = _time("When it was seen created.")
+    running_time: str | None = _time("When all its pods were first seen Running.")
+    end_time: str | None = _time("When it was seen to end; the next one starts after a back-off.")
+    verdict: str | None = _text("Why it, or the one before it, ended.", 32)
+    evidence: str | None = _text("What that rests on.")
+    failures: Count = _count("Ends of its own doing in a row; the back-off grows with them.")
+    hopeless: Count = _count("Those of them in a row that a repetition would repeat: exit codes 64, 65 and 77.")
+
+
+class RolloutsStatus(ApiModel):
+    """The fleet that samples: how many workers there are, and what the trainer says of their work."""
+
+    desired: Count = _count("Workers that there should be now; 0 while nothing is sampled.")
+    running: Count = _count("Workers of which all pods run.")
+    text: str | None = _text("`running/desired`, for the column.", 16)
+    version: str | None = _text("Digest of the newest weights that workers may fetch.", 64)
+    waiting_calls: Count | None = _maybe_count("Calls without a result, as the trainer last said.")
+    results_per_second: str | None = _text("Results that come in a second, a decimal string.", 32)
+    restarts: Count = _count("Workers that ended and are, or were, replaced.")
+    last_attempt: Count = _count("Highest number that a JobSet of a worker has had.")
+    trainer_waits: bool | None = Field(
+        default=None,
+        description="Whether the trainer has given its machines back for want of workers, and begins again once "
+        "workers.min of them run.",
+    )
+    without_room: dict[str, str] = Field(
+        default={}, max_length=8, description="When a placement was last given up, because it had no room."
+    )
+    workers: list[WorkerStatus] = Field(
+        default=[],
+        max_length=256,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["worker"]},
+        description="The workers, by number.",
+    )
 
 
 class ArtifactStatus(ApiModel):
@@ -186,10 +249,30 @@ class ArtifactStatus(ApiModel):
     path: str = Field(max_length=1024, description="Their folder, as the trainer's pods see it.")
 
 
+class TrackerStatus(ApiModel):
+    """How far a tracker of spec.trackers has been told of the run."""
+
+    name: str = Field(max_length=40, description="Its name in spec.trackers.")
+    state: Literal["Following", "Behind", "Left"] = Field(
+        description="Following: it has every committed step, but for those of the last seconds. Behind: it could not "
+        "be told and is tried again. Left: this attempt has given it up; the next one begins anew."
+    )
+    step: Count | None = _maybe_count("Last step that it has.")
+    message: str | None = _text("Why it is not following, and what helps.", 1024)
+
+
 class Resolved(ApiModel):
     """What was decided once for the life of the job."""
 
     image: str | None = _text("Trainer image of every attempt.", 1024)
+
+
+class RewindStatus(ApiModel):
+    """The last order of spec.rewind that was carried out."""
+
+    id: Count = _count("Its number.")
+    lineage: Count = _count("Counts rewinds, from 1: steps of an older lineage are kept, but are no candidates.")
+    attempt: Count = _count("The last attempt before it.")
 
 
 class ExactSince(ApiModel):
@@ -215,6 +298,10 @@ class Status(ApiModel):
     )
     stage: StagePosition | None = Field(default=None, description="The stage that the job is in.")
     stages: list[StageRecord] = Field(default=[], max_length=64, description="Stages that began, in order.")
+    awaits_acceptance: bool | None = Field(
+        default=None,
+        description="Whether the last stage has ended and the next one waits until the condition Accepted is True.",
+    )
     progress: Progress | None = Field(default=None, description="How far the training is.")
     checkpoint: CheckpointStatus | None = Field(default=None, description="The newest committed checkpoint.")
     attempt: AttemptStatus | None = Field(default=None, description="The attempt that runs or is being started.")
@@ -224,8 +311,12 @@ class Status(ApiModel):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["number"]},
         description=f"The last {HISTORY} attempts that ended, oldest first.",
     )
+    rollouts: RolloutsStatus | None = Field(
+        default=None, description="The fleet of spec.rollouts; absent: the job has had none."
+    )
     counters: Counters | None = Field(default=None, description="Totals over the life of the job.")
     resolved: Resolved | None = Field(default=None, description="What was decided once for the life of the job.")
+    rewind: RewindStatus | None = Field(default=None, description="The last rewind; absent: there was none.")
     exact_since: ExactSince | None = Field(
         default=None,
         description="Absent while the run is bit for bit that of an undisturbed one from its first step.",
@@ -235,5 +326,11 @@ class Status(ApiModel):
         max_length=64,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["stage"]},
         description="Weights that were written for other tools, one entry a stage.",
+    )
+    trackers: list[TrackerStatus] = Field(
+        default=[],
+        max_length=8,
+        json_schema_extra=LIST_MAP,
+        description="The trackers of spec.trackers, as the last attempt has seen them.",
     )
     finished_time: str | None = _time("When the job was Completed or Failed.")

@@ -6,6 +6,7 @@ which placement is tried is decided elsewhere.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -81,6 +82,7 @@ class ImpossibleShape(ValueError):
         self.field = field
 
 
+@functools.lru_cache(maxsize=256)
 def shape(accelerator: str, topology: str, chips_per_node: int | None = None) -> Shape:
     """The slice that these labels stand for. Raises ImpossibleShape with the offending field and a way out."""
     kind = ACCELERATORS.get(accelerator)

@@ -16,23 +16,38 @@ from typing import Any
 from pydantic import ValidationError
 
 from ratchet_api.base import DECIMAL_PATTERN
-from ratchet_api.cluster_names import impossible_names
+from ratchet_api.cluster_names import impossible_names, placements
 from ratchet_api.job import (
     API_VERSION,
-    CPUS,
+    FLEET_NAME_LENGTH,
     KIND,
     NAME_LENGTH,
     NAME_PATTERN,
-    QUANTITY,
     Parallelism,
     RLTrainingJob,
     Spec,
 )
 from ratchet_api.placements import Placement
 from ratchet_api.places import impossible_places
+from ratchet_api.pod_template import CPUS
+from ratchet_api.pod_volumes import QUANTITY
+from ratchet_api.reasoning_gym_tasks import TASKS
 from ratchet_api.references import broken_references
 from ratchet_api.tpu_topologies import ImpossibleShape, Shape, check_slices, given_shape, shape
+from ratchet_api.trackers import NAME, TRACKING_URI, misplaced_trackers
 
+REFUSED_FIELDS = {
+    **dict.fromkeys(
+        ("hostNetwork", "hostPID", "hostIPC", "hostPath", "hostUsers", "nodeName", "privileged"),
+        "no job gets at its node; leave it out. A folder of the node's disk for checkpoints: checkpoint.localDirectory",
+    ),
+    "securityContext": "set runAsUser, runAsGroup, fsGroup or readOnlyRootFilesystem; what else a pod may do is fixed",
+    **dict.fromkeys(
+        ("containers", "initContainers", "volumeMounts"),
+        "a pod has the trainer's container alone; see image, env, envFrom, volumes and resources",
+    ),
+}
+"""Fields of a pod that people write into `podTemplate`, and what to do instead."""
 WRITTEN = {
     # pattern of a field -> what that means
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "take lower-case letters, digits and '-', with a letter or digit at both ends",
@@ -43,6 +58,9 @@ WRITTEN = {
     r"^[A-Za-z_][A-Za-z0-9_]*$": "take letters, digits and '_', not beginning with a digit",
     DECIMAL_PATTERN: 'write a number in quotes, for example "0.5" or "1e-6"',
     QUANTITY: "write a number and a unit, for example 8Gi or 500M",
+    NAME: "take letters, digits, '_', '.' and '-'",
+    TRACKING_URI: "write http://HOST:PORT or https://HOST without credentials, which come from podTemplate.env, or a "
+    "path that begins with /",
     CPUS: "write a number of CPUs, for example 4, 2.5 or 500m",
 }
 
@@ -97,10 +115,11 @@ def chips(placement: Placement) -> int:
 
 def semantic_problems(spec: Spec) -> list[Problem]:
     """What is wrong in a spec whose types are right."""
-    found = []
+    found = list(too_deep(spec))
+    if found:
+        return found  # what follows would have to walk through it
     shards = spec.reproducibility.virtual_shards if spec.reproducibility.mode == "Exact" else None
-    for i, placement in enumerate(spec.placements):
-        path = f"spec.placements[{i}]"
+    for path, placement in placements(spec):
         try:
             count = processes(placement)
         except ImpossibleShape as error:
@@ -113,6 +132,8 @@ def semantic_problems(spec: Spec) -> list[Problem]:
             out = "take a number of devices that is a power of two" if there & (there - 1) else f"set it to {there}"
             text = f"its {there} devices do not divide reproducibility.virtualShards, {shards}, as mode Exact needs"
             found.append(Problem(path, f"{text}; {out}"))
+        if path.startswith("spec.rollouts."):
+            continue  # a worker answers whole calls, whose rows are filled up to its devices
         for j, stage in enumerate(spec.stages):
             if stage.sft is not None and stage.sft.batch_size % count:
                 field, size = "sft.batchSize", stage.sft.batch_size
@@ -129,9 +150,48 @@ def semantic_problems(spec: Spec) -> list[Problem]:
                     f"use a multiple of {count}, for example {-(-size // count) * count}",
                 )
             )
-    for some in (broken_references, impossible_places, impossible_names):
+    for some in (broken_references, impossible_places, impossible_names, misplaced_trackers):
         found += [Problem(path, message) for path, message in some(spec)]
-    return found + list(_long_buffers(spec))
+    return [*found, *_unknown_tasks(spec), *_long_buffers(spec)]
+
+
+DEPTH = 16
+"""Levels of lists and mappings that settings of a task may have."""
+
+
+def too_deep(spec: Spec) -> Iterator[Problem]:
+    """Settings that are nested deeper than whoever reads them can follow."""
+    for i, dataset in enumerate(spec.datasets):
+        if dataset.reasoning_gym is not None and _deeper(dataset.reasoning_gym.config):
+            text = f"lists and mappings are nested more than {DEPTH} deep; no task has such settings, leave them out"
+            yield Problem(f"spec.datasets[{i}].reasoningGym.config", text)
+
+
+def _unknown_tasks(spec: Spec) -> Iterator[Problem]:
+    """Tasks and settings that reasoning-gym does not have: the trainer would find them after a slice was placed."""
+    for i, dataset in enumerate(spec.datasets):
+        if (gym := dataset.reasoning_gym) is None:
+            continue
+        path = f"spec.datasets[{i}].reasoningGym"
+        if (settings := TASKS.get(gym.task)) is None and spec.image is not None:
+            continue  # an image may have tasks of its own
+        if settings is None:
+            known = _near(gym.task, sorted(TASKS)) if difflib.get_close_matches(gym.task, TASKS, n=1) else ""
+            yield Problem(f"{path}.task", f"reasoning-gym has no task {gym.task}{known}")
+            continue
+        for name in gym.config:
+            if name in ("seed", "size"):
+                yield Problem(f"{path}.config.{name}", "is the job's to choose; leave it out")
+            elif name not in settings:
+                yield Problem(f"{path}.config.{name}", "unknown setting of the task" + _near(name, sorted(settings)))
+
+
+def _deeper(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [v for some in level for v in (some.values() if isinstance(some, dict) else some)
+                 if isinstance(v, (dict, list))]  # fmt: skip
+    return bool(level)
 
 
 def _long_buffers(spec: Spec) -> Iterator[Problem]:
@@ -178,14 +238,17 @@ def _envelope_problems(manifest: dict[str, Any]) -> list[Problem]:
         found.append(Problem("kind", f"must be {KIND}, not {manifest.get('kind')!r}"))
     for key in sorted(set(manifest) - {"apiVersion", "kind", "metadata", "spec", "status"}):
         found.append(Problem(str(key), "unknown field" + _near(str(key), ["apiVersion", "kind", "metadata", "spec"])))
-    metadata = manifest.get("metadata")
+    metadata, spec = manifest.get("metadata"), manifest.get("spec")
     name = metadata.get("name") if isinstance(metadata, dict) else None
-    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or len(name) > NAME_LENGTH:
+    fleet = isinstance(spec, dict) and spec.get("rollouts") is not None
+    most = FLEET_NAME_LENGTH if fleet else NAME_LENGTH
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or len(name) > most:
+        why = "; with spec.rollouts workers are named after the job and their number: shorten it" if fleet else ""
         found.append(
             Problem(
                 "metadata.name",
                 f"{name!r}: lower-case letters, digits and '-', beginning with a letter, "
-                f"at most {NAME_LENGTH} characters",
+                f"at most {most} characters{why}",
             )
         )
     return found
@@ -196,8 +259,13 @@ def _from_pydantic(error: Any) -> Problem:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in WRITTEN:
         message = f"{_cut(error['input'])} is not how it is written; {WRITTEN[error['ctx']['pattern']]}"
+    if error["type"] in ("model_type", "dict_type", "list_type"):
+        wanted = "a list" if error["type"] == "list_type" else "a mapping of fields"
+        message = f"must be {wanted}, this is {_cut(error['input'])}"
     if error["type"] == "extra_forbidden":
-        message = "unknown field" + _near(str(location[-1]), _siblings(location[:-1]))
+        name = str(location[-1])
+        instead = REFUSED_FIELDS.get(name) if "podTemplate" in location else None
+        message = "unknown field" + (f"; {instead}" if instead else _near(name, _siblings(location[:-1])))
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     return Problem(path or "spec", message)
 

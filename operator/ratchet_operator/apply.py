@@ -1,8 +1,9 @@
 """Carries out a Plan, in the order that makes a crash between any two writes harmless.
 
 Decides the order of writes and what their answers mean: status first where it authorizes, creations, deletions,
-patches, status otherwise, events last. Every write names the object that was seen (uid, resourceVersion); an answer
-that says that the world is another than the one decided on ends the pass, and the next one looks afresh.
+patches, status otherwise, events, and objects of workers last. Every write names the object that was seen (uid,
+resourceVersion); an answer that says that the world is another than the one decided on ends the pass, and the next one
+looks afresh.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ Raw = dict[str, Any]
 
 class Outdated(Exception):
     """The world has changed since it was observed; nothing is wrong, but the pass is over."""
+
+
+class CreateRefused(Refused):
+    """The API server did not take an object that an attempt needs; `what` says which, and what it said."""
+
+    def __init__(self, what: str, refused: Refused):
+        super().__init__(refused.status, refused.reason, refused.message, refused.retry_after)
+        self.what = what
 
 
 class Pruned(Exception):
@@ -45,6 +54,9 @@ async def apply(kube: Kube, events: Events, job: Raw, plan: Plan) -> tuple[Raw, 
         job = await _write_status(kube, events, job, plan.status)
     for event in plan.events:
         await events.post(job, event)
+    for body in plan.create_last:
+        if taken := await _create(kube, events, job, body):
+            return job, (*conflicts, taken)
     return job, conflicts
 
 
@@ -97,7 +109,7 @@ async def _create(kube: Kube, events: Events, job: Raw, body: Raw) -> str | None
         if refused.status != 409 or refused.reason != "AlreadyExists":
             what = f"{kind} {meta['name']} could not be created: {refused.message[:500]}"
             await events.post(job, Event("Warning", "CreateRefused", what))
-            raise
+            raise CreateRefused(what, refused) from None
     there = await kube.get(kind, meta["name"], meta["namespace"])
     if there is None:
         raise Outdated(f"{kind} {meta['name']} was there and has gone")

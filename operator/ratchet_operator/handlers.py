@@ -24,12 +24,14 @@ from kubernetes.aio.client import Configuration
 from ratchet_api import job as api
 from ratchet_api.protocol import LABEL_JOB
 from ratchet_operator import metrics
+from ratchet_operator.known import JOBSET, POD, key_of
 from ratchet_operator.observe import NODE_LABEL
 from ratchet_operator.queue import Key, Version
 
 Raw = dict[str, Any]
 log = logging.getLogger(__name__)
 
+KINDS = {api.PLURAL: api.KIND, "jobsets": JOBSET, "pods": POD}
 READ_CREDENTIALS_AFTER = timedelta(minutes=10)
 
 
@@ -42,29 +44,39 @@ class Watches:
         namespaces: Sequence[str],
         on_key: Callable[[Key, Version], None],
         on_node: Callable[[Raw, bool], None] | None,
+        on_object: Callable[[str, Raw, bool], None] = lambda kind, raw, gone: None,
+        on_list: Callable[[], None] = lambda: None,
     ):
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._configuration, self._namespaces = configuration, namespaces
-        self._on_key, self._on_node = on_key, on_node
+        self._on_key, self._on_node, self._on_object, self._on_list = on_key, on_node, on_object, on_list
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="kopf", daemon=True).start()
 
     def _run(self) -> None:
-        reason = "the watches ended"
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry(),
-                    settings=settings(),
-                    standalone=True,
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                )
-            )
+            asyncio.run(self._watch())
         except Exception as problem:  # whatever it is, the process ends with it and is started again
-            reason = f"the watches ended: {type(problem).__name__} {problem}"
+            self._say(f"the watches ended: {type(problem).__name__} {problem}")
+
+    async def _watch(self) -> None:
+        """Returns, once it is told, when the first part of kopf ends. kopf itself would stop all others before it says
+        so, and waits for ever for a watch that is between two tries: then some watches are dead, and nobody knows."""
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+        )
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        problems = [task.exception() for task in ended if not task.cancelled()]
+        why = next((f": {type(it).__name__} {it}" for it in problems if it is not None), "")
+        self._say(f"the watches ended{why}")
+
+    def _say(self, reason: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop may be closed already
             self._loop.call_soon_threadsafe(self._tell, reason)
 
@@ -72,25 +84,27 @@ class Watches:
         if not self.ended.done():
             self.ended.set_result(reason)
 
+    def _tell_of(self, kind: str, raw: Raw, change: str | None) -> None:
+        if change is None:
+            self._on_list()
+        if (key := key_of(kind, raw)) is not None:
+            self._on_object(kind, raw, change == "DELETED")
+            self._on_key(key, (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]))
+
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
-        call, on_key, on_node = self._loop.call_soon_threadsafe, self._on_key, self._on_node
+        call, on_node = self._loop.call_soon_threadsafe, self._on_node
 
         @kopf.on.login(registry=registry)
         async def login(**_: Any) -> kopf.ConnectionInfo:
             return await connection(self._configuration)
 
         @kopf.on.event(api.GROUP, api.VERSION, api.PLURAL, registry=registry)
-        async def job(namespace: str | None, name: str, meta: Any, **_: Any) -> None:
-            metrics.WATCH_LAST_EVENT.labels(api.PLURAL).set_to_current_time()
-            call(on_key, (namespace or "", name), (meta["uid"], meta["resourceVersion"]))
-
         @kopf.on.event("", "v1", "pods", registry=registry)
         @kopf.on.event("jobset.x-k8s.io", "v1alpha2", "jobsets", registry=registry)
-        async def child(namespace: str | None, labels: Any, meta: Any, resource: Any, **_: Any) -> None:
+        async def told(resource: Any, body: Any, type: str | None, **_: Any) -> None:
             metrics.WATCH_LAST_EVENT.labels(resource.plural).set_to_current_time()
-            if name := labels.get(LABEL_JOB):
-                call(on_key, (namespace or "", name), (meta["uid"], meta["resourceVersion"]))
+            call(self._tell_of, KINDS[resource.plural], dict(body), type)
 
         if on_node is not None:
 
@@ -102,11 +116,25 @@ class Watches:
         return registry
 
 
+class Nothing(kopf.DiffBaseStorage):
+    """What handlers of changes would need: kopf copies each object of each event for them, and there are none."""
+
+    def build(self, *, body: Any, extra_fields: Any = None) -> Any:
+        return {}
+
+    def fetch(self, *, body: Any) -> None:
+        return None
+
+    def store(self, *, body: Any, patch: Any, essence: Any) -> None:
+        return None
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf's settings: selectors on every watch, time-outs on every request, nothing written to any object."""
     it = kopf.OperatorSettings()
     it.scanning.disabled = True
     it.posting.enabled = False
+    it.persistence.diffbase_storage = Nothing()
     it.watching.label_selectors["", "v1", "pods"] = LABEL_JOB
     it.watching.label_selectors["jobset.x-k8s.io", "v1alpha2", "jobsets"] = LABEL_JOB
     it.watching.label_selectors["", "v1", "nodes"] = NODE_LABEL

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ratchet_operator import metrics
 from ratchet_operator.clock import Clock
 
 Raw = dict[str, Any]
+Items = list[Raw]
 Query = list[tuple[str, str]]
 
 TIMEOUT_SECONDS = 10.0
@@ -38,6 +39,8 @@ RESOURCES = {
     "Pod": ("", "v1", "pods", True),
     "Node": ("", "v1", "nodes", False),
     "ConfigMap": ("", "v1", "configmaps", True),
+    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims", True),
+    "ResourceQuota": ("", "v1", "resourcequotas", True),
     "Event": ("", "v1", "events", True),
     "Lease": ("coordination.k8s.io", "v1", "leases", True),
     "JobSet": ("jobset.x-k8s.io", "v1alpha2", "jobsets", True),
@@ -118,19 +121,38 @@ class Kube:
             raise
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: str = "", *, metadata_only: bool = False
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: str = "",
+        *,
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> list[Raw]:
         """All objects of a kind as the API server has them now (no resourceVersion: never from a stale cache)."""
-        items: list[Raw] = []
+        pages = self.pages(kind, namespace, labels, fields=fields, metadata_only=metadata_only)
+        return [item async for page in pages for item in page]
+
+    async def pages(
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: str = "",
+        *,
+        fields: str = "",
+        metadata_only: bool = False,
+    ) -> AsyncIterator[Items]:
+        """The same, a page at a time."""
         query = [("limit", str(PAGE))] + ([("labelSelector", labels)] if labels else [])
+        query += [("fieldSelector", fields)] if fields else []
         accept = METADATA_ONLY if metadata_only else "application/json"
         page = [*query]
         while True:
             answer = await self._request("GET", self._path(kind, namespace), query=page, accept=accept)
-            items += answer.get("items") or []
+            yield answer.get("items") or []
             more = answer.get("metadata", {}).get("continue")
             if not more:
-                return items
+                return
             page = [*query, ("continue", more)]
 
     async def create(self, body: Raw) -> Raw:
@@ -211,6 +233,7 @@ class Kube:
             raise Unreachable(f"{method} {path}: {type(error).__name__} {error}".rstrip()) from None
         finally:
             metrics.API_REQUESTS.labels(method, code).inc()
+            metrics.API_REQUEST_SECONDS.labels(method).observe(time.monotonic() - sent)
         return answer
 
 

@@ -1,21 +1,27 @@
 """Reads one job and all that belongs to it.
 
-Decides what is read live and what may come from memory. The job, its JobSets and its pods are always listed live:
-fencing rests on them, and a watch may be behind. Nodes come from the watch while their pods are well and are read live
-as soon as one of their pods is not. Watches only say when to look.
+Decides what is read live and what may come from memory. The job, its JobSets and its pods are listed live before
+anything is done to them: fencing rests on them, and a watch may be behind. What a pass only shows may come from the
+watches (`known`, docs/decisions/0036). Nodes come from the watch while their pods are well and are read live as soon as
+one of their pods is not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ratchet_api import job as api
-from ratchet_api.protocol import LABEL_JOB
+from ratchet_api.protocol import LABEL_JOB, REPLICATED_JOB
+from ratchet_operator.decide import refusals
+from ratchet_operator.decide.observed_job import ObservedJob
 from ratchet_operator.decide.observed_node import ANNOTATIONS
+from ratchet_operator.known import Known, Told
 from ratchet_operator.kube import Kube, Refused
 from ratchet_operator.queue import Key, Version
+from ratchet_operator.snapshot import Snapshot
 
 Raw = dict[str, Any]
 
@@ -24,7 +30,7 @@ NODE_LABEL = "cloud.google.com/gke-tpu-accelerator"
 
 
 class WatchedState(NamedTuple):
-    """What belongs to one job, as the API server has it."""
+    """One job and what belongs to it, as the API server has it or as the watches have told of it."""
 
     job: Raw
     jobsets: list[Raw]
@@ -32,10 +38,11 @@ class WatchedState(NamedTuple):
     nodes: dict[str, Raw | None]
 
 
-async def observe(kube: Kube, nodes: Nodes, key: Key) -> WatchedState | None:
-    """The job and all that belongs to it, by name and whatever the uid; None when there is no such job."""
+async def observe(kube: Kube, nodes: Nodes, known: Known, key: Key) -> WatchedState | None:
+    """The job and all that belongs to it, by name and whatever the uid, read live; None when there is no such job."""
     namespace, name = key
     selector = f"{LABEL_JOB}={name}"
+    since = known.moment
     job, jobsets, pods = await asyncio.gather(
         kube.get(api.KIND, name, namespace),
         kube.list("JobSet", namespace, selector),
@@ -43,8 +50,89 @@ async def observe(kube: Kube, nodes: Nodes, key: Key) -> WatchedState | None:
     )
     if job is None:
         nodes.leave(key)
+        known.forget(key)
         return None
+    known.complete(key, since, Told(job, jobsets, pods))
     return WatchedState(job, jobsets, pods, await nodes.of(kube, key, pods))
+
+
+async def recall(kube: Kube, nodes: Nodes, known: Known, key: Key) -> WatchedState | None:
+    """The same as the watches have told of it, with nothing asked but nodes; None where that is not all of it."""
+    told = known.of(key)
+    return None if told is None else WatchedState(*told, await nodes.of(kube, key, told.pods))
+
+
+class Troubles:
+    """What events say about attempts whose pods are missing or do not start.
+
+    Read on demand, for an attempt that takes longer than it should, because no event is watched. The API server finds
+    them by looking through all events of the namespace: with thousands of jobs, of which many wait at once, that must
+    not become its work. So one question is under way at a time, and each is followed by a pause ten times as long.
+    """
+
+    def __init__(self, kube: Kube):
+        self._kube = kube
+        self._told: dict[Key, tuple[str, tuple[str, ...]]] = {}  # uid of the JobSet, and what was said of it last
+        self._again_at = 0.0
+        self._asking = False
+
+    async def of(self, key: Key, job: Raw, jobsets: list[Raw], pods: list[Raw], now: str) -> tuple[str, ...]:
+        """In words, oldest first; empty while nothing seems wrong. Who may not read events sees none."""
+        present = (job.get("status") or {}).get("attempt") or {}
+        about: list[tuple[str, str]] = []
+        if "jobSetUID" in present and "runningTime" not in present and "endedTime" not in present:
+            about = _in_trouble(job, jobsets, pods, now)  # else there is no need to read the whole job once more
+        if not about:
+            self._told.pop(key, None)
+            return ()
+        uid, said = self._told.get(key, ("", ()))
+        said = said if uid == present["jobSetUID"] else ()
+        if self._asking or time.monotonic() < self._again_at:
+            return said
+        began, self._asking = time.monotonic(), True
+        try:
+            said = await self._ask(key[0], about)
+        finally:
+            ended, self._asking = time.monotonic(), False
+            self._again_at = ended + 10 * (ended - began)
+        self._told[key] = (present["jobSetUID"], said)
+        return said
+
+    def forget(self, key: Key) -> None:
+        """The job is gone."""
+        self._told.pop(key, None)
+
+    async def _ask(self, namespace: str, about: list[tuple[str, str]]) -> tuple[str, ...]:
+        found: list[Raw] = []
+        for kind, name in about:
+            fields = f"type=Warning,involvedObject.kind={kind},involvedObject.name={name}"
+            try:
+                found += await self._kube.list("Event", namespace, fields=fields)
+            except Refused as refused:
+                if refused.status != 403:
+                    raise
+            if found:
+                break
+        found.sort(key=lambda event: int(event["metadata"]["resourceVersion"]))
+        by = ((event.get("source") or {}).get("component") or event.get("reportingComponent") or "" for event in found)
+        words = (f"{who}: {event.get('message', '')}" for who, event in zip(by, found, strict=True))
+        return tuple(text.removeprefix(": ") for text in words)
+
+
+def _in_trouble(job: Raw, jobsets: list[Raw], pods: list[Raw], now: str) -> list[tuple[str, str]]:
+    """Kind and name of what events may tell of, the likeliest first; nothing while nothing seems wrong."""
+    try:
+        observed = ObservedJob.read(Snapshot(now=now, job=job, jobsets=jobsets, pods=pods))
+    except ValueError:
+        return []
+    attempt = observed.status.attempt
+    if attempt is None or (since := refusals.look_at(observed, attempt)) is None or not observed.passed(since):
+        return []
+    own = observed.own_pods(attempt.number)
+    if len(own) < attempt.pods_total:
+        jobset = attempt.job_set or ""
+        return [("Job", f"{jobset}-{REPLICATED_JOB}-0"), ("JobSet", jobset)]
+    return [("Pod", pod.name) for pod in own if refusals.silent(pod)][:1]
 
 
 class Nodes:

@@ -61,16 +61,23 @@ class Plan:
     """Whether the status must be written before the acts, because it authorizes them."""
     create: tuple[Raw, ...] = ()
     """Whole objects to POST, in order. On 409: adopted if the ownerReference's uid is the job's, else a conflict."""
+    create_last: tuple[Raw, ...] = ()
+    """Objects of workers, to POST once all else is written: what refuses one of them keeps nothing from the trainer."""
     delete: tuple[Delete, ...] = ()
     patch: tuple[Patch, ...] = ()
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
     """Seconds after which to look again though nothing may have changed; None: only when something changes."""
 
+    unreadable: str | None = None
+    """What is wrong with a spec that cannot be read at all; nothing but that could be decided."""
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do; a wish to look again later is nothing."""
-        return not (self.status is not None or self.create or self.delete or self.patch or self.events)
+        return not (
+            self.status is not None or self.create or self.create_last or self.delete or self.patch or self.events
+        )
 
     def to_dict(self) -> Raw:
         """The plan as YAML writes it: only what is there."""
@@ -78,6 +85,7 @@ class Plan:
         for key in ("delete", "patch", "events"):
             if key in out:
                 out[key] = [{k: v for k, v in item.items() if v is not None} for item in out[key]]
-        if "create" in out:
-            out["create"] = list(out["create"])
+        for key in ("create", "create_last"):
+            if key in out:
+                out[key] = list(out[key])
         return out

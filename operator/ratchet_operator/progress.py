@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,24 @@ class Leader:
     jobset_uid: str
 
 
+class _InVain:
+    """How long a leader has been asked without an answer."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def ask(self) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def answered(self) -> None:
+        self._since = None
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
+
 class Invalid(ValueError):
     """An answer that is not what the protocol says."""
 
@@ -59,12 +78,18 @@ class Progress:
         self._leaders: dict[Key, Leader] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._answers: dict[Key, Raw] = {}
+        self._heard: dict[Key, str] = {}  # when the present leader answered last, or was first asked
+        self._silent: set[Key] = set()
         self._held = 0
         self._session: aiohttp.ClientSession | None = None
 
     def latest(self, key: Key) -> Raw | None:
         """The last believed answer, with `receivedAt`; of an attempt that has ended until the next one answers."""
         return self._answers.get(key)
+
+    def silent_since(self, key: Key) -> str | None:
+        """When the leader was last heard, or first asked, if it has been asked in vain for SILENT_SECONDS."""
+        return self._heard[key] if key in self._silent else None
 
     def follow(self, key: Key, leader: Leader | None) -> None:
         """From now on asks this leader for this job; None: nobody."""
@@ -73,8 +98,11 @@ class Progress:
         if task := self._tasks.pop(key, None):
             task.cancel()
         self._leaders.pop(key, None)
+        self._heard.pop(key, None)
+        self._silent.discard(key)
         if leader is not None:
             self._leaders[key] = leader
+            self._heard[key] = self._clock.now()
             self._tasks[key] = asyncio.create_task(self._poll(key, leader))
         metrics.PROGRESS_FOLLOWED.set(len(self._tasks))
 
@@ -91,27 +119,37 @@ class Progress:
 
     async def _poll(self, key: Key, leader: Leader) -> None:
         """Asks until cancelled: nothing that a trainer answers may end it, because nobody would start it again."""
+        in_vain = _InVain()
         while True:
             try:
-                await self._listen(key, leader)
+                await self._listen(key, leader, in_vain)
             except Exception:
                 log.exception("%s/%s: polling %s failed; it goes on", *key, leader.address)
                 metrics.PROGRESS_ANSWERS.labels("failed").inc()
+                self._unheard(key, in_vain)
                 await asyncio.sleep(RETRY_MOST)
 
-    async def _listen(self, key: Key, leader: Leader) -> None:
+    def _unheard(self, key: Key, in_vain: _InVain) -> None:
+        """Nothing came that counts as an answer. A while of that is news."""
+        if key not in self._silent and in_vain.seconds >= SILENT_SECONDS:
+            self._silent.add(key)
+            self._on_news(key, True)
+
+    async def _listen(self, key: Key, leader: Leader, in_vain: _InVain) -> None:
         revision: str | int | None = None
         urgency: tuple[Any, ...] | None = None
         steps: list[int | None] = []
         wait = RETRY_FIRST
         while True:
             held = self._held < HELD_MOST
+            in_vain.ask()
             try:
                 self._held += held
                 answer = await self._ask(leader, revision if held else None)
             except (aiohttp.ClientError, TimeoutError, OSError) as problem:
                 log.debug("%s/%s: no progress from %s: %s", *key, leader.address, problem)
                 metrics.PROGRESS_ANSWERS.labels("failed").inc()
+                self._unheard(key, in_vain)
                 await asyncio.sleep(wait)
                 wait = min(RETRY_MOST, wait * 1.5)
                 continue
@@ -119,11 +157,17 @@ class Progress:
                 result = "mismatch" if isinstance(problem, Mismatch) else "invalid"
                 metrics.PROGRESS_ANSWERS.labels(result).inc()
                 log.warning("%s/%s: dropped an answer of %s: %s", *key, leader.address, problem)
+                self._unheard(key, in_vain)
                 await asyncio.sleep(RETRY_MOST)
                 continue
             finally:
                 self._held -= held
             wait = RETRY_FIRST
+            in_vain.answered()
+            self._heard[key] = self._clock.now()
+            if key in self._silent:
+                self._silent.discard(key)
+                self._on_news(key, True)
             news = answer.revision != revision
             metrics.PROGRESS_ANSWERS.labels("new" if news else "same").inc()
             if news:

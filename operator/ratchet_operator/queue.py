@@ -33,6 +33,8 @@ class Again:
 
     after: float | None = None
     failed: bool = False
+    not_before: float = 0.0
+    """Seconds for which nothing may wake the job: the API server asked for patience."""
 
 
 class Queue:
@@ -60,6 +62,7 @@ class Queue:
         self._due: dict[Key, float] = {}  # earliest time of a later turn
         self._heap: list[tuple[float, int, Key]] = []
         self._failures: dict[Key, int] = {}
+        self._patience: dict[Key, float] = {}  # moment before which a failing job is not looked at, whatever happens
         self._count = itertools.count()
         self._wake = asyncio.Event()
         self._closed = False
@@ -69,14 +72,15 @@ class Queue:
     def add(self, key: Key, version: Version | None = None) -> None:
         """Asks for a pass as soon as it is this job's turn, because of one object's version or for another reason.
 
-        A failing job is not tried more than once a second.
+        A failing job is not tried more than once a second, and not before the time that the API server asked for.
         """
         if key in self._running:
             self._dirty.setdefault(key, set()).add(version)
         elif version is not None and not self._is_news(key, version):
             return
-        elif key in self._failures and self._due.get(key, 0.0) > self._monotonic():
-            self.add_after(key, min(1.0, self._backoff(key)))
+        elif key in self._failures and max(self._due.get(key, 0.0), self._patience.get(key, 0.0)) > self._monotonic():
+            patience = self._patience.get(key, 0.0) - self._monotonic()
+            self.add_after(key, max(min(1.0, self._backoff(key)), patience))
         elif key not in self._ready:
             self._ready[key] = None
             self._wake.set()
@@ -93,6 +97,7 @@ class Queue:
         """The job is gone: no later turn, no back-off."""
         self._due.pop(key, None)
         self._failures.pop(key, None)
+        self._patience.pop(key, None)
 
     @property
     def idle(self) -> bool:
@@ -150,9 +155,12 @@ class Queue:
             self._wake.set()
         if again.failed:
             self._failures[key] = self._failures.get(key, 0) + 1
-            self.add_after(key, max(self._backoff(key), again.after or 0.0))
+            patience = min(again.not_before, BACKOFF_MOST)
+            self._patience[key] = self._monotonic() + patience
+            self.add_after(key, max(self._backoff(key), again.after or 0.0, patience))
             return
         self._failures.pop(key, None)
+        self._patience.pop(key, None)
         if again.after is not None:
             self.add_after(key, again.after)
         for version in heard:

@@ -60,6 +60,16 @@ def watch(pid: int) -> tuple[int, bool]:
             return code, stopping
 
 
+def say(words: str) -> None:
+    """One line of the log. `words` have nothing in them that JSON would escape."""
+    if os.environ.get("RATCHET_LOG_FORMAT", "").lower() == "json":
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        words = (
+            f'{{"time": "{now}", "severity": "WARNING", "logger": "ratchet_operator.supervisor", "message": "{words}"}}'
+        )
+    print(words, file=sys.stderr, flush=True)
+
+
 def main(command: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # One name for all workers of this parent: it sees one end before it starts the next, so the Lease passes at once.
@@ -74,7 +84,7 @@ def main(command: list[str]) -> int:
             return max(code, 0)
         if time.monotonic() - started > HEALTHY_SECONDS:
             delay = DELAY_FIRST
-        print(f"the worker ended with {code}; starting it again in {delay:.1f} s", file=sys.stderr, flush=True)
+        say(f"the worker ended with {code}; starting it again in {delay:.1f} s")
         got = signal.sigtimedwait(SIGNALS - {signal.SIGCHLD}, delay)
         if got is not None:
             return 0

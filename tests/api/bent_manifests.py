@@ -31,9 +31,28 @@ CHOOSE = {"name": "c", "curate": {"dataset": "sums"}}
 TEMPLATES = [{"name": "a", "text": "{question}"}, {"name": "b", "text": "{question}!"}]
 PER_TEMPLATE = {"kind": "templates", "templates": TEMPLATES, "baseline": "perTemplate"}
 RL = {"dataset": "sums", "promptsPerStep": 8}
+SHM = {"name": "shm", "mountPath": "/dev/shm"}
 WRONG = [
     # path bent, value, path reported, words that must appear
     ("spec.model.presett", "tiny", "spec.model.presett", "did you mean preset?"),
+    ("spec.podTemplate.runAsUser", -1, "spec.podTemplate.runAsUser", "greater than or equal to 0"),
+    ("spec.podTemplate.hostNetwork", True, "spec.podTemplate.hostNetwork", "no job gets at its node; leave it out"),
+    ("spec.podTemplate.securityContext", {"privileged": True}, "spec.podTemplate.securityContext", "set runAsUser"),
+    ("spec.podTemplate.initContainers", [], "spec.podTemplate.initContainers", "the trainer's container alone"),
+    ("spec.podTemplate.volumes[0]", SHM, "spec.podTemplate.volumes[0]", "exactly one of emptyDir, ephemeral"),
+    (
+        "spec.podTemplate.volumes[0]",
+        {**SHM, "hostPath": {"path": "/"}},
+        "spec.podTemplate.volumes[0].hostPath",
+        "no job gets at its node; leave it out",
+    ),
+    (
+        "spec.podTemplate.volumes[0].emptyDir.medium",
+        "HugePages",
+        "spec.podTemplate.volumes[0].emptyDir.medium",
+        "'Memory'",
+    ),
+    ("spec.podTemplate.envFrom[1]", {"prefix": "A_"}, "spec.podTemplate.envFrom[1]", "a secretRef or a configMapRef"),
     ("spec.seed", "7", "spec.seed", "integer"),
     ("spec.seed", True, "spec.seed", "integer"),
     ("spec.seed", 1.5, "spec.seed", "integer"),

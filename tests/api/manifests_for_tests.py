@@ -152,8 +152,27 @@ _FULL: dict[str, Any] = {
             "labels": {"team": "a"},
             "annotations": {"note": "b"},
             "env": [{"name": "A", "value": "1"}],
+            "envFrom": [
+                {"prefix": "WANDB_", "secretRef": {"name": "wandb", "optional": True}},
+                {"configMapRef": {"name": "proxies"}},
+            ],
+            "imagePullSecrets": [{"name": "registry"}],
+            "volumes": [
+                {"name": "shm", "mountPath": "/dev/shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}},
+                {"name": "big", "mountPath": "/big", "ephemeral": {"storage": "2Ti", "storageClassName": "ssd"}},
+                {"name": "ca", "mountPath": "/etc/company", "secret": {"secretName": "ca"}},
+                {"name": "lists", "mountPath": "/lists", "configMap": {"name": "lists"}},
+                {
+                    "name": "shared",
+                    "mountPath": "/shared",
+                    "persistentVolumeClaim": {"claimName": "shared", "readOnly": True},
+                },
+            ],
             "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
             "serviceAccountName": "trainer",
+            "runAsUser": 1000,
+            "runAsGroup": 1000,
+            "readOnlyRootFilesystem": False,
             "fsGroup": 2000,
             "terminationGracePeriodSeconds": 120,
             "priorityClassName": "training",
@@ -169,6 +188,33 @@ _FULL: dict[str, Any] = {
 def full() -> dict[str, Any]:
     """A fresh copy of the manifest."""
     return copy.deepcopy(_FULL)
+
+
+_FLEET: dict[str, Any] = {
+    "workers": {"min": 1, "max": 8},
+    "placements": [
+        {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "capacity": "Spot"},
+        {"name": "laptop", "cpu": {"hosts": 1}, "waitSeconds": 60},
+    ],
+    "waitSeconds": 600,
+    "podTemplate": {
+        "labels": {"team": "a"},
+        "env": [{"name": "A", "value": "1"}],
+        "resources": {"requests": {"cpu": "1"}},
+        "priorityClassName": "sampling",
+    },
+}
+
+
+def with_fleet(name: str = "sums") -> dict[str, Any]:
+    """The same job with workers that sample for it, which no queue admits."""
+    manifest = full()
+    manifest["metadata"]["name"] = name
+    manifest["spec"]["rollouts"] = copy.deepcopy(_FLEET)
+    manifest["spec"]["jobSetTemplate"]["labels"] = {}
+    rl = {"dataset": "sums", "promptsPerStep": 8, "groupSize": 4, "rollouts": {"lag": 1, "promptsPerCall": 4}}
+    manifest["spec"]["stages"][1]["rl"] = rl
+    return manifest
 
 
 def paths(node: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import yaml
 from manifests_for_tests import full
 
 from ratchet_api import crd
+from ratchet_api.reference_page import reference
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +53,8 @@ def test_the_copies_in_the_repository_are_fresh():
     text = crd.crd_yaml()
     for copy in ("crds/rltrainingjobs.ratchet.dev.yaml", "helm/ratchet/files/rltrainingjobs.ratchet.dev.yaml"):
         assert (ROOT / copy).read_text() == text, f"{copy} is stale: run `make generate`"
-    assert (ROOT / "docs/api.md").read_text() == crd.reference(), "docs/api.md is stale: run `make generate`"
+    assert (ROOT / "docs/api.md").read_text() == reference(), "docs/api.md is stale: run `make generate`"
+    assert json.loads((ROOT / "crds/rltrainingjob.schema.json").read_text()) == crd.json_schema(), "run `make generate`"
 
 
 def test_the_editor_schema_takes_good_manifests_and_marks_unknown_fields():
@@ -59,6 +62,8 @@ def test_the_editor_schema_takes_good_manifests_and_marks_unknown_fields():
     jsonschema.validate(full(), schema)
     for example in sorted((ROOT / "examples").rglob("*.yaml")):
         jsonschema.validate(yaml.safe_load(example.read_text()), schema)
+        (line,) = re.findall(r"^# yaml-language-server: \$schema=(.*)$", example.read_text(), re.MULTILINE)
+        assert (example.parent / line).resolve() == ROOT / "crds/rltrainingjob.schema.json", "editors would not find it"
     manifest = full()
     manifest["spec"]["stages"][0]["advanse"] = {}
     assert not jsonschema.Draft202012Validator(schema).is_valid(manifest)

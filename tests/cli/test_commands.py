@@ -87,6 +87,13 @@ def test_the_processors_of_one_process_may_count_as_several_devices(tmp_path):
         ("a: b\nc: d\na: e", os.EX_DATAERR, "-:3: a stands in line 1, too; leave out one of the two"),
         ("a: 2026-13-45", os.EX_DATAERR, "not YAML: month must be in 1..12"),
         pytest.param("[" * 20_000, os.EX_DATAERR, "nested too deeply", id="deep"),
+        pytest.param(
+            "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)),
+            os.EX_DATAERR,
+            ":1: its aliases stand for over 1000000 values; write out what is meant",
+            id="aliases of aliases",
+        ),
+        pytest.param("a: &a [*a]", os.EX_DATAERR, ":1: its aliases stand for", id="an alias in itself"),
         ("- 1", os.EX_DATAERR, "a manifest is a mapping"),
         ("kind: Job", os.EX_DATAERR, "RLTrainingJob"),
     ],

@@ -12,6 +12,7 @@ import yaml
 from ratchet_api import protocol
 from ratchet_api.job import parse_spec
 from ratchet_cli.curve_drawing import draw
+from ratchet_cli.demo import proof
 from ratchet_cli.demo.disturbances import certain_steps, schedule
 from ratchet_cli.demo.watch import Leader, documents
 from ratchet_cluster.cluster import Cluster
@@ -91,3 +92,14 @@ def test_a_leader_that_dies_in_the_middle_of_an_answer_has_said_nothing() -> Non
         leader._address = (1, address)
         assert leader.progress(1) is None
         thread.join(timeout=10)
+
+
+def test_of_the_undisturbed_run_the_step_and_the_weights_are_said(tmp_path: Path) -> None:
+    """Whatever else `ratchet train` has to say after them."""
+    manifest = yaml.safe_load((ROOT / "examples/minimal.yaml").read_text())
+    manifest["spec"]["stages"] = manifest["spec"]["stages"][1:]
+    manifest["spec"]["stages"][0]["advance"] = {"steps": 1}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(manifest))
+    said: list[str] = []
+    found = proof.undisturbed(tmp_path / "job.yaml", tmp_path / "run", tmp_path / "cache", said.append)
+    assert said == [f"  step 1, stage reason, weights {found['weightsSha256']}"]

@@ -165,3 +165,57 @@ def test_functions_of_a_config_map_are_looked_for_beside_the_manifest(
     take_functions_beside(sgpo, tmp_path)
     beside = str(tmp_path) if folder == "steps" else None
     assert os.environ.get(ENV_CONFIG_MAP_FOLDER) == (said or beside)
+
+
+def examples(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ratchet_cli.main", "examples", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("methods/sgpo", {"data/sums.jsonl", "steps/steps.py"}),
+        ("recipes/scaffold", {"data/sums.jsonl", "steps/steps.py"}),
+        ("gke/qwen0.5b-v6e-2x4", {"models/Qwen2.5-0.5B-Instruct/config.json"}),
+        ("minimal", set()),
+    ],
+)
+def test_an_example_is_copied_with_what_it_reads(tmp_path: Path, name: str, beside: set[str]) -> None:
+    done = examples(tmp_path, name, "--to", "job.yaml")
+    assert done.returncode == os.EX_OK, done.stderr
+    assert files_in(tmp_path) == {"job.yaml", *beside}
+    assert all(done.stdout.count(file) == 1 for file in beside)
+    source = (ROOT / "examples" / name).with_name(name.rpartition("/")[2] + ".yaml")
+    assert yaml.safe_load((tmp_path / "job.yaml").read_text()) == yaml.safe_load(source.read_text())
+    for file in beside:
+        assert (tmp_path / file).read_bytes() == (source.parent / file).read_bytes()
+    assert "$schema" not in (tmp_path / "job.yaml").read_text(), "there is no such file beside the copy"
+
+
+def test_a_copy_leaves_alone_what_is_there(tmp_path: Path) -> None:
+    assert examples(tmp_path, "methods/sgpo", "--to", "job.yaml").returncode == os.EX_OK
+    assert examples(tmp_path, "methods/sgpo", "--to", "again.yaml").returncode == os.EX_OK, "steps.py is the same"
+    before = files_in(tmp_path)
+    (tmp_path / "steps/steps.py").write_text("mine")
+    done = examples(tmp_path, "methods/sgpo", "--to", "third.yaml")
+    assert done.returncode == os.EX_CANTCREAT
+    assert "steps/steps.py: File exists" in done.stderr
+    assert files_in(tmp_path) == before
+    assert (tmp_path / "steps/steps.py").read_text() == "mine"
+
+
+def test_every_example_in_the_list_says_more_than_a_word(tmp_path: Path) -> None:
+    for line in examples(tmp_path).stdout.splitlines():
+        assert len(line.split()) > 3, line
+
+
+def test_the_chart_is_where_the_command_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ratchet_cli.main", "chart"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == os.EX_OK, done.stderr
+    assert (Path(done.stdout.strip()) / "Chart.yaml").is_file()

@@ -240,3 +240,43 @@ def test_every_example_can_be_explained(file: Path) -> None:
     done = CliRunner().invoke(main, ["explain", str(file), "-o", "json"])
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["stages"]
+
+
+FLEET = """
+apiVersion: ratchet.dev/v1alpha1
+kind: RLTrainingJob
+metadata: {name: fleet}
+spec:
+  model: {preset: tiny}
+  datasets:
+  - {name: sums, reasoningGym: {task: chain_sum, size: 40}}
+  stages:
+  - name: reason
+    rl: {dataset: sums, promptsPerStep: 8, rollouts: {lag: 1, promptsPerCall: 2}}
+    advance: {steps: 10}
+  checkpoint: {directory: /checkpoints/fleet}
+  rollouts:
+    workers: {min: 1, max: 8}
+    placements: [{name: spot, accelerator: tpu-v6e-slice, topology: 2x2}]
+  placements: [{name: cpu, cpu: {hosts: 1}}]
+"""
+
+
+def test_a_fleet_is_explained_and_sized_by_a_run(tmp_path):
+    file = tmp_path / "job.yaml"
+    file.write_text(FLEET)
+    said = ratchet("explain", str(file)).stdout
+    assert "Sampled 1 step ahead" in said
+    assert "in 4 calls a step: more than 4 workers have nothing to do" in said
+    assert "A fleet of 1 to 8 workers samples for the trainer, each on spot (4 chips)" in said
+    books = tmp_path / "run/ledger"
+    books.mkdir(parents=True)
+    (books / "a1-0.jsonl").write_text('{"at": 60, "step": 10, "steps": 10, "generate": 40.0, "update": 10.0}\n')
+    said = ratchet("explain", str(file), "--measured", str(tmp_path / "run")).stdout
+    assert "4.00 s of sampling and 1.00 s of all else a step" in said
+    assert "With rl.rollouts.lag 1 and 4 workers like the trainer a step takes about 1.00 s instead of 5.00 s" in said
+    file.write_text(FLEET.replace("promptsPerCall: 2", "promptsPerCall: 4"))
+    said = ratchet("explain", str(file), "--measured", str(tmp_path / "run")).stdout
+    assert "a step has 2 calls: lower rl.rollouts.promptsPerCall first" in said
+    done = ratchet("explain", str(file), "--measured", str(tmp_path))
+    assert (done.returncode, "holds no ledger" in done.stderr) == (66, True)

@@ -31,7 +31,9 @@ def test_every_example_can_be_rendered():
     for path in sorted(EXAMPLES.rglob("*.yaml")):
         done = render(str(path))
         assert done.exit_code == 0, f"{path}: {done.stderr}"
-        assert [o["kind"] for o in yaml.safe_load_all(done.stdout)] == ["ConfigMap", "JobSet"]
+        rollouts = yaml.safe_load(path.read_text())["spec"].get("rollouts")
+        gangs = 1 + (rollouts["workers"]["max"] if rollouts is not None else 0)  # the trainer's, and each worker's
+        assert [o["kind"] for o in yaml.safe_load_all(done.stdout)] == ["ConfigMap", "JobSet"] * gangs
 
 
 def test_a_suspended_job_shows_what_would_be_created(tmp_path):

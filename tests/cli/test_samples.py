@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from ratchet_cli import sample_view
 from ratchet_cli.main import main
 from ratchet_cli.samples import in_words
+from ratchet_cluster.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 LONG = "Because the sum of two and three is five, and five is what was asked for, the answer is 5. " * 8
@@ -130,43 +132,36 @@ def test_what_is_not_there_is_said_with_what_is(folder, tmp_path) -> None:
     assert in_words(list(range(1, 31))) == "1, 2, 3, ..., " + ", ".join(map(str, range(14, 31)))
 
 
-KUBECTL = """#!{python}
-import json, sys
-objects = json.load(open({objects!r}))
-asked = sys.argv[2]
-if asked not in objects:
-    sys.exit(f'Error from server (NotFound): "{{asked}}" not found')
-print(json.dumps(objects[asked]))
-"""
-
-
 @pytest.fixture
-def cluster(folder: Path, tmp_path: Path) -> Any:
-    """Says what a cluster holds; gives a PATH with a kubectl that knows it."""
+def made(api_server: Cluster, namespace: str) -> Callable[..., None]:
+    """Applies a job `mine` with this checkpoint, its claim `c`, bound to a volume or not, and the volume."""
 
-    def made(checkpoint: dict[str, Any], volume: dict[str, Any] | None = None, bound: bool = True) -> str:
-        objects: dict[str, Any] = {
-            "rltrainingjobs.ratchet.dev/mine": {"metadata": {"namespace": "n"}, "spec": {"checkpoint": checkpoint}},
-            "persistentvolumeclaims/c": {"spec": {"volumeName": "v"} if bound else {}},
-        }
+    def apply(checkpoint: dict[str, Any], volume: dict[str, Any] | None = None, bound: bool = True) -> None:
+        job = yaml.safe_load((ROOT / "examples/sums.yaml").read_text())
+        job["metadata"], job["spec"]["checkpoint"] = {"name": "mine", "namespace": namespace}, checkpoint
+        size = {"accessModes": ["ReadWriteMany"], "storageClassName": namespace}  # nobody else's volume fits
+        claim = {**size, "resources": {"requests": {"storage": "1Gi"}}} | ({"volumeName": namespace} if bound else {})
+        objects: list[dict[str, Any]] = [job, of_kind("PersistentVolumeClaim", "c", namespace, claim)]
         if volume is not None:
-            objects["persistentvolumes/v"] = {"spec": volume}
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "objects.json").write_text(json.dumps(objects))
-        program = tmp_path / "bin/kubectl"
-        program.write_text(KUBECTL.format(python=sys.executable, objects=str(tmp_path / "objects.json")))
-        program.chmod(0o755)
-        return str(tmp_path / "bin")
+            spec = {**size, "capacity": {"storage": "1Gi"}, **volume}
+            objects.append(of_kind("PersistentVolume", namespace, None, spec))
+        api_server.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
-    return made
+    return apply
 
 
-def test_a_job_of_the_cluster_is_read_through_its_claim(folder, cluster, tmp_path, monkeypatch) -> None:
+def of_kind(kind: str, name: str, namespace: str | None, spec: dict[str, Any]) -> dict[str, Any]:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def test_a_job_of_the_cluster_is_read_through_its_claim(
+    folder, made, namespace, tmp_path, monkeypatch, api_server
+) -> None:
     monkeypatch.chdir(tmp_path)
     os.renames(folder / "samples", tmp_path / "volume/jobs/mine/samples")
-    checkpoint = {"directory": "/checkpoints/jobs/mine", "claimName": "c"}
-    path = cluster(checkpoint, {"hostPath": {"path": str(tmp_path / "volume")}})
-    done = ratchet("mine", PATH=path)
+    made({"directory": "/checkpoints/jobs/mine", "claimName": "c"}, {"hostPath": {"path": str(tmp_path / "volume")}})
+    done = ratchet("mine", "-n", namespace, **api_server.env())
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("step 3, ")
 
@@ -174,34 +169,31 @@ def test_a_job_of_the_cluster_is_read_through_its_claim(folder, cluster, tmp_pat
 @pytest.mark.parametrize(
     ("checkpoint", "volume", "bound", "words"),
     [
-        ({"directory": "/nowhere/x"}, None, True, "without a claim; copy the folder samples from /nowhere/x"),
         (
             {"directory": "/x/y", "claimName": "c"},
-            {"nfs": {}},
+            {"nfs": {"server": "127.0.0.1", "path": "/"}},
             True,
-            "volume v is not on this machine; copy the folder",
+            "is not on this machine; copy the folder samples from /x/y",
         ),
         ({"directory": "/x/y", "claimName": "c"}, None, False, "claim c is not bound to a volume yet"),
     ],
 )
 def test_what_lies_elsewhere_is_said_with_a_way(
-    cluster, tmp_path, monkeypatch, checkpoint, volume, bound, words
+    made, namespace, tmp_path, monkeypatch, api_server, checkpoint, volume, bound, words
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = ratchet("mine", PATH=cluster(checkpoint, volume, bound))
+    made(checkpoint, volume, bound)
+    done = ratchet("mine", "-n", namespace, **api_server.env())
     assert done.exit_code == os.EX_NOINPUT
     assert words in done.stderr
-    assert "job n/mine: " in done.stderr
+    assert f"job {namespace}/mine: " in done.stderr
 
 
-def test_a_name_that_nobody_knows(cluster, tmp_path, monkeypatch) -> None:
+def test_a_name_that_nobody_knows(namespace, tmp_path, monkeypatch, api_server) -> None:
     monkeypatch.chdir(tmp_path)
-    done = ratchet("other", PATH=cluster({"directory": "/x"}))
-    assert "no file and no folder other here, and Error from server (NotFound)" in done.stderr
+    done = ratchet("other", "-n", namespace, **api_server.env())
     assert done.exit_code == os.EX_NOINPUT
-    done = ratchet("other", PATH=str(tmp_path / "no"))
-    assert 'no kubectl to ask a cluster; eval "$(ratchet cluster env)" brings' in done.stderr
-    assert done.exit_code == os.EX_UNAVAILABLE
+    assert "no file and no folder other here, and " in done.stderr
 
 
 @pytest.mark.parametrize("width", [40, 41, 80, 200])

@@ -93,6 +93,20 @@ def test_what_an_outage_wrote_about_nodes_and_pods_is_put_right(own: Cluster, wa
     wait_until(lambda: own.kubectl(*ready) == "True" and all(node["ready"] for node in own.nodes()))
 
 
+def test_pods_live_while_the_api_server_is_started_again(own: Cluster, wait_until) -> None:
+    own.up(SMALL)
+    own.kubectl("run", "sleeper", "--image=i", "--restart=Never", "--command", "--", "sleep", "600")
+    wait_until(lambda: own.kubectl("get", "pod", "sleeper", "-o", "jsonpath={.status.phase}") == "Running")
+    pods = processes.belonging({processes.DIR: str(own.folder), processes.POD: None})
+    assert pods
+    for part in ("kube-apiserver", "kube-controller-manager"):
+        os.kill(own.status()["processes"][part], signal.SIGKILL)
+        wait_until(lambda part=part: own.status()["missing"] == [part])
+        own.up(SMALL)
+    assert processes.belonging({processes.DIR: str(own.folder), processes.POD: None}) == pods
+    assert own.kubectl("get", "pod", "sleeper", "-o", "jsonpath={.status.phase}") == "Running"
+
+
 def test_a_cluster_goes_with_the_process_that_it_was_started_for(own: Cluster, wait_until) -> None:
     with subprocess.Popen(["sleep", "600"]) as owner:
         own.up(SMALL, nodes=False, owner=owner.pid)

@@ -72,3 +72,19 @@ def test_who_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     process = begin(STUBBORN, mark)
     assert processes.end(mark, grace=0.2) == [process.pid]
     assert process.wait() == -9
+
+
+def test_a_process_that_becomes_another_program_is_found_all_the_time(tmp_path: Path) -> None:
+    """The kernel shows no environment for a moment; who is not found then outlives its container."""
+    script = tmp_path / "again.sh"
+    script.write_text('[ "$1" = 0 ] || exec sh "$0" $(($1 - 1))\n')
+    mark = processes.mark(tmp_path, "chain")
+    process = subprocess.Popen(["sh", str(script), "1500"], env=mark)
+    seen, missed = 0, 0
+    while process.poll() is None:
+        found = processes.environment(process.pid).get(processes.NAME) == "chain"
+        seen += found
+        missed += seen > 0 and not found and process.poll() is None  # the first moments still show our own
+    assert process.returncode == 0
+    assert seen > 1000
+    assert missed == 0

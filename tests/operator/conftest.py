@@ -13,6 +13,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
+import invariants
 from faultproxy import FaultProxy
 from running_operator import World
 
@@ -37,14 +38,18 @@ async def world(api_server, tmp_path, chart_values):
         proxy = await stack.enter_async_context(FaultProxy(api_server.plane.server, tls))
         it = World(api, proxy, namespace, tmp_path)
         it.kubeconfig.write_text(_kubeconfig(proxy.url, token.strip()))
+        await stack.enter_async_context(it.recorder)
         await stack.enter_async_context(it.kubelet)
         await it.kubelet.add_pool("a")
         await _make_claim(api, namespace, tmp_path)
         yield it
+        history = await it.history()
         for operator in it.operators:
             await operator.stop(9)
         await api.delete(f"/api/v1/namespaces/{namespace}")
         await api.delete(f"/api/v1/persistentvolumes/{namespace}")
+        assert proxy.forbidden <= it.lacks, "the chart does not grant what the operator asks for"
+        assert invariants.broken(history, it.excused) == []
 
 
 async def _make_claim(api, namespace: str, folder: Path) -> None:
@@ -62,12 +67,13 @@ async def _make_claim(api, namespace: str, folder: Path) -> None:
 
 def _install_rights(cluster, namespace: str, values=()) -> None:
     done = subprocess.run(
-        [cluster.bin / "helm", "template", "ratchet", ROOT / "helm/ratchet", "--namespace", namespace,
+        [cluster.bin / "helm", "template", "ratchet", ROOT / "helm/ratchet", "--namespace", namespace, "--no-hooks",
          "--set", f"watchNamespaces={{{namespace}}}", "--set", "crds.install=false",
          "--set", "fullnameOverride=ratchet", *(part for value in values for part in ("--set", value))],
         capture_output=True, text=True, check=True, env={**os.environ, **cluster.env()},
     )  # fmt: skip
-    objects = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] != "Deployment"]
+    rights = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+    objects = [o for o in yaml.safe_load_all(done.stdout) if o and o["kind"] in rights]
     for it in objects:  # cluster-wide names are the namespace's own, so that tests do not share them
         if it["kind"].startswith("Cluster"):
             it["metadata"]["name"] += f"-{namespace}"

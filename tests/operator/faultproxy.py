@@ -7,14 +7,22 @@ match requests and decide what happens to them.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 from aiohttp import web
+from api_verbs import Asked, asked
+from history import Act, Look, Round
+
+from ratchet_api.protocol import LABEL_JOB
 
 Raw = dict[str, Any]
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
@@ -94,9 +102,25 @@ def done_but_cut(request_done: Callable[[], None] = lambda: None) -> Callable[[R
     return act
 
 
+def done_but_silent(seconds: float = 60.0) -> Callable[[Request], Awaitable[Any]]:
+    """The server does what was asked, and its answer comes when nobody waits for it any more."""
+
+    async def act(request: Request) -> None:
+        await request.forward()
+        await asyncio.sleep(seconds)
+        raise Cut
+
+    return act
+
+
 async def cut(request: Request) -> None:
     """The request is lost before it reaches the server."""
     raise Cut
+
+
+def error_event(code: int, reason: str) -> Raw:
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": ""}
+    return {"type": "ERROR", "object": status}
 
 
 class FaultProxy:
@@ -106,9 +130,13 @@ class FaultProxy:
         self._server, self._tls = server, tls
         self.faults: list[Fault] = []
         self.writes: list[tuple[str, str, int, str]] = []  # method, path, status, user agent; without Leases
+        self.acts: list[Act] = []  # the same with what was sent and answered
+        self.reads: list[Look | Round] = []
         self.requests = 0
+        self.asked: set[Asked] = set()  # every verb on every resource that was asked for
+        self.forbidden: set[Asked] = set()  # those that the API server's RBAC refused
         self.lose_event: Callable[[Raw], bool] = lambda event: False
-        self.blocked = asyncio.Event()
+        self.skew: Callable[[str], float] = lambda actor: 0.0  # seconds by which an operator sees the clock ahead
         self._watches: set[asyncio.Task[Any]] = set()
         self._scripted: dict[str, list[Raw]] = {}
 
@@ -138,6 +166,8 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._watches:  # who watched is gone, and the server would not notice for minutes
+            task.cancel()
         await self._runner.cleanup()
         await self._session.close()
 
@@ -147,6 +177,8 @@ class FaultProxy:
         request = Request(
             incoming.method, incoming.path, dict(incoming.query), body, lambda: self._forward(incoming, request)
         )
+        if what := _asked(request):
+            self.asked.add(what)
         try:
             fault = next((f for f in self.faults if f.matches(request)), None)
             if fault is not None:
@@ -174,9 +206,19 @@ class FaultProxy:
             headers=_headers(incoming.headers),
         ) as response:
             content = await response.read()
+        if response.status == 403 and b"cannot" in content and (what := _asked(request)):
+            self.forbidden.add(what)
+        actor = incoming.headers["User-Agent"]
         if request.is_write:
-            self.writes.append((request.method, request.path, response.status, incoming.headers["User-Agent"]))
-        return response.status, _headers(response.headers), content
+            self.writes.append((request.method, request.path, response.status, actor))
+            self.acts.append(Act(request.method, request.path, response.status, actor, request.json, _said(content)))
+        elif response.status == 200 and (read := _read(request, incoming.headers.get("Accept", ""), content)):
+            self.reads.append(read)
+        headers = _headers(response.headers)
+        if skew := self.skew(actor):
+            moment = parsedate_to_datetime(headers["Date"]) + timedelta(seconds=skew)
+            headers["Date"] = format_datetime(moment, usegmt=True)
+        return response.status, headers, content
 
     async def _watch(self, incoming: web.Request, request: Request) -> web.StreamResponse:
         plural = request.path.rstrip("/").rsplit("/", 1)[-1]
@@ -191,6 +233,8 @@ class FaultProxy:
             async with self._session.get(
                 url, headers=_headers(incoming.headers), timeout=aiohttp.ClientTimeout(total=None)
             ) as response:
+                if response.status == 403 and (what := _asked(request)):
+                    self.forbidden.add(what)
                 async for line in response.content:
                     if not self.lose_event(json.loads(line)):
                         await outgoing.write(line)
@@ -204,6 +248,28 @@ class FaultProxy:
         finally:
             self._watches.discard(task)
         return outgoing
+
+
+def _read(request: Request, accept: str, content: bytes) -> Look | Round | None:
+    """What a list means: a pass looks at a job, or a periodic list begins. None for any other request."""
+    job = request.query.get("labelSelector", "").removeprefix(f"{LABEL_JOB}=")
+    looks = request.path.endswith("/pods") and job and job != LABEL_JOB
+    if request.method != "GET" or not (looks or "PartialObjectMetadataList" in accept):
+        return None
+    revision = int(_said(content)["metadata"]["resourceVersion"])
+    if looks:
+        return Look(job, revision, time.time())
+    return Round(revision, time.time()) if request.path.endswith("/rltrainingjobs") else None
+
+
+def _said(content: bytes) -> Raw:
+    """An answer; long ones are compressed."""
+    plain = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    return json.loads(plain or b"{}")
+
+
+def _asked(request: Request) -> Asked | None:
+    return asked(request.method, request.path, request.query)
 
 
 def _headers(headers: Any) -> dict[str, str]:

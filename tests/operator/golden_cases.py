@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -254,6 +255,45 @@ def status_lost() -> Story:
     return story
 
 
+def workers_start() -> Story:
+    """The trainer of a job with a fleet runs: both workers are authorized in status, then created, after all else."""
+    fleet = {"workers": {"min": 1, "max": 2}, "placements": [{"name": "here", "cpu": {"hosts": 1}}]}
+    stages = [{"name": "reason", "rl": {"dataset": "sums"}, "advance": {"steps": 30}}]
+    story = Story(stages=stages, rollouts=fleet)
+    story.settle()
+    story.make_pods()
+    story.place()
+    story.run()
+    return story
+
+
+def worker_is_lost() -> Story:
+    """The machine of a worker is gone: it is replaced alone, under the next number. The trainer's attempt goes on."""
+    story = workers_start()
+    story.settle()
+    for jobset in story.jobsets[1:]:
+        story.make_pods(jobset)
+    story.place("workers")
+    story.run()
+    story.settle()
+    story.later(60)
+    story.nodes["workers-1"] = None
+    return story
+
+
+def left_for_want_of_workers() -> Story:
+    """No worker ran for long, so the trainer has given its machines back. Nothing is charged, and no attempt starts
+    before rollouts.workers.min workers run."""
+    story = workers_start()
+    story.settle()
+    story.later(1800)
+    for pod in (story.pod(0), story.pod(1)):
+        story.leave(pod, 75, reason="Error")
+        said = {"v": 1, "reason": "NoWorkers", "message": "0 of 1 workers were there for 1800 s"}
+        pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"] = json.dumps(said)
+    return story
+
+
 ALL: dict[str, Callable[[], Story]] = {
     f.__name__.replace("_", "-"): f
     for f in (
@@ -262,7 +302,7 @@ ALL: dict[str, Callable[[], Story]] = {
         lost_node_is_gone, old_pod_may_still_write, stage_ends, last_stage_ends, waits_for_approval,
         approved_while_waiting, left_without_approval, approved_after_leaving, completed, application_failure,
         budget_is_spent, stage_budget_is_spent, waits_in_queue, taken_back_by_queue, suspended, refused, applied_again,
-        status_lost,
+        status_lost, workers_start, worker_is_lost, left_for_want_of_workers,
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ratchet_operator.decide import decide, stamps
+from ratchet_operator.decide import decide, stamps, strangers
 from ratchet_operator.plan import Plan
 from ratchet_operator.snapshot import Snapshot, Values
 
@@ -53,7 +53,13 @@ class Story:
         self.nodes: dict[str, dict[str, Any] | None] = {}
         self.configmaps: set[str] = set()
         self.progress: dict[str, Any] | None = None
+        self.silent_since: str | None = None
+        self.refused: str | None = None
+        self.troubles: tuple[str, ...] = ()
+        self.directory_owner: str | None = None
+        self.instead: tuple[str, str] | None = None
         self.conflicts: list[str] = []
+        self.told: tuple[str, ...] = ()
         self.values = Values(image="trainer:1")
         self.flush_due = True
         self.time = stamps.seconds("2026-01-02T03:04:05Z")
@@ -90,7 +96,7 @@ class Story:
         return next(
             p
             for p in self.pods
-            if p["metadata"]["labels"]["ratchet.dev/attempt"] == number
+            if p["metadata"]["labels"].get("ratchet.dev/attempt") == number
             and p["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] == str(index)
         )
 
@@ -106,9 +112,15 @@ class Story:
             pods=copy.deepcopy(self.pods),
             nodes={name: copy.deepcopy(node) for name, node in self.nodes.items() if name in bound},
             progress=copy.deepcopy(self.progress),
+            silent_since=self.silent_since,
+            refused=self.refused,
+            troubles=self.troubles,
+            directory_owner=self.directory_owner,
+            instead=self.instead,
             fence=1,
             flush_due=self.flush_due,
             conflicts=tuple(self.conflicts),
+            told=self.told,
             values=self.values,
         )
 
@@ -140,9 +152,11 @@ class Story:
         writes += [lambda it=it: self._patch(it) for it in plan.patch]
         if plan.status is not None and not plan.status_first:
             writes.append(lambda: self._write_status(plan))
+        writes += [lambda body=body: self._create(body) for body in plan.create_last]
         for write in writes if acts is None else writes[:acts]:
             write()
         self.events += [event.reason for event in plan.events]
+        self.told = strangers.uids(self.pods, self.jobsets)
         self.plans.append(plan)
 
     def _write_status(self, plan: Plan) -> None:
@@ -189,9 +203,9 @@ class Story:
         self.time += seconds
         return self
 
-    def make_pods(self) -> None:
-        """What JobSet and Job controller do: the pods of the newest JobSet, not yet bound."""
-        jobset = self.jobsets[-1]
+    def make_pods(self, jobset: dict[str, Any] | None = None) -> None:
+        """What JobSet and Job controller do: the pods of a JobSet, the newest one by default, not yet bound."""
+        jobset = jobset or self.jobsets[-1]
         (replicated,) = jobset["spec"]["replicatedJobs"]
         template = replicated["template"]["spec"]["template"]
         name, namespace = jobset["metadata"]["name"], jobset["metadata"]["namespace"]
@@ -227,7 +241,7 @@ class Story:
 
     def place(self, pool: str = "pool-a") -> None:
         """What the scheduler does: unbound pods get nodes of a pool, in order."""
-        free = iter(range(100))
+        free = iter(range(10_000))
         for pod in self.pods:
             if "nodeName" not in pod["spec"] and pod["status"]["phase"] == "Pending":
                 name = f"{pool}-{next(free)}"

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import os
+import re
 import signal
 import sys
 import urllib.request
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from api_verbs import Asked
 from faultproxy import FaultProxy
+from history import JOB as TRAINING
+from history import JOBSET, NODE, POD, History, Look, Recorder, Resumed, Round, Seen
 from scripted_kubelet import WORLD, Kubelet
 
-from ratchet_cluster.api import Api, ApiError
+from ratchet_api.protocol import LABEL_JOBSET_UID
+from ratchet_cluster.api import MERGE, Api, ApiError
 from ratchet_cluster.ports import free_ports
 
 Raw = dict[str, Any]
 
+_touches = itertools.count(1)
+SEEN = re.compile(r"[^/ ]+/(?P<job>\S+): seen (?P<versions>[^,]*), heard (?P<heard>\d+)")
+"""What the log says, at level DEBUG, of a pass over a job."""
 PATIENCE = 120.0
 """What is waited for comes within a second or two; on a machine that is busy with other things it comes later."""
 
@@ -38,6 +49,13 @@ async def until(what: str, check: Callable[[], Any], seconds: float = PATIENCE) 
         await asyncio.sleep(0.03)
 
 
+def _time_of(line: str) -> float:
+    """When a line of a log was written."""
+    if line.startswith("{"):
+        return datetime.fromisoformat(json.loads(line)["time"]).timestamp()
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+
+
 class Operator:
     """One replica: parent and worker, or (`supervised=False`) the worker alone."""
 
@@ -48,12 +66,15 @@ class Operator:
         self.env = {
             **os.environ, "KUBECONFIG": str(world.kubeconfig), "RATCHET_OPERATOR_NAMESPACE": world.namespace,
             "RATCHET_WATCH_NAMESPACES": world.namespace, "RATCHET_METRICS_PORT": str(self.port),
-            "RATCHET_POD_IP": "127.0.0.1", "RATCHET_POD_NAME": name, "RATCHET_TRAINER_IMAGE": "trainer:test", **env,
+            "RATCHET_POD_IP": "127.0.0.1", "RATCHET_POD_NAME": name, "RATCHET_TRAINER_IMAGE": "trainer:test",
+            "RATCHET_LOG_LEVEL": "DEBUG", **env,
         }  # fmt: skip
         self.env.pop("KUBERNETES_SERVICE_HOST", None)
         if not supervised:
             self.env["RATCHET_IDENTITY"] = name
         self.process: asyncio.subprocess.Process | None = None
+        self._looks: list[Seen] = []
+        self._read = 0  # how far its log was read for these
 
     async def start(self) -> Operator:
         command = ["-m", "ratchet_cli.main", "operator"] if self.supervised else ["-m", "ratchet_operator.app"]
@@ -82,6 +103,19 @@ class Operator:
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    @property
+    def looks(self) -> list[Seen]:
+        """What its passes have seen so far, which it logs."""
+        with open(self.log_path) as log:
+            log.seek(self._read)
+            while (line := log.readline()).endswith("\n"):
+                self._read = log.tell()
+                if (said := SEEN.search(line)) is not None:
+                    versions = dict(it.split("@") for it in said["versions"].split())
+                    seen = {uid: int(version) for uid, version in versions.items()}
+                    self._looks.append(Seen(said["job"], seen, int(said["heard"]), _time_of(line)))
+        return self._looks
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of its own HTTP server; (0, "") when there is none."""
@@ -120,6 +154,12 @@ class World:
         self.kubelet = Kubelet(api, namespace)
         self.kubeconfig = folder / "kubeconfig"
         self.operators: list[Operator] = []
+        self.lacks: set[Asked] = set()  # rights that the test takes away; any other that is refused fails it
+        self.excused: dict[str, str] = {}  # invariants that the test breaks on purpose, and why
+        space = {kind: (self.path(plural), {}) for kind, plural in
+                 ((TRAINING, "rltrainingjobs"), (JOBSET, "jobsets"), (POD, "pods"))}  # fmt: skip
+        nodes = {NODE: ("/api/v1/nodes", {"labelSelector": f"{WORLD}={namespace}"})}
+        self.recorder = Recorder(api, space | nodes)
 
     async def operator(self, name: str = "operator", *, supervised: bool = True, **env: str) -> Operator:
         """A started replica."""
@@ -142,6 +182,7 @@ class World:
         """Creates a job of two short stages."""
         body = yaml.safe_load(JOB)
         body["metadata"]["name"] = name
+        body["spec"]["checkpoint"]["directory"] = f"/checkpoints/{name}"  # one job a directory
         body["spec"].update(spec)
         own = {"nodeSelector": {WORLD: self.namespace}}
         body["spec"]["placements"] = [placement | own for placement in body["spec"]["placements"]]
@@ -149,7 +190,7 @@ class World:
 
     async def edit(self, name: str = "sums", **spec: Any) -> None:
         """Changes the job's spec."""
-        await self.api.patch(self.path("rltrainingjobs", name), {"spec": spec}, "application/merge-patch+json")
+        await self.api.patch(self.path("rltrainingjobs", name), {"spec": spec}, MERGE)
 
     async def job(self, name: str = "sums") -> Raw:
         return await self.api.get(self.path("rltrainingjobs", name))
@@ -197,6 +238,75 @@ class World:
         except ApiError as error:
             return error.status == 404
         return False
+
+    # -- what happened -------------------------------------------------------------------------------------------------
+
+    async def history(self) -> History:
+        """All that happened, once nothing is left to happen: faults end; where every job is over and an operator leads,
+        it looks at all of them once more, and has nothing to write."""
+        for fault in self.proxy.faults:
+            fault.times = 0
+        self.proxy.lose_event = lambda event: False
+        jobs = await self.items("rltrainingjobs")
+        over = all((job.get("status") or {}).get("phase") in ("Completed", "Failed") for job in jobs)
+        settled = over and any(it.metric("ratchet_leader ") for it in self.operators)
+        acts = len(self.proxy.acts)
+        if settled:  # a pass begins when the one before it has ended, with its events
+            names = [job["metadata"]["name"] for job in jobs]
+            await self._passes_over(names)
+            if any(it.kind == JOB and it.change == "DELETED" for it in self.recorder.versions):
+                await self._periodic_lists(1)  # a pass over a job that was just deleted ends with a 404
+            acts = len(self.proxy.acts)
+            await self._passes_over(names)
+        if settled:  # Kubernetes collects the pods of a JobSet that is gone in its own time
+            with contextlib.suppress(AssertionError):
+                await until("no pod has outlived its JobSet", self._collected, 60)
+        await until("the recorder has heard of everything", self.recorder.caught_up)
+        resumed = [Resumed(uid, gang.origin) for uid, gang in self.kubelet.gangs.items()]
+        quiet = self.proxy.acts[acts:] if settled else []
+        return History(self.recorder.versions, self.proxy.acts, self._reads(), resumed, quiet, settled)
+
+    def _reads(self) -> list[Look | Seen | Round]:
+        """What was read, and what passes have seen, in order."""
+        found = [*self.proxy.reads, *(look for it in self.operators for look in it.looks)]
+        return sorted(found, key=lambda read: read.at)
+
+    async def _collected(self) -> bool:
+        jobsets = {it["metadata"]["uid"] for it in await self.items("jobsets")}
+        owned = [it for it in await self.items("pods") if it["metadata"].get("ownerReferences")]
+        return all(it["metadata"].get("labels", {}).get(LABEL_JOBSET_UID) in jobsets for it in owned)
+
+    async def touch(self, name: str = "sums") -> Raw:
+        """Changes the job without any meaning; a watch tells of it. Returns the job."""
+        number = str(next(_touches))
+        body = {"metadata": {"annotations": {"touched": number}}}
+        return await self.api.patch(self.path("rltrainingjobs", name), body, MERGE)
+
+    async def at_rest(self, lists: int = 6) -> None:
+        """Nothing is written during so many periodic lists, once things have settled."""
+        before = -1
+        while before != len(self.proxy.writes):
+            before = len(self.proxy.writes)
+            await self._periodic_lists(4)
+        await self._periodic_lists(lists)
+        assert self.proxy.writes[before:] == []
+
+    async def _periodic_lists(self, count: int) -> None:
+        """Waits for so many further ones."""
+        before = sum(isinstance(it, Round) for it in self.proxy.reads)
+        await until(
+            "the periodic list", lambda: sum(isinstance(it, Round) for it in self.proxy.reads) >= before + count
+        )
+
+    async def _passes_over(self, jobs: list[str]) -> None:
+        """Touches each job and waits until the operator has looked at it."""
+        for name in jobs:
+            meta = (await self.touch(name))["metadata"]
+            version = meta["uid"], int(meta["resourceVersion"])
+            await until(f"{name} is looked at", lambda version=version: self._has_seen(*version))
+
+    def _has_seen(self, uid: str, revision: int) -> bool:
+        return any(look.versions.get(uid, 0) >= revision for it in self.operators for look in it.looks)
 
 
 JOB = """

@@ -9,25 +9,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from scripted_trainer import Gang, Pace, Storage
+from kubelet_writes import container_status, now, renew_lease
+from scripted_trainer import Gang, Pace, Storage, Worker
 
-from ratchet_api.protocol import LABEL_JOB, LABEL_JOBSET_UID, Exit
-from ratchet_cluster.api import Api, ApiError
+from ratchet_api.protocol import LABEL_JOB, LABEL_JOBSET_UID, LABEL_WORKER, Exit
+from ratchet_cluster.api import MERGE, Api, ApiError
 
 Raw = dict[str, Any]
 INDEX = "batch.kubernetes.io/job-completion-index"
-MERGE = "application/merge-patch+json"
 WORLD = "test.ratchet.dev/world"
 """Label of the nodes that are one test's own: real node agents may be on the same control plane."""
-
-
-def now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass
@@ -35,7 +31,7 @@ class Running:
     """A pod that has been started."""
 
     pod: Raw
-    gang: Gang
+    gang: Gang | Worker
     task: asyncio.Task[None]
 
 
@@ -49,10 +45,12 @@ class Kubelet:
         self.storage: dict[str, Storage] = {}
         self.pace: dict[str, Pace] = {}
         self.gangs: dict[str, Gang] = {}  # JobSet uid -> gang
+        self.workers: dict[int, Worker] = {}  # number of a worker -> the one that was last started
         self.running: dict[str, Running] = {}  # pod uid -> pod
         self.nodes: dict[str, str] = {}  # name -> uid
         self.hold_start = asyncio.Event()  # set: bound pods start
         self.hold_start.set()
+        self.frozen: set[str] = set()  # nodes that answer nobody
         self.overlaps: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pods: dict[str, Raw] = {}
@@ -95,7 +93,7 @@ class Kubelet:
             }  # fmt: skip
             node = await self.api.create("/api/v1/nodes", body)
             self.nodes[name] = node["metadata"]["uid"]
-            await self._beat(name)
+            await renew_lease(self.api, name)
             amounts = {"cpu": "64", "memory": "256Gi", "pods": "110", "google.com/tpu": "4", "ephemeral-storage": "1Ti"}
             await self._condition(
                 name, "True", "KubeletReady", "kubelet is ready", capacity=amounts, allocatable=amounts
@@ -113,14 +111,32 @@ class Kubelet:
         }
         await self.api.patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [condition], **more}})
 
-    async def remove_node(self, name: str) -> None:
-        """The machine is gone and so is the Node: nothing is said about the pods on it."""
+    async def remove_node(self, name: str, *, lives_on: bool = False) -> None:
+        """The machine is gone and so is the Node: nothing is said about the pods on it. `lives_on`: only the network to
+        it is gone, and its trainer goes on until its storage refuses it."""
         self.nodes.pop(name, None)
         for it in [r for r in self.running.values() if r.pod["spec"].get("nodeName") == name]:
             it.task.cancel()
             self.running.pop(it.pod["metadata"]["uid"], None)
-            await it.gang.vanish()
+            if not lives_on:
+                await it.gang.vanish()
         await self.api.delete(f"/api/v1/nodes/{name}")
+
+    async def freeze(self, name: str) -> None:
+        """The machine answers nobody any more: what runs on it may go on, and nothing asked of it is done."""
+        self.frozen.add(name)
+        await self._condition(name, "Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+
+    async def put_out_of_service(self, name: str) -> None:
+        """Somebody has seen to it that the machine is off, and taints the Node."""
+        for it in [r for r in self.running.values() if r.pod["spec"].get("nodeName") == name]:
+            it.task.cancel()
+            self.running.pop(it.pod["metadata"]["uid"], None)
+            await it.gang.vanish()
+        path = f"/api/v1/nodes/{name}"
+        taints = (await self.api.get(path))["spec"]["taints"]
+        off = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+        await self.api.patch(path, {"spec": {"taints": [*taints, off]}}, MERGE)
 
     async def announce(self, name: str) -> None:
         """The node says that it is shutting down."""
@@ -169,19 +185,8 @@ class Kubelet:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(2)
-            for name in list(self.nodes):
-                await self._beat(name)
-
-    async def _beat(self, name: str) -> None:
-        path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-        spec = {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now()[:-1] + ".000000Z"}
-        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
-        try:
-            await self.api.patch(f"{path}/{name}", {"spec": spec}, MERGE)
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            await self.api.create(path, body)
+            for name in self.nodes.keys() - self.frozen:
+                await renew_lease(self.api, name)
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
@@ -216,6 +221,8 @@ class Kubelet:
 
     async def _start(self, pod: Raw) -> None:
         await self.hold_start.wait()
+        if pod["spec"]["nodeName"] not in self.nodes:
+            return  # the machine went before it came to the pod
         job_file = None
         while job_file is None:  # a kubelet, too, waits for a ConfigMap that is not there
             meta = self._pods.get(pod["metadata"]["uid"], pod)["metadata"]
@@ -224,19 +231,23 @@ class Kubelet:
                 return
             job_file = await self._job_file(pod)
         name, jobset = meta["labels"][LABEL_JOB], meta["labels"][LABEL_JOBSET_UID]
+        number = next(self._addresses)
+        address = f"127.{64 + os.getpid() % 128}.{number // 250}.{number % 250 + 1}"  # not that of another run's pods
+        if LABEL_WORKER in meta["labels"]:
+            worker = self.workers[int(meta["labels"][LABEL_WORKER])] = Worker()
+            self.running[meta["uid"]] = Running(pod, worker, asyncio.create_task(self._run(pod, worker, address)))
+            return
         others = {
             r.pod["metadata"]["labels"][LABEL_JOBSET_UID]
             for r in self.running.values()
-            if r.pod["metadata"]["labels"][LABEL_JOB] == name
+            if r.pod["metadata"]["labels"][LABEL_JOB] == name and LABEL_WORKER not in r.pod["metadata"]["labels"]
         }
         if others - {jobset}:
             self.overlaps.append(f"{meta['name']} started beside {others - {jobset}}")
         if jobset not in self.gangs:
             storage, pace = self.storage.setdefault(name, Storage()), self.pace.setdefault(name, Pace())
-            self.gangs[jobset] = Gang(pod, job_file, storage, pace)
+            self.gangs[jobset] = Gang(pod, job_file, storage, pace, last_step(pod))
         gang = self.gangs[jobset]
-        number = next(self._addresses)
-        address = f"127.99.{number // 250}.{number % 250 + 1}"
         if _leads(pod):
             gang.hear(pod)
             await gang.lead(address)
@@ -253,7 +264,7 @@ class Kubelet:
             return None
         return json.loads(found["data"]["job.json"])
 
-    async def _run(self, pod: Raw, gang: Gang, address: str) -> None:
+    async def _run(self, pod: Raw, gang: Gang | Worker, address: str) -> None:
         """From the start to an end of its own. Whoever ends it otherwise cancels this first, so that nobody writes that
         a container runs that has ended, which the API server refuses.
         """
@@ -269,7 +280,7 @@ class Kubelet:
             "hostIP": "127.0.0.1",
             "startTime": now(),
             "conditions": ready,
-            "containerStatuses": [self._container(pod, state, ready=True)],
+            "containerStatuses": [container_status(pod, state, ready=True)],
         }
         await self._status(pod, status)
         code, message = await asyncio.shield(gang.ended)
@@ -279,6 +290,8 @@ class Kubelet:
 
     async def _stop(self, it: Running) -> None:
         """A deletion: SIGTERM, at the end of the grace SIGKILL, and the pod is gone."""
+        if it.pod["spec"]["nodeName"] in self.frozen:
+            return
         it.task.cancel()
         uid = it.pod["metadata"]["uid"]
         grace = it.pod["metadata"].get("deletionGracePeriodSeconds", 30)
@@ -321,25 +334,13 @@ class Kubelet:
         status: Raw = {
             "phase": "Succeeded" if code == Exit.DONE else "Failed",
             "conditions": [not_ready, *(conditions or ())],
-            "containerStatuses": [self._container(pod, {"terminated": ended}, ready=False)],
+            "containerStatuses": [container_status(pod, {"terminated": ended}, ready=False)],
         }
         await self._status(pod, status | ({"reason": reason} if reason else {}))
         uid = pod["metadata"]["uid"]
         self._over.add(uid)
         if "deletionTimestamp" in self._pods.get(uid, pod)["metadata"]:  # asked for in between
             await self.api.delete(self._path(pod), uid=uid, grace=0)
-
-    def _container(self, pod: Raw, state: Raw, *, ready: bool) -> Raw:
-        container = pod["spec"]["containers"][0]
-        return {
-            "name": container["name"],
-            "image": container["image"],
-            "imageID": "sha256:" + "0" * 64,
-            "restartCount": 0,
-            "ready": ready,
-            "started": ready,
-            "state": state,
-        }
 
     async def _status(self, pod: Raw, status: Raw) -> None:
         try:
@@ -360,6 +361,12 @@ class Kubelet:
 def known_unbound(known: Raw | None) -> bool:
     """Whether the pod was not seen bound before: it is started once."""
     return known is None or not known["spec"].get("nodeName")
+
+
+def last_step(pod: Raw) -> int:
+    """The step that its environment says is known to be committed."""
+    environment = pod["spec"]["containers"][0]["env"]
+    return int(next(it["value"] for it in environment if it["name"] == "RATCHET_LAST_STEP"))
 
 
 def _leads(pod: Raw) -> bool:

@@ -77,6 +77,7 @@ def test_the_trainer_knows_who_it_is():
         "TZ": "UTC",
         "LC_ALL": "C.UTF-8",
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "HOME": "/tmp",
     }
 
 
@@ -133,6 +134,7 @@ def test_volumes():
     assert mounts == {
         "/etc/ratchet/job": True,
         "/etc/ratchet/word": True,
+        "/tmp": False,
         "/checkpoints": False,
         "/data/sums": True,
     }
@@ -309,9 +311,8 @@ def test_two_devices_a_chip_are_expected_where_there_are_two():
 def test_grace_priority_and_the_group_of_volumes():
     spec = objects()[2]["template"]["spec"]
     assert spec["terminationGracePeriodSeconds"] == 30
-    assert spec["securityContext"] == {
-        "seccompProfile": {"type": "RuntimeDefault"}, "fsGroup": 10001, "fsGroupChangePolicy": "OnRootMismatch",
-    }  # fmt: skip
+    context = spec["securityContext"]
+    assert (context["fsGroup"], context["fsGroupChangePolicy"]) == (10001, "OnRootMismatch")
     assert "priorityClassName" not in spec
     template = {"terminationGracePeriodSeconds": 600, "fsGroup": 2000, "priorityClassName": "training"}
     spec = objects(podTemplate=template)[2]["template"]["spec"]
@@ -371,3 +372,19 @@ def test_names_fit_at_their_longest():
     manifest["spec"]["stages"][0]["sft"]["batchSize"] = 99 * 4
     jobset = Story(manifest).decide().create[1]
     assert len(f"{jobset['metadata']['name']}9999-s-255-63-abcde") <= 63
+
+
+def test_a_variable_from_a_secret_is_the_kubelets_to_fill_in():
+    reference = {"secretKeyRef": {"name": "wandb", "key": "api-key"}}
+    env = container(podTemplate={"env": [{"name": "WANDB_API_KEY", "valueFrom": reference}]})["env"]
+    assert {"name": "WANDB_API_KEY", "valueFrom": reference} in env
+
+
+def test_a_pod_declares_the_ports_that_every_process_serves_and_keeps_the_end_of_its_log():
+    """A port that only the leader serves would refuse on all others."""
+    story = Story()
+    story.settle()
+    (replicated,) = story.jobsets[0]["spec"]["replicatedJobs"]
+    (container,) = replicated["template"]["spec"]["template"]["spec"]["containers"]
+    assert [port["containerPort"] for port in container["ports"]] == [8491]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", "what could not say why it ended"

@@ -323,15 +323,39 @@ def forged(story, attempt: str) -> dict:
     return {"metadata": meta, "spec": {}, "status": {"phase": "Running"}}
 
 
-@pytest.mark.parametrize("attempt", ["2", "9007199254740991", "9" * 19, "\N{SUPERSCRIPT TWO}"])
+@pytest.mark.parametrize("attempt", ["1", "2", "9007199254740991", "9" * 19, "\N{SUPERSCRIPT TWO}"])
 def test_a_pod_with_labels_alone_neither_ends_an_attempt_nor_is_deleted(attempt):
     story = Story().begin()
     story.pods.append(forged(story, attempt))
+    story.leave(story.pods[-1], 64)
     story.settle()
     assert story.attempt["number"] == 1
     assert story.status["phase"] == "Running"
     assert [pod["metadata"]["name"] for pod in story.pods].count("forged") == 1
     assert len(story.jobsets) == 1
+
+
+def test_last_words_of_a_pod_that_no_job_made_skip_no_number():
+    story = Story().begin()
+    story.pods.append(forged(story, "1"))
+    story.leave(story.pods[-1], 73, owner={"jobUID": "job-uid", "attempt": 900})
+    story.leave(story.pod(0), 69).leave(story.pod(1), 69)
+    story.pods[-1]["metadata"]["labels"][LABEL_ATTEMPT] = "2"  # of no earlier attempt: it is not waited for
+    story.settle()
+    assert story.attempt["number"] == 2
+
+
+def test_each_foreign_object_with_a_jobs_labels_is_told_of_once():
+    story = Story().begin()
+    story.pods.append(forged(story, "1"))
+    story.jobsets.append({"metadata": {**story.pods[-1]["metadata"], "uid": "forged-set"}, "spec": {}, "status": {}})
+    for _ in range(3):
+        story.later(60).settle()
+    assert story.events.count("ForeignObject") == 2
+    told = [event.message for plan in story.plans for event in plan.events if event.reason == "ForeignObject"]
+    assert "pod forged" in told[0]
+    assert "JobSet forged" in told[1]
+    assert len(story.jobsets) == 2, "left alone"
 
 
 def test_nobody_is_asked_for_progress_before_an_attempt_has_its_jobset():

@@ -52,6 +52,31 @@ async def test_a_frozen_replica_that_thaws_writes_nothing(world):
     assert second.metric("ratchet_leader ") == 1
 
 
+async def test_clocks_that_differ_by_ten_minutes_do_not_move_the_lease(world):
+    """One replica sees the time five minutes early, the other five minutes late."""
+    world.excused = {"I6": "the second replica's times are ten minutes before those of the first"}
+    world.proxy.skew = lambda actor: 300.0 if "/first_" in actor else -300.0
+    first = await (await world.operator("first", **SHORT)).leads()
+    second = await world.operator("second", **SHORT)
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    await world.apply()
+    await world.running(step=5)
+    looked = 0
+
+    async def count(request):
+        nonlocal looked
+        looked += 1
+
+    world.proxy.fault("GET", "/leases/ratchet-operator$", count, times=10**6)
+    await until("the standby has looked for longer than the Lease lasts", lambda: looked > 12)
+    assert (first.metric("ratchet_leader "), second.metric("ratchet_leader ")) == (1, 0)
+    await first.stop(signal.SIGKILL)
+    await second.leads()
+    world.kubelet.pace["sums"].stop_at = None
+    status = await world.completed()
+    assert (status["attempt"]["number"], status["counters"].get("failures", 0)) == (1, 0)
+
+
 async def test_sigterm_gives_the_lease_up(world):
     operator = await (await world.operator()).leads()
     assert await operator.stop(signal.SIGTERM) == 0

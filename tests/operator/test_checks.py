@@ -11,7 +11,7 @@ from ratchet_api.crd import crd
 from ratchet_api.job import parse_spec
 from ratchet_api.placements import Placement
 from ratchet_cluster import pools
-from ratchet_operator.checks import buckets, installation, node_pools
+from ratchet_operator.checks import buckets, installation, node_pools, objects
 from ratchet_operator.checks.buckets import Account, StorageLocation
 from ratchet_operator.checks.gcloud import node_pool_command
 
@@ -264,3 +264,26 @@ def test_nodes_that_give_pods_no_identity_are_told():
     (said,) = of_bucket(nodes=pool(PAIR))
     assert said.startswith("error: node pool a: its nodes give pods no identity of their own")
     assert of_bucket(nodes=NODES + pool("c=cpu:2")) == [], "trainers run on TPU nodes"
+
+
+def test_what_the_pod_template_names_is_looked_for():
+    template = {
+        "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}],
+        "envFrom": [{"secretRef": {"name": "wandb"}}, {"configMapRef": {"name": "maybe", "optional": True}}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "volumes": [
+            {"name": "ca", "mountPath": "/ca", "secret": {"secretName": "ca"}},
+            {"name": "lists", "mountPath": "/lists", "configMap": {"name": "lists"}},
+            {"name": "more", "mountPath": "/more", "persistentVolumeClaim": {"claimName": "more"}},
+        ],
+    }
+    found = objects.named(parse_spec(job(podTemplate=template)["spec"]))
+    of = "spec.podTemplate"
+    assert {where: name for name, where in found.items() if where.startswith(of)} == {
+        f"{of}.env[0]": ("secret", "hub"),
+        f"{of}.envFrom[0]": ("secret", "wandb"),
+        f"{of}.imagePullSecrets[0]": ("secret", "registry"),
+        f"{of}.volumes[0]": ("secret", "ca"),
+        f"{of}.volumes[1]": ("configmap", "lists"),
+        f"{of}.volumes[2]": ("persistentvolumeclaim", "more"),
+    }

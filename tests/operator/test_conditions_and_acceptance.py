@@ -56,9 +56,15 @@ def test_every_reason_is_documented():
 
 
 TPU = {"name": "p", "accelerator": "tpu-v6e-slice", "topology": "4x4"}
+HERE = {"name": "here", "cpu": {"hosts": 1}}
 REFUSED = [
     # a change of the spec, the path that is named, a word of the way out
     ({"checkpoint": {"directory": "/checkpoints/sums"}}, "spec.checkpoint.claimName", "PersistentVolumeClaim"),
+    (
+        {"datasets": [{"name": "sums", "reasoningGym": {"task": "chain_summ"}}]},
+        "spec.datasets[0].reasoningGym.task: reasoning-gym has no task chain_summ; did you mean chain_sum?",
+        "did you mean chain_sum",
+    ),
     ({"checkpoint": {"directory": "/etc/sums", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
     ({"checkpoint": {"directory": "/", "claimName": "c"}}, "spec.checkpoint.directory", "/checkpoints"),
     ({"checkpoint": {"directory": "gs://bucket"}}, "spec.checkpoint.directory", "a prefix of the job's own is missing"),
@@ -91,6 +97,31 @@ REFUSED = [
         {"podTemplate": {"serviceAccountName": "admin"}},
         "spec.podTemplate.serviceAccountName",
         "trainer.serviceAccounts",
+    ),
+    (
+        {"rollouts": {"placements": [HERE], "podTemplate": {"serviceAccountName": "admin"}}},
+        "spec.rollouts.podTemplate.serviceAccountName",
+        "trainer.serviceAccounts",
+    ),
+    (
+        {"rollouts": {"placements": [HERE], "podTemplate": {"runAsUser": 0}}},
+        "spec.rollouts.podTemplate.runAsUser",
+        "trainer.allowRoot",
+    ),
+    (
+        {
+            "rollouts": {
+                "placements": [HERE],
+                "podTemplate": {"volumes": [{"name": "a", "mountPath": "/checkpoints/a", "emptyDir": {}}]},
+            }
+        },
+        "spec.rollouts.podTemplate.volumes[0].mountPath",
+        "another folder",
+    ),
+    (
+        {"rollouts": {"placements": [HERE | {"nodeSelector": {"cloud.google.com/gke-spot": "true"}}]}},
+        "spec.rollouts.placements[0].nodeSelector",
+        "set capacity instead",
     ),
     ({"podTemplate": {"env": [{"name": "NPROC", "value": "8"}]}}, "spec.podTemplate.env[0].name", "requests.cpu"),
     ({"podTemplate": {"env": [{"name": "RATCHET_ATTEMPT"}]}}, "spec.podTemplate.env[0].name", "set by Ratchet"),
@@ -241,3 +272,9 @@ def test_status_of_a_newer_version_is_read_without_what_is_unknown():
     story = Story().begin()
     newer = {**story.status, "lineage": 3, "attempt": {**story.attempt, "rung": {"name": "x"}}}
     assert read_status(newer) == read_status(story.status)
+
+
+def test_an_image_of_ones_own_may_have_tasks_of_its_own():
+    datasets = [{"name": "sums", "reasoningGym": {"task": "ours"}}]
+    assert Story(datasets=datasets, image="registry.example/ours:1").decide().create
+    assert Story(datasets=datasets).decide().create == ()

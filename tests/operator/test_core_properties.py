@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import jsonschema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plan_story import QUEUE, Story, node
 
+from ratchet_api.crd import crd
 from ratchet_api.status import Status
 from ratchet_operator.decide import decide, stamps
 from ratchet_operator.decide.conditions import REASONS
+from ratchet_operator.job_metrics import Held, Seen, samples
 
 LADDER = [
     {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "capacity": "Spot"},
@@ -21,6 +24,12 @@ BUDGETS = (
     [{"stage": "reason", "generatedTokens": 200, "chipHours": "0.1", "onExceeded": "Fail"}],
 )
 CODES = (0, 1, 64, 69, 70, 73, 74, 75, 77, 134, 137, 143)
+
+
+ADMITTED = jsonschema.Draft202012Validator(
+    crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+)
+"""The schema that the API server holds a status to."""
 
 
 class World(Story):
@@ -143,6 +152,12 @@ def chip_seconds(status) -> list[int]:
     return [stage.get("chipSeconds", 0) for stage in status.get("stages", ())]
 
 
+def counted(status, now: float) -> dict[tuple, float]:
+    """The counters that the operator would export of the job."""
+    seen = samples(Seen(status, held=Held("spot", capacity="Spot", chips=8)), now)
+    return {(name, labels): value for name, labels, value in seen if name.endswith("_total")}
+
+
 def phase_of(plan, before) -> str:
     return (plan.status or before)["phase"]
 
@@ -152,6 +167,7 @@ def phase_of(plan, before) -> str:
 def test_every_life_keeps_the_promises(moments):
     world = World()
     known: set[str] = set()
+    totals: dict[tuple, float] = {}
     for what, index, code, crash in moments:
         world.happen(what, index, code)
         world.later(0.1)
@@ -176,12 +192,15 @@ def test_every_life_keeps_the_promises(moments):
             known.add(after["attempt"]["jobSet"])
         if plan.status is not None:
             Status.model_validate(plan.status)
+            ADMITTED.validate(plan.status)
             for c in plan.status["conditions"]:
                 assert c["reason"] in REASONS[c["type"]]
         assert after.get("attempt", {}).get("number", 0) >= before.get("attempt", {}).get("number", 0)
         assert all(a >= b for a, b in zip(position(after), position(before), strict=True)), "never backwards"
         assert all(a >= b for a, b in zip(chip_seconds(after), chip_seconds(before), strict=False)), "never unspent"
-        assert all(value >= 0 for value in after.get("counters", {}).values())
+        assert all(value >= 0 for value in after.get("counters", {}).values() if isinstance(value, int))
+        totals, earlier = counted(after, world.time), totals
+        assert all(totals.get(key, 0) >= value for key, value in earlier.items()), "no counter ever falls"
         for r in after.get("attempts", []):
             assert r["verdict"] != "QueueEvicted" or (r["chargedTo"] == "preemptions" and "recovery" not in r)
         records = [r["number"] for r in after.get("attempts", [])]

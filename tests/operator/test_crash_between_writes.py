@@ -51,6 +51,37 @@ async def test_killed_after_every_write_it_converges(world):
     await until("only the last attempt's pods are left", lambda: one_attempt(world), seconds=150)
 
 
+async def test_killed_before_it_records_the_next_stage_it_advances_once(world):
+    kills = []
+
+    world.kubelet.pace["sums"] = Pace(boundary_wait=600.0)  # the trainer waits for whoever comes back
+
+    async def kill_before(request: Request) -> None:
+        if not kills and (request.json["status"].get("stage") or {}).get("index") == 1:
+            kills.append(request.path)
+            os.kill(operator.pid, signal.SIGKILL)
+            raise Cut
+
+    operator = await (await world.operator(supervised=False)).leads()
+    keeper = asyncio.create_task(restart_for_ever(operator))
+    world.proxy.fault("PUT", "/rltrainingjobs/sums/status$", kill_before, times=10**6)
+    await world.apply()
+    status = await world.completed()
+    keeper.cancel()
+    assert len(kills) == 1
+    assert [(s["name"], s["startStep"], s["endStep"]) for s in status["stages"]] == [
+        ("warm-up", 0, 10),
+        ("reason", 10, 30),
+    ]
+    told = [
+        message for reason, message in await world.events() if reason == "StageBegins" and "reason begins" in message
+    ]
+    assert len(told) == 1
+    assert status["attempt"]["number"] == 1
+    (gang,) = world.kubelet.gangs.values()
+    assert gang.steps_run == list(range(1, 31))
+
+
 async def restart_for_ever(operator):
     while True:
         await operator.process.wait()

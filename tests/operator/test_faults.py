@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 import pytest
 from aiohttp import web
-from faultproxy import answer, cut, done_but_cut
+from api_verbs import Asked
+from faultproxy import answer, cut, done_but_cut, done_but_silent, error_event
 from running_operator import until
 from scripted_trainer import Pace
+
+from ratchet_cluster.api import MERGE
 
 JOB_STATUS = "/rltrainingjobs/sums/status$"
 REFUSALS = {
@@ -25,13 +29,14 @@ REFUSALS = {
     "a status is written and its answer lost": ("PUT", JOB_STATUS, done_but_cut(), 3),
     "the stage gate is written and its answer lost": ("PATCH", "/pods/", done_but_cut(), 1),
     "reads are cut": ("GET", "/(pods|jobsets|rltrainingjobs/sums)$", cut, 6),
+    "a creation is done and its answer takes too long": ("POST", "/(configmaps|jobsets)$", done_but_silent(), 2),
     "events are refused": ("POST", "/events$", answer(500, "InternalError"), 1000),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
 async def test_a_fault_that_passes_leaves_no_trace(world, case):
-    operator = await (await world.operator()).leads()
+    operator = await (await world.operator(RATCHET_LEASE_SECONDS="6")).leads()  # and so no request waits over 4 s
     fault = world.proxy.fault(*REFUSALS[case])
     await world.apply()
     status = await world.completed()
@@ -46,73 +51,146 @@ async def test_a_fault_that_passes_leaves_no_trace(world, case):
         assert "exceeded quota" in dict(await world.events())["CreateRefused"]
 
 
-async def test_lost_watch_events_are_found_by_the_periodic_list(world):
-    operator = await (await world.operator(RATCHET_RESYNC_SECONDS="0.5")).leads()
-    world.proxy.lose_event = lambda event: event["type"] != "BOOKMARK"
-    await world.apply()
-    status = await world.completed()
-    assert status["attempt"]["number"] == 1
-    assert operator.metric("ratchet_resync_found_total") > 0
-
-
-async def test_an_expired_watch_is_listed_again(world):
-    await (await world.operator()).leads()
-    world.kubelet.pace["sums"] = Pace(stop_at=5)
-    await world.apply()
-    await world.running(step=5)
-    for plural in ("pods", "rltrainingjobs", "jobsets", "nodes"):
-        world.proxy.say_in_watch(plural, error_event(410, "Expired"))
-    world.kubelet.pace["sums"].stop_at = None
-    status = await world.completed()
-    assert status["attempt"]["number"] == 1
-
-
-async def test_watches_that_break_for_good_start_the_worker_again(world):
+async def test_a_server_that_answers_500_for_long_fails_no_job(world):
+    """Lists and watches fail while the job loses its machines; the operator is healthy and then makes up for it."""
     operator = await (await world.operator()).leads()
     world.kubelet.pace["sums"] = Pace(stop_at=5)
     await world.apply()
-    await world.running(step=5)
-    first = operator.worker
-    world.proxy.say_in_watch("pods", error_event(500, "InternalError"))
-    await until("another worker", lambda: operator.worker not in (None, first))
-    world.kubelet.pace["sums"].stop_at = None
-    status = await world.completed()
-    assert status["attempt"]["number"] == 1
-
-
-async def test_lists_from_the_past_start_nothing_twice(world):
-    """A lagging API server shows the pods of the attempt before; preconditions and the next look hold."""
-    await (await world.operator(RATCHET_RESYNC_SECONDS="0.5")).leads()
-    world.kubelet.pace["sums"] = Pace(stop_at=6)
-    await world.apply()
-    await world.running(step=6)
-    past = {}
-
-    async def remember(request):
-        if "labelSelector" in request.query and "watch" not in request.query:
-            past[request.path] = await request.forward()
-
-    fault = world.proxy.fault("GET", "/(pods|jobsets)$", remember, times=10)
-    await until("lists are remembered", lambda: len(past) == 2)
-    fault.times = 0
-    spare = await world.kubelet.add_pool("b")
-    for node in [name for name in world.kubelet.nodes if name not in spare]:
+    before = await world.running(step=5)
+    ill = world.proxy.fault("GET", "/(pods|jobsets|rltrainingjobs)", answer(500, "InternalError"), times=10**6)
+    taken = list(world.kubelet.nodes)
+    await world.kubelet.add_pool("b")
+    for node in taken:
         await world.kubelet.remove_node(node)
-    await world.running(attempt=2, step=6)
-
-    async def replay(request):
-        if request.path in past and "watch" not in request.query:
-            status, headers, body = past[request.path]
-            return web.Response(status=status, headers=headers, body=body)
-        return None
-
-    replayed = world.proxy.fault("GET", "/(pods|jobsets)$", replay, times=6)
+    world.proxy.say_in_watch("pods", error_event(500, "InternalError"))
+    await until("much has failed", lambda: ill.hits > 12)  # who is refused asks less and less often
+    now = await world.status()
+    assert [now[key] for key in ("phase", "attempt", "counters")] == [
+        before[key] for key in ("phase", "attempt", "counters")
+    ]
+    ill.times = 0
+    await operator.leads()
+    await until("it is healthy", lambda: operator.get("/healthz")[0] == 200)
     world.kubelet.pace["sums"].stop_at = None
     status = await world.completed()
-    assert replayed.hits == 6
-    assert world.kubelet.overlaps == []
-    assert status["counters"].get("failures", 0) == 0
-    assert status["stages"][-1]["endStep"] == 30
+    assert (status["attempt"]["number"], status["counters"].get("failures", 0)) == (2, 0)
+    assert status["attempts"][0]["chargedTo"] != "failures", "who looks late finds less, and never a failure"
+
+
+async def test_a_server_that_asks_for_patience_gets_it_and_other_jobs_their_turn(world):
+    await (await world.operator()).leads()
+    loop, asked = asyncio.get_running_loop(), []
+
+    async def busy(request):
+        if request.query.get("labelSelector") != "ratchet.dev/job-name=slow":
+            return None
+        asked.append(loop.time())
+        return await answer(429, "TooManyRequests", Retry_After="2")(request)
+
+    fault = world.proxy.fault("GET", "/pods$", busy, times=10**6)
+    await world.apply("slow")
+    await world.apply("quick")
+    await until("it is asked again, and again", lambda: touch_until(world, "slow", lambda: len(asked) > 2))
+    await world.completed("quick")
+    pauses = [later - sooner for sooner, later in itertools.pairwise(asked)]
+    assert min(pauses) > 1.9, "events do not wake it sooner"
+    fault.times = 0
+    await world.completed("slow")
+
+
+async def test_whoever_writes_second_decides_anew(world):
+    """Somebody is always quicker: nothing of theirs is lost, and the job goes on."""
+    operator = await (await world.operator()).leads()
+    last = None
+
+    async def come_first(request):
+        nonlocal last
+        last = await world.touch()
+
+    fault = world.proxy.fault("PUT", JOB_STATUS, come_first, times=5)
+    await world.apply()
+    await world.completed()
+    assert fault.hits == 5
+    assert (await world.job())["metadata"]["annotations"] == last["metadata"]["annotations"]
+    conflicts = [
+        w for w in world.proxy.writes if w[:3] == ("PUT", world.path("rltrainingjobs", "sums") + "/status", 409)
+    ]
+    assert len(conflicts) >= 5
+    assert operator.metric('ratchet_reconcile_total{result="bug"}') == 0
+    (gang,) = world.kubelet.gangs.values()
+    assert gang.steps_run == list(range(1, 31))
+
+
+async def test_a_job_whose_status_is_refused_for_good_holds_up_no_other(world):
+    """As with a CRD that is older than the operator."""
+    operator = await (await world.operator()).leads()
+    refused = world.proxy.fault("PUT", JOB_STATUS, answer(422, "Invalid", "status.attempt: no such field"), times=10**6)
+    await world.apply()
+    await until("it was refused again", lambda: refused.hits > 1)
+    await world.apply("other")
+    await world.completed("other")
+    assert "no such field" in dict(await world.events())["StatusRefused"]
+    assert operator.metric('ratchet_reconcile_total{result="refused"}') > 1
+    assert [it for it in await world.items("jobsets") if it["metadata"]["name"].startswith("sums")] == []
+    refused.times = 0
+    await world.completed()
+
+
+BETWEEN = {"the status": ("PUT", JOB_STATUS), "its objects": ("POST", "/(configmaps|jobsets)$")}
+
+
+@pytest.mark.parametrize("write", BETWEEN)
+async def test_a_job_that_goes_between_a_look_and_a_write_leaves_nothing(world, write):
+    operator = await (await world.operator()).leads()
+
+    async def too_late(request):
+        await world.api.delete(world.path("rltrainingjobs", "sums"))
+
+    fault = world.proxy.fault(*BETWEEN[write], too_late)
+    await world.apply()
+    await until("it was deleted", lambda: fault.hits)
+    await until("everything is gone", lambda: empty(world))
+    await until("its pass is over", lambda: touch_another(world))
+    assert operator.metric('ratchet_reconcile_total{result="bug"}') == 0
+
+
+async def test_a_real_quota_is_waited_for_and_charged_to_nobody(world):
+    await (await world.operator()).leads()
+    what = "count/jobsets.jobset.x-k8s.io"
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {what: "0"}}}
+    await world.api.create(world.path("resourcequotas"), quota)
+    await world.apply()
+    await until("an event says so", lambda: has_event(world, "CreateRefused"))
+    assert "quota" in dict(await world.events())["CreateRefused"]
+    status = await world.status()
+    assert status["attempt"]["number"] == 1
+    await world.api.delete(world.path("resourcequotas", "none"))
+    status = await world.completed()
+    assert (status["attempt"]["number"], status["counters"].get("failures", 0)) == (1, 0)
+
+
+async def test_a_clean_up_that_is_refused_is_tried_until_it_is_done(world):
+    """Four pods and a JobSet; twenty deletions fail. The job is Suspended when the last pod is gone, and not before."""
+    await (await world.operator()).leads()
+    await world.kubelet.add_pool("b")
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    two = {"name": "spot", "accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 4, "capacity": "Spot",
+           "slices": 2}  # fmt: skip
+    await world.apply(placements=[two])
+    await world.running(step=5)
+    refused = world.proxy.fault("DELETE", "/(pods|jobsets)/", answer(500, "InternalError"), times=20)
+    running_when_suspended = []
+
+    async def look(request):
+        if request.json["status"].get("phase") == "Suspended":
+            running_when_suspended.append(len(world.kubelet.running))
+
+    world.proxy.fault("PUT", JOB_STATUS, look, times=10**6)
+    await world.edit(suspend=True)
+    await world.until("it is Suspended", lambda s: s.get("phase") == "Suspended")
+    assert refused.hits == 20
+    assert running_when_suspended[0] == 0
+    await until("the JobSet is gone", lambda: world.gone("jobsets", "sums-a1"))
 
 
 async def test_a_field_that_an_older_crd_drops_authorises_nothing(world):
@@ -155,8 +233,11 @@ async def test_a_job_deleted_while_its_pods_start_leaves_nothing(world):
     await world.apply()
     await until("pods are bound", lambda: bound(world))
     await world.api.delete(world.path("rltrainingjobs", "sums"))
+    before = len(world.proxy.writes)
     world.kubelet.hold_start.set()
     await until("everything is gone", lambda: empty(world))
+    made = [w for w in world.proxy.writes[before:] if w[0] == "POST" and not w[1].endswith("/events")]
+    assert made == [], "nothing is made for a job that is gone"
 
 
 async def test_a_job_applied_again_at_once_waits_for_its_predecessors_pods(world):
@@ -174,18 +255,29 @@ async def test_a_job_applied_again_at_once_waits_for_its_predecessors_pods(world
     assert status["attempt"]["jobSetUID"] != first["attempt"]["jobSetUID"]
 
 
-async def test_a_missing_right_is_said_on_the_job_and_its_return_noticed(world):
+@pytest.mark.parametrize(("resource", "group"), [("jobsets", "jobset.x-k8s.io"), ("pods", "")])
+async def test_a_missing_right_is_said_on_the_job_and_its_return_noticed(world, resource, group):
+    """The job goes on meanwhile, and so does another one's life once the right is back."""
     await (await world.operator()).leads()
+    world.kubelet.pace["sums"] = Pace(stop_at=5)
+    await world.apply()
+    before = await world.running(step=5)
     role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{world.namespace}/roles/ratchet"
     rules = (await world.api.get(role))["rules"]
-    fewer = [rule for rule in rules if "jobsets" not in rule["resources"]]
-    await world.api.patch(role, {"rules": fewer}, "application/merge-patch+json")
-    await until("the right is gone", lambda: forbidden(world))
-    await world.apply()
-    await until("an event says so", lambda: has_event(world, "Forbidden"))
-    await world.api.patch(role, {"rules": rules}, "application/merge-patch+json")
-    status = await world.completed()
-    assert status["counters"].get("failures", 0) == 0
+    fewer = [rule for rule in rules if resource not in rule["resources"]]
+    verbs = ("create", "delete", "get", "list", "patch", "watch")
+    world.lacks = {Asked(verb, group, resource) for verb in verbs}
+    await world.api.patch(role, {"rules": fewer}, MERGE)
+    await until("the right is gone", lambda: forbidden(world, group, resource))
+    await world.apply("second")
+    await until("an event says so", lambda: has_event(world, "Forbidden", "second"))
+    assert resource in dict(await world.events("second"))["Forbidden"]
+    assert (await world.status())["attempt"]["number"] == before["attempt"]["number"]
+    await world.api.patch(role, {"rules": rules}, MERGE)
+    world.kubelet.pace["sums"].stop_at = None
+    for name in ("sums", "second"):
+        status = await world.completed(name)
+        assert (status["attempt"]["number"], status["counters"].get("failures", 0)) == (1, 0)
 
 
 async def test_a_slow_job_does_not_hold_up_the_others(world):
@@ -216,13 +308,21 @@ JOBSET = {
 }
 
 
-def error_event(code, reason):
-    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": ""}
-    return {"type": "ERROR", "object": status}
+async def has_event(world, reason, name="sums"):
+    return reason in dict(await world.events(name))
 
 
-async def has_event(world, reason):
-    return reason in dict(await world.events())
+async def touch_until(world, name, done):
+    """Touches the job now; whether it is `done`."""
+    await world.touch(name)
+    return done()
+
+
+async def touch_another(world):
+    """Whether another job's life goes on: its suspension is said."""
+    if await world.gone("rltrainingjobs", "another"):
+        await world.apply("another", suspend=True)
+    return (await world.status("another")).get("phase") == "Suspended"
 
 
 async def bound(world):
@@ -236,7 +336,7 @@ async def empty(world):
     return not any(found) and not maps
 
 
-async def forbidden(world):
+async def forbidden(world, group, resource):
     """Whether the API server has noticed the change of the role."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
@@ -246,8 +346,8 @@ async def forbidden(world):
             "resourceAttributes": {
                 "namespace": world.namespace,
                 "verb": "list",
-                "group": "jobset.x-k8s.io",
-                "resource": "jobsets",
+                "group": group,
+                "resource": resource,
             },
         },
     }

@@ -37,35 +37,14 @@ async def test_a_job_runs_through_its_stages_to_the_end(world):
 
 async def test_nothing_is_written_while_nothing_happens(world):
     """Also not by the periodic list, and neither on a running job nor on a finished one."""
-    operator = await (await world.operator(RATCHET_RESYNC_SECONDS="0.3")).leads()
+    await (await world.operator(RATCHET_RESYNC_SECONDS="0.3")).leads()
     world.kubelet.pace["sums"] = Pace(stop_at=5)
     await world.apply()
     await world.running(step=5)
-    await quiet(world, operator)
+    await world.at_rest()
     world.kubelet.pace["sums"].stop_at = None
     await world.completed()
-    await quiet(world, operator)
-
-
-async def quiet(world, operator):
-    """No write during several periodic lists, once things have settled."""
-    before = -1
-    while before != len(world.proxy.writes):
-        before = len(world.proxy.writes)
-        await lists(world, 4)
-    await lists(world, 6)
-    assert world.proxy.writes[before:] == []
-
-
-async def lists(world, count):
-    """Waits for so many further periodic lists."""
-    seen = asyncio.Queue()
-
-    async def look(request):
-        seen.put_nowait(request)
-
-    fault = world.proxy.fault("GET", "/rltrainingjobs$", look, times=count)
-    await until("the periodic list", lambda: fault.hits == count)
+    await world.at_rest()
 
 
 async def running_with_a_spare_pool(world) -> list[str]:

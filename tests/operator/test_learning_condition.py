@@ -7,7 +7,7 @@ from plan_story import Story
 
 from ratchet_api.crd import PRINTER_COLUMNS
 from ratchet_api.protocol.documents import LEARNING_REASONS, Learning
-from ratchet_operator.metrics import Jobs
+from ratchet_operator.job_metrics import Jobs
 
 NOTHING_LEARNED = {"status": "False", "reason": "NoInformativeGroups", "message": "expected 5, given '2 + 3 = 5'"}
 LEARNS = {"status": "True", "reason": "Learning", "message": ""}
@@ -28,8 +28,8 @@ def seen(story: Story) -> tuple[str, str]:
 def series(story: Story) -> dict[str, float]:
     jobs = Jobs()
     jobs.say("team", "sums", story.job)
-    family = next(m for m in jobs.collect() if m.name == "ratchet_learning")
-    return {sample.labels["reason"]: sample.value for sample in family.samples}
+    family = next(m for m in jobs.collect() if m.name == "ratchet_condition")
+    return {s.labels["reason"]: s.value for s in family.samples if s.labels["type"] == "Learning"}
 
 
 def test_it_is_unknown_from_the_first_reconcile():
@@ -94,13 +94,6 @@ def test_the_last_word_stands_while_the_next_attempt_starts():
     assert story.attempt["number"] == 2
     assert seen(story) == ("False", "NoInformativeGroups")
     assert story.events.count("NoInformativeGroups") == 1
-
-
-def test_the_series_goes_with_the_job():
-    jobs = Jobs()
-    jobs.say("team", "sums", running(**LEARNS).job)
-    jobs.forget("team", "sums")
-    assert not [s for m in jobs.collect() if m.name == "ratchet_learning" for s in m.samples]
 
 
 def test_kubectl_shows_it():

@@ -64,6 +64,35 @@ def test_a_loss_without_notice_counts_the_steps_that_are_executed_again():
     assert story.counters["stepsLost"] == 2, "counted once"
 
 
+def test_an_older_checkpoint_than_the_known_one_is_accepted_once_and_told():
+    """Somebody put an older copy in its place, or the newer ones cannot be read."""
+    story = Story().begin()
+    story.report(step=12, checkpoint={"step": 9}).settle()
+    story.nodes["pool-a-0"] = story.nodes["pool-a-1"] = None
+    story.settle()
+    story.up("pool-b")
+    assert story.attempt["startStep"] == 9
+    for step in (4, 5, 6):
+        story.report(startStep=4, step=step, checkpoint={"step": step}).settle()
+    assert story.attempt["startStep"] == 4
+    assert (story.record(1)["stepsLost"], story.counters["stepsLost"]) == (8, 8)
+    assert story.events.count("OlderCheckpoint") == 1
+    assert story.status["checkpoint"]["step"] == 9, "status never goes below what it recorded"
+    assert story.attempt["number"] == 2
+
+
+def test_what_an_attempt_has_committed_itself_is_no_newer_checkpoint_than_it_began_with():
+    """The first that is heard of it may come late."""
+    story = Story().begin()
+    story.report(step=12, checkpoint={"step": 9}).settle()
+    story.nodes["pool-a-0"] = story.nodes["pool-a-1"] = None
+    story.settle()
+    story.up("pool-b")
+    story.report(startStep=9, step=29, checkpoint={"step": 27}).settle()
+    assert "OlderCheckpoint" not in story.events
+    assert story.attempt["startStep"] == 9
+
+
 def test_from_where_on_a_run_is_exact_is_shown():
     story = Story().begin()
     story.report(step=12, exactSince={"step": 10, "reason": "versions.jax: 1 -> 2"}).settle()

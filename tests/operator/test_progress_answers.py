@@ -14,12 +14,15 @@ LEADER = Leader("127.0.0.1", "job-uid", 3, "set-uid")
 GOOD = {
     "v": 1, "jobUID": "job-uid", "attempt": 3, "jobSetUID": "set-uid", "revision": "7", "phase": "generate",
     "stage": {"name": "warm-up", "index": 0, "startStep": 0, "generatedTokens": 512}, "startStep": 9, "step": 12,
+    "inherited": {"namespace": "team", "name": "old", "jobUID": "old-uid"},
     "targetStep": 50, "reward": 0.25, "accuracy": 0.5, "tokensPerSecond": 1200.5,
     "checkpoint": {"step": 12, "path": "steps/12", "time": None},
     "boundary": None, "exactSince": None, "draining": False,
     "artifacts": [{"stage": "warm-up", "step": 10, "path": "/exports/warm-up"}],
+    "trackers": [{"name": "tensorBoard", "state": "Following", "step": 11, "message": ""}],
     "parts": {"start": 1.2, "compile": None}, "lastSafePointAgeSeconds": 0.1,
     "learning": {"status": "True", "reason": "Learning", "message": ""},
+    "rollouts": {"version": "ab12", "waitingCalls": 2, "resultsPerSecond": 0.5, "workers": 3},
 }  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def test_the_patience_with_a_container_that_does_not_start_begins_when_the_queue
     story.place()
     pod = story.pod(0)
     pod["status"]["containerStatuses"] = [{"name": "trainer", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
-    assert story.decide().requeue_after == pytest.approx(120)
+    assert story.later(5).decide().requeue_after == pytest.approx(115)
     assert story.status["attempts"] == []
     story.later(121).decide()
     assert story.record(1)["verdict"] == "StartFailed"

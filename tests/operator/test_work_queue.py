@@ -122,6 +122,28 @@ async def test_an_event_wakes_a_job_that_backs_off(work):
         assert await work.next() == A  # not after 1000 s
 
 
+async def test_nothing_wakes_a_job_before_the_time_that_the_server_asked_for(work):
+    work.answers[A] = [Again(failed=True, not_before=30.0)]
+    clock = Clock()
+    async with running(work, monotonic=clock) as queue:
+        queue.add(A)
+        await work.next()
+        await settled(queue)
+        for _ in range(3):
+            queue.add(A)  # an event
+            queue.add_after(A, 0.5)  # progress
+            clock.now += 9.9
+            queue.add(B)
+            assert await work.next() == B
+            await settled(queue)
+        clock.now += 0.4
+        queue.add(B)
+        assert [await work.next(), await work.next()] == [B, A]
+        await settled(queue)
+        queue.add(A)
+        assert await work.next() == A, "and then it is a job like any other"
+
+
 async def test_the_echo_of_a_write_is_no_reason_to_look_again(work):
     seen = {("uid", "7")}
     async with running(work, is_news=lambda key, version: version not in seen) as queue:

@@ -284,6 +284,10 @@ def fenced(s):
     s.leave(s.pod(1), 73, owner={"jobUID": "job-uid", "attempt": 7})
 
 
+def fenced_by_another_job(s):
+    s.leave(s.pod(1), 73, owner={"jobUID": "another", "attempt": 1})
+
+
 def says_that_it_drains(s):
     s.report(step=3, draining=True)
 
@@ -363,6 +367,7 @@ TABLE = [
     (bad_image_name, "StartFailed", "failures", "none"),
     (image_cannot_be_pulled_for_minutes, "StartFailed", "failures", "none"),
     (fenced, "Fenced", "nothing", "none"),
+    (fenced_by_another_job, "TakenOver", "nothing", "none"),
     (says_that_it_drains, "Drained", "nothing", "none"),
     (hangs_with_its_watchdog, "Hung", "failures", "none"),
     (failed_jobset, "ApplicationFailed", "failures", "none"),

@@ -36,9 +36,12 @@ from ratchet_trainer.storage import retries
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
+import places
 from restarts import STEPS, made, restored, runtime
 from squares import SMALL
 from sums import job
+
+serving, served, place, quickly = places.serving, places.served, places.place, places.quickly
 
 
 def position(commit: Any) -> tuple[int, int]:
@@ -55,6 +58,7 @@ class MemoryRuntime:
 
     process = 0
     processes = 1
+    lineage = 1
 
     name_of_run = ("memory",)
 
@@ -100,6 +104,9 @@ class MemoryRuntime:
     def alive(self) -> None:
         """Nobody waits."""
 
+    def tell_work(self, parameters: int, peak_flops: float) -> None:
+        """Nobody asks."""
+
     def ended_stages(self) -> list[dict[str, Any]]:
         return [boundary for *_, boundary in self.commits if boundary]
 
@@ -126,7 +133,7 @@ class MemoryRuntime:
     def seconds_to_finish(self) -> float:
         return self.to_finish
 
-    def restore(self, shardings: Callable[..., Any]) -> Saved | None:
+    def restore(self, shardings: Callable[..., Any], lacks: Callable[..., Any] = lambda control: None) -> Saved | None:
         if not self.commits:
             return None
         step, arrays, control, _, _ = self.commits[-1]

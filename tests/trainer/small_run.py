@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
@@ -55,6 +56,7 @@ def run(runtime) -> None:
 
     from ratchet_trainer.errors import Drain
     from ratchet_trainer.process.runtime import Saved
+    from ratchet_trainer.step.state import metric_line
 
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
@@ -100,7 +102,7 @@ def run(runtime) -> None:
                 runtime.enter("update")
                 arrays = jax.block_until_ready(update(arrays, batch))
                 step += 1
-                line = json.dumps({"step": step, "mean": float(rows.mean()).hex()}).encode() + b"\n"
+                line = metric_line(step, stage["name"], {"train/mean": rows.mean(), "train/kl": math.nan})
                 lines = [*lines, line]
                 digest = hashlib.sha256(bytes.fromhex(control["metricsDigest"]) + line).hexdigest()
                 control = control | {"metricsDigest": digest, "stage": stage | {"done": step == end}}

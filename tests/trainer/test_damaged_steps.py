@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
-from restarts import STEPS, altered, cut, entry, goes_on, newest, refused
+from restarts import STEPS, altered, cut, entry, goes_on, made, newest, refused, restored, runtime
 
 from ratchet_api.protocol import Exit
 
@@ -111,3 +112,20 @@ def test_a_step_of_a_newer_format_is_not_passed_over(directory: Path) -> None:
 def test_a_journal_entry_of_a_newer_format_is_refused(directory: Path) -> None:
     altered(entry(directory, STEPS + 1), lambda j: j["commit"].update(v=99))
     refused(directory, Exit.CHECKPOINT_UNREADABLE, "0000000005.json", "format 99", "use the image that wrote it")
+
+
+def test_of_states_that_lack_something_nothing_is_left(directory: Path) -> None:
+    before = runtime(directory, 1)
+    restored(before)
+    before.durable.sampler = "workers of one kind"
+    before.durable.exact_since(2, "a reason")
+    made(before, 1, STEPS)
+    heir = runtime(directory, 2, last_step=STEPS)
+    replicated = jax.sharding.NamedSharding(heir.mesh, jax.sharding.PartitionSpec())
+    assert heir.restore(lambda path, shape: replicated, lambda control: "its weights are gone") is None
+    durable, shown = heir.durable, heir.progress.document
+    assert durable.sampler is None, "whoever samples first decides the kind of machine"
+    assert (shown["step"], shown["exactSince"], shown["checkpoint"]) == (0, None, None)
+    assert durable._restart_step() == 0, "steps that were passed over count for nothing"
+    made(heir, 1, 2)
+    assert restored(runtime(directory, 3, last_step=STEPS)).step == 2

@@ -27,6 +27,7 @@ from ratchet_trainer.learning.learner import Layout, Learner, Row
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.process import distributed
 from ratchet_trainer.rollout.engine import slots
+from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.run import run
 from ratchet_trainer.step.old_logprobs import mini_batches
 
@@ -171,6 +172,21 @@ def test_such_a_method_is_left_anywhere_without_a_trace(after_warm_up, monkeypat
         run(second)
         same(second, straight, point)
     assert {"generate", "verify", "update"} <= phases
+
+
+def test_a_sampler_that_raises_is_an_error_and_never_a_short_response(after_warm_up, monkeypatch) -> None:
+    """What could not be sampled has no reward; taken for an early end it would teach the policy to say nothing."""
+    runtime = after_warm_up(STAGE)
+    known = len(runtime.commits)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the sampler is broken")
+
+    monkeypatch.setattr(Sampler, "start", broken)
+    monkeypatch.setattr(Sampler, "begin", broken)
+    with pytest.raises(RuntimeError, match="the sampler is broken"):
+        run(runtime)
+    assert len(runtime.commits) == known, "no step was made of it"
 
 
 def test_a_step_whose_groups_are_all_dropped_trains_nothing_and_counts(after_warm_up, monkeypatch) -> None:

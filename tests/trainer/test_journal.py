@@ -10,7 +10,8 @@ import pytest
 from racing_owners import race
 
 from ratchet_trainer.checkpoints.journal import Claim, Journal
-from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced, StorageUnavailable
+from ratchet_trainer.storage.posix import sweep
 
 
 def claim(
@@ -158,6 +159,86 @@ def test_an_entry_of_a_newer_format_is_refused(tmp_path: Path) -> None:
         owner(tmp_path, claim(2, "jobset-2"))
 
 
+def test_an_owner_before_it_that_sweeps_late_fences_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It claims, is overtaken, and only then removes what it takes for left-overs: the new owner's entry on its way."""
+    journal = owner(tmp_path, claim(2, "jobset-2"))
+    link, swept = os.link, []
+
+    def late(source: Path, target: Path) -> None:
+        if not swept:
+            swept.append(source)
+            sweep(journal.folder)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    made = journal.commit(1, "one", "00")
+    assert (len(swept), made.seq) == (1, 2)
+    monkeypatch.setattr(os, "link", lambda source, target: late(source.with_name("gone"), target))
+    with pytest.raises(StorageUnavailable, match=r"step 2 is not committed: .*0000000003\.json cannot be made"):
+        journal.commit(2, "two", "00")
+
+
 def test_writers_that_race_never_interleave(tmp_path: Path) -> None:
     race(tmp_path, owners=5, steps=199)
     assert not [n for n in os.listdir(tmp_path / "journal") if not n.endswith(".json")], "temporary files stay behind"
+
+
+def ended(directory: Path) -> Journal:
+    """The journal of a job whose first stage ended at step 2, and which has made two steps and a half of the second."""
+    journal = owner(directory, claim())
+    journal.commit(1, "steps/1", "00")
+    journal.commit(2, "steps/2", "00", {"stage": 0, "step": 2, "rule": "steps 2"})
+    for step, path in ((2, "steps/2-u1"), (3, "steps/3"), (4, "steps/4")):
+        journal.commit(step, path, "00")
+    return journal
+
+
+def paths(journal: Journal) -> list[str]:
+    return [commit.path for commit in journal.candidates()]
+
+
+def test_after_a_rewind_nothing_of_the_stage_counts_and_what_came_before_does(tmp_path: Path) -> None:
+    zombie = ended(tmp_path)
+    again = Journal(tmp_path)
+    again.claim(claim(2, "jobset-2"), None, 2, (1, 1))
+    assert (again.lineage, paths(again)) == (2, ["steps/2", "steps/1"])
+    again.commit(3, "steps/3-again", "00")
+    assert paths(again) == ["steps/3-again", "steps/2", "steps/1"]
+    with pytest.raises(Fenced):
+        zombie.commit(5, "steps/5", "00")
+
+
+def test_an_order_is_carried_out_once_and_a_later_one_again(tmp_path: Path) -> None:
+    ended(tmp_path)
+    for attempt, order, lineage in ((2, (1, 1), 2), (3, (1, 1), 2), (4, (3, 1), 3), (5, (2, 1), 3)):
+        journal = Journal(tmp_path)
+        journal.claim(claim(attempt, f"jobset-{attempt}"), None, 2, order)
+        assert journal.lineage == lineage
+        assert paths(journal)[-2:] == ["steps/2", "steps/1"]
+        journal.commit(3, f"steps/3-a{attempt}", "00")
+    assert paths(journal) == ["steps/3-a5", "steps/3-a4", "steps/2", "steps/1"]
+
+
+def test_the_first_stage_begins_again_with_nothing(tmp_path: Path) -> None:
+    ended(tmp_path)
+    again = Journal(tmp_path)
+    again.claim(claim(2, "jobset-2"), None, 0, (1, 0))
+    assert (again.lineage, paths(again), again.has_commits) == (2, [], False)
+
+
+def test_a_stage_that_has_not_begun_is_no_order(tmp_path: Path) -> None:
+    journal = owner(tmp_path, claim())
+    journal.commit(1, "steps/1", "00")
+    again = Journal(tmp_path)
+    again.claim(claim(2, "jobset-2"), None, 1, (1, 1))
+    assert (again.lineage, paths(again)) == (1, ["steps/1"])
+
+
+def test_another_job_may_begin_a_stage_again_and_knows_whose_steps_it_has(tmp_path: Path) -> None:
+    ended(tmp_path)
+    heir = Journal(tmp_path)
+    heir.claim(claim(uid="uid-2", name="other", jobset="jobset-9"), "Resume", 0, (1, 1))
+    assert (heir.lineage, paths(heir)) == (2, ["steps/2", "steps/1"])
+    assert heir.inherited_from is not None
+    assert (heir.inherited_from.name, heir.inherited_from.job_uid) == ("sums", "uid-1")
+    assert owner(tmp_path / "empty", claim()).inherited_from is None

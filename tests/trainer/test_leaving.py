@@ -324,7 +324,7 @@ def test_a_job_file_that_is_missing(folder: Folder, tmp_path: Path) -> None:
 def test_a_trainer_in_another_environment_starts_again_in_its_own(tmp_path: Path, given, set_again) -> None:
     import subprocess
 
-    spec = {"checkpoint": {"directory": "/nowhere"}, "model": {}, "datasets": []}
+    spec = {"checkpoint": {"directory": str(tmp_path / "nowhere")}, "model": {}, "datasets": []}
     job = {"v": 1, "namespace": "default", "name": "a", "jobUID": "one", "spec": spec, "mayEnter": 0}
     (tmp_path / "job.json").write_text(json.dumps(job))
     own = {"RATCHET_JOB_FILE": tmp_path / "job.json", "RATCHET_TERMINATION_LOG": tmp_path / "log"}

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ratchet_api import log_lines
 from ratchet_api.exact_environment import performance_environment
-from ratchet_api.protocol import PORT, Exit
+from ratchet_api.protocol import ENV_WORKER, METRICS_PORT, PORT, Exit
 from ratchet_trainer.algorithm.verifiers.preflight import check_machine
 from ratchet_trainer.errors import ConfigurationInvalid, PeerLost, TrainerError
+from ratchet_trainer.process import kept_log
 from ratchet_trainer.process.environment import (
     ENV_PARENT,
     Environment,
@@ -43,6 +45,7 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
     """Runs one trainer process and ends it with a code of `protocol.Exit`. `run` replaces `ratchet_trainer.run.run`."""
     watchdog = Watchdog(Path(os.environ.get("RATCHET_TERMINATION_LOG", "/dev/termination-log")))
     watchdog.install()  # before anything slow: an earlier signal ends Python with 143, which counts as drained
+    tail = kept_log.listen()
     _configure_logging()
     _end_with_parent(watchdog)
     try:
@@ -51,11 +54,28 @@ def main(run: Callable[[Any], None] | None = None) -> NoReturn:
         job = read_job_file(environment.job_file)
         if not watchdog.requested:
             _reexecute_if_needed(job, environment.asked.platform)
+        _keep_log(tail, environment, job, watchdog)
         _train(environment, job, watchdog, run)
         watchdog.leave(Exit.DONE, "Done", "all stages are done")
     except BaseException as error:
         _leave(watchdog, error)
     raise AssertionError("leave does not return")
+
+
+def work() -> NoReturn:
+    """Runs one process of a worker of the rollout fleet (`worker.py`), and ends it likewise."""
+
+    def run(runtime: Any) -> None:
+        if runtime.environment.worker is None:
+            raise ConfigurationInvalid(
+                f"{ENV_WORKER} is not set: a worker has a number, which the operator gives it; on one machine call "
+                "`ratchet train FILE --workers N`"
+            )
+        from ratchet_trainer.worker import run as whole
+
+        whole(runtime)
+
+    main(run)
 
 
 def _train(
@@ -72,11 +92,22 @@ def _train(
     meeting.start()  # while JAX is imported: the other processes may still be on their way
 
     from ratchet_trainer.process import distributed, metrics
-    from ratchet_trainer.process.progress import Progress, serve
+    from ratchet_trainer.process.progress import Progress, pages, serve
 
     progress = Progress(environment)
+    name = job["namespace"], job["name"]
+
+    def shown(query: Any, accept: str) -> tuple[bytes, str]:
+        if environment.worker is not None:
+            return metrics.of_worker(accept)
+        return metrics.exposition(progress, *name, environment.process, accept)
+
+    try:
+        serve({"/metrics": shown}, environment.address, METRICS_PORT)
+    except OSError as error:  # nobody can watch, but everything can be trained
+        log.warning("no metrics are served: %s", error)
     if environment.leader:
-        serve(progress, environment.address, lambda: metrics.exposition(progress, job["namespace"], job["name"]), PORT)
+        serve(pages(progress), environment.address, PORT)
     with _took("import of jax"):
         distributed.set_flags()
         import jax  # noqa: F401
@@ -87,19 +118,33 @@ def _train(
     peers = found[0]
     watchdog.attach(peers.watch)
     with _took("start of jax"):
-        distributed.start(environment, environment.compilation_cache or directory / "cache")
+        programs = distributed.start(environment, environment.compilation_cache or directory / "cache")
 
     from ratchet_trainer.process.runtime import Runtime
+    from ratchet_trainer.process.tracking import FINISH_SECONDS
 
     runtime = Runtime(environment, job, peers, watchdog, progress)
+    ours = run is None or environment.worker is not None
     if run is None:
         with _took("import of the run"):
             from ratchet_trainer.run import run as whole_run
         run = whole_run
+    if ours:  # what a test puts in its place is in no index
+        distributed.use_index(programs, job["spec"])
     run(runtime)
     runtime.wait_for_commits()
     runtime.local.clear()
+    runtime.durable.tracking.finish(FINISH_SECONDS)
+    if runtime.job.spec.trackers is not None:
+        runtime.broadcast(None)  # the others stay until then: JAX ends a process that has lost one for SILENCE_SECONDS
     progress.update(phase="done")
+
+
+def _keep_log(tail: kept_log.Tail, environment: Environment, job: dict[str, Any], watchdog: Watchdog) -> None:
+    directory = Location.parse(job["spec"]["checkpoint"]["directory"], "spec.checkpoint.directory")
+    kept = kept_log.KeptLog(tail, directory, environment.tag, environment.process)
+    watchdog.keep_log, watchdog.claimed = kept.keep, kept.own
+    kept.begin()
 
 
 def _meet(environment: Environment, found: list[Any]) -> None:
@@ -197,12 +242,9 @@ def _end_with_parent(watchdog: Watchdog) -> None:
 
 def _configure_logging() -> None:
     process = os.environ.get("RATCHET_PROCESS") or os.environ.get("JOB_COMPLETION_INDEX") or "0"
-    logging.basicConfig(
-        level=os.environ.get("RATCHET_LOG_LEVEL", "INFO"),
-        format=f"%(asctime)s.%(msecs)03d [{process}] %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    text = logging.Formatter(f"%(asctime)s.%(msecs)03d [{process}] %(name)s: %(message)s", "%H:%M:%S")
+    about = log_lines.of_pod() | {"process": int(process) if process.isdecimal() else process}
+    log_lines.configure(sys.stderr, text, lambda: about)
     for name in ("absl", "orbax", "jax", "jaxlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ratchet_api.protocol import BUDGET_SPENT, Exit
+from ratchet_api.protocol import BUDGET_SPENT, NO_WORKERS, Exit
 
 DRAINED = "Drained"
 """Reason of a process that was told to go."""
@@ -56,6 +56,12 @@ class GuardTripped(TrainerError):
 
 class BudgetExceeded(TrainerError):
     """A stage spent its budget of generated tokens, and the budget says `onExceeded: Fail`."""
+
+    exit = Exit.DETERMINISTIC_FAILURE
+
+
+class CallPoisoned(TrainerError):
+    """Whichever worker of the fleet samples a certain call ends: another one would end, too."""
 
     exit = Exit.DETERMINISTIC_FAILURE
 
@@ -117,6 +123,14 @@ class BudgetSpent(Drain):
     @property
     def reason(self) -> str:
         return BUDGET_SPENT
+
+
+class NoWorkers(Drain):
+    """Too few workers of the fleet were there for too long: all processes leave, and go on once workers run."""
+
+    @property
+    def reason(self) -> str:
+        return NO_WORKERS
 
 
 def error_of(reason: str, text: str, owner: dict[str, Any] | None = None) -> TrainerError:

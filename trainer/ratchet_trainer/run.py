@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from ratchet_api.expansion import prompts_per_round
 from ratchet_api.method import has_critic, samples_values
 from ratchet_trainer.algorithm.group_outcomes import verified
 from ratchet_trainer.algorithm.slots import Context, SlotState
@@ -33,6 +33,7 @@ from ratchet_trainer.step import (
     best_weights,
     curate,
     nonfinite,
+    plans,
     sampling_context,
     sft,
     stage_budget,
@@ -44,7 +45,9 @@ from ratchet_trainer.step.evaluations import Evaluations
 from ratchet_trainer.step.learning_signs import NOT_APPLICABLE, NOTHING_MOVES, learning
 from ratchet_trainer.step.old_logprobs import MiniBatch, model_outputs, with_old_logprobs
 from ratchet_trainer.step.pending import Pending, taken_up, written
+from ratchet_trainer.step.planner import Planner
 from ratchet_trainer.step.samples import SampleBook
+from ratchet_trainer.step.sampling_weights import SamplingWeights, lacks
 from ratchet_trainer.step.stage import Programs, Stage
 from ratchet_trainer.step.stage_data import check_later_stages
 from ratchet_trainer.step.state import StageState, State
@@ -85,6 +88,8 @@ class Run:
         self.said = ""  # the last reason of the condition Learning
         self.doubts = ""  # what the preflight said of the stage's expected answers
         self.stage: Stage
+        self.weights: SamplingWeights
+        self.planner: Planner
         self.state: State
 
     def to_the_end(self) -> None:
@@ -94,6 +99,7 @@ class Run:
         try:
             while True:
                 self.train_stage()
+                self.weights.withdraw()
                 self.export()
                 stage = self.state.stage
                 self.runtime.last_words(self.state.stage_shown)
@@ -188,17 +194,20 @@ class Run:
 
         # Observe.
         selection = method.selection.observe(pending.selection, samples, ctx)
-        metrics = rl_metrics(samples, updates, pending.values, state.reference is not None)
+        behind = plans.staleness(ctx) * self.stage.rl.updates_per_step if self.stage.rl.lag else None
+        metrics = rl_metrics(samples, updates, pending.values, state.reference is not None, behind)
         metrics |= method.selection.metrics(selection, ctx) | method.expansion.metrics(pending.expansion, ctx)
         state = replace(
             state,
             next_ordinal=state.next_ordinal + pending.drawn,
             selection=selection,
             expansion=pending.expansion,
+            planned=pending.planned,
         )
 
         self.samples.keep(self.stage, state.stage.start_step, ctx.step, samples)
         self.latest = samples
+        self.weights.now(replace(state, step=ctx.step))  # workers may fetch them while others evaluate
 
         # Evaluate, and move the reference.
         metrics |= self.evaluated(state, pending, ctx.step, metrics)
@@ -214,6 +223,7 @@ class Run:
         timing: Timing = {"skippedUpdates": len(pending.parts) - len(updates)} | update_timing(updates)
         # What an earlier attempt has sampled is no work of this one.
         timing["generatedTokens"] = self.stage.engine.tokens - made
+        timing["draws"] = dict(Counter(str(group.disposition) for group in samples.groups))
         return state, metrics, timing
 
     def about_to_sample(self, state: State) -> None:
@@ -229,24 +239,24 @@ class Run:
         method, engine, facts = self.stage.method, self.stage.engine, self.stage.facts
         before = engine.tokens
 
+        # Select prompts, of later steps too.
+        self.runtime.spend("other")
+        selection, (plan, *planned), drawn = self.planner.plan(state, ctx)
+        sampler = self.weights.of(plan, state)
+
         def ask(rounds: Rounds[R]) -> R:
-            return engine.answer(rounds, state.params, state.step)
+            return engine.answer(rounds, sampler.params, sampler.version)
 
         def reward(group: Group) -> Group:
             return method.rewards.score(group, ctx)
 
-        # Select prompts.
-        self.runtime.spend("other")
-        need = prompts_per_round(self.stage.rl)
-        selection, requests, ready = ask(method.selection.plan(state.selection, facts, need, ctx))
-        drawn = len(requests) + len(ready)
-        requests = method.expansion.first(state.expansion, requests, ctx)
-
         # Generate and verify.
-        rollouts = engine.sample(requests, state.params, state.step) if requests else []
+        engine.bind(ctx.step, sampler.digest, "first")
+        rollouts = engine.sample(plan.requests, sampler.params, sampler.version) if plan.requests else []
+        engine.bind(ctx.step, sampler.digest, "later")
 
         # Reward. What was scored and not chosen is only counted from here on.
-        groups = [reward(group) for group in (*ready, *grouped(requests, rollouts))]
+        groups = [reward(group) for group in (*plan.ready, *grouped(plan.requests, rollouts))]
         groups.sort(key=lambda group: group.draw.ordinal)
         unchosen = [group for group in groups if group.disposition is not None]
 
@@ -277,7 +287,9 @@ class Run:
         samples = StepSamples(tuple(map(method.advantage.disposition, samples.trained)), samples.dropped)
         values = None if state.critic is None else ()
         generated = engine.tokens - before
-        return Pending(samples, selection, expansion, drawn, batch, parts, generated, values=values)
+        return Pending(
+            samples, selection, expansion, drawn, batch, parts, generated, values=values, planned=tuple(planned)
+        )
 
     def evaluated(self, state: State, pending: Pending, step: int, metrics: Metrics) -> Metrics:
         """What the evaluations that are due after `step` say of the state's weights; none are due in most steps. Who is
@@ -302,6 +314,7 @@ class Run:
             next_ordinal=before.next_ordinal,
             selection=before.selection,
             expansion=before.expansion,
+            planned=before.planned,
             pending=written(pending, self.stage),
         )
 
@@ -419,7 +432,8 @@ class Run:
             ended = stage_over.Ended(curate.DONE, spec.advance.approval == "Manual")
         told = self.runtime.broadcast([ended.rule, ended.needs_approval] if ended is not None else None)
         done, needs_approval = told or (None, False)
-        return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval))
+        planned = state.planned if done is None else ()  # ordinals of what is never sampled stay spent
+        return replace(state, stage=replace(stage, done=done, needs_approval=needs_approval), planned=planned)
 
     def pin_best(self, stage: StageState) -> set[int]:
         """Has the checkpoint of the stage's best weights kept, if they are needed later; its step."""
@@ -433,8 +447,9 @@ class Run:
     def begin(self) -> State:
         """The newest committed state, or the one that follows from the seed alone."""
         runtime = self.runtime
-        saved = runtime.restore(partial(of_parameter, runtime.mesh))
+        saved = runtime.restore(partial(of_parameter, runtime.mesh), partial(lacks, runtime))
         self.programs = stage_start.programs_of_job(runtime)
+        self.weights = SamplingWeights(runtime, self.programs)
         if saved is not None:
             return self.restored(saved)
         artifacts.check(runtime)
@@ -481,4 +496,6 @@ class Run:
         if hasattr(self, "stage"):
             self.stage.close()
         self.stage, self.doubts = stage_start.opened(self.runtime, self.programs, index, curated or {}, begins=begins)
+        self.weights.serve(self.stage)
+        self.planner = Planner(self.stage, self.weights)
         self.pace = Pace()

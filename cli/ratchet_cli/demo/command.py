@@ -20,21 +20,19 @@ import click
 import yaml
 
 from ratchet_api.job import Spec
+from ratchet_cli import shipped
 from ratchet_cli.curve_drawing import draw
 from ratchet_cli.demo import disturbances, proof
 from ratchet_cli.demo.board import Board
 from ratchet_cli.demo.watch import Leader, Watcher
 from ratchet_cli.manifests import fail, read_job
 from ratchet_cli.new_file import NewFile
+from ratchet_cli.signals import handled
 from ratchet_cluster import operator_chart
 from ratchet_cluster.cluster import Cluster, default_folder
+from ratchet_cluster.prometheus import Prometheus
 
 NAMESPACE = "default"
-
-
-def find_example() -> Path:
-    """`examples/sums.yaml` of the checkout that this command was installed from."""
-    return Path(__file__).resolve().parents[3] / "examples" / "sums.yaml"
 
 
 @click.command()
@@ -50,7 +48,12 @@ def find_example() -> Path:
 )
 @click.option("--timeout", type=click.IntRange(1), default=900, show_default=True, help="Seconds the job may take.")
 @click.option("--keep", is_flag=True, help="Leave the cluster and its files for a look around.")
-def demo(preemptions: int, seed: int, json_file: Path | None, file: str | None, timeout: int, keep: bool) -> None:
+@click.option(
+    "--monitoring", is_flag=True, help="Have Prometheus watch, and leave it running on what it saw (built once, 3 min)."
+)
+def demo(
+    preemptions: int, seed: int, json_file: Path | None, file: str | None, timeout: int, keep: bool, monitoring: bool
+) -> None:
     """The whole story on this machine: train, lose nodes, recover, prove that nothing was lost.
 
     Exits 0 when the job completed, as often disturbed as asked, with the weights of an undisturbed run; 1 otherwise.
@@ -58,12 +61,15 @@ def demo(preemptions: int, seed: int, json_file: Path | None, file: str | None, 
     default_folder().parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="demo-", dir=default_folder().parent))
     board = Board()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    story = Story(board, folder, Path(file) if file else shipped.examples() / "sums.yaml", preemptions, seed, timeout)
     try:
-        figures = tell(Story(board, folder, Path(file) if file else find_example(), preemptions, seed, timeout), keep)
+        with handled(signal.default_int_handler, signal.SIGTERM):
+            figures = tell(story, keep, monitoring)
     except RuntimeError as error:  # every error of the cluster, the proof and the story is one
+        story.end_monitoring()
         fail(os.EX_SOFTWARE, f"the demo could not go on: {error}", f"what it left: {folder}")
     except KeyboardInterrupt:  # the cluster went down on the way here
+        story.end_monitoring()
         if not keep:
             proof.remove(folder)
         fail(128 + signal.SIGINT, "interrupted" if keep else "interrupted; nothing of it is left")
@@ -89,9 +95,15 @@ class Story:
     seed: int
     timeout: int
     strikes: list[dict[str, Any]] = field(default_factory=list)
+    prometheus: Prometheus | None = None
+
+    def end_monitoring(self) -> None:
+        """Ends Prometheus, if it was begun; its data stays in the folder."""
+        if self.prometheus is not None:
+            self.prometheus.stop()
 
 
-def tell(story: Story, keep: bool) -> dict[str, Any]:
+def tell(story: Story, keep: bool, monitoring: bool = False) -> dict[str, Any]:
     """The story in order. Returns the figures of the contract; raises when it cannot go on."""
     board = story.board
     manifest, name = prepare(story)
@@ -100,8 +112,10 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
     try:
         board.say("1  a real control plane, with nodes that look like GKE TPU nodes", bold=True)
         cluster.up(progress=board.say, owner=None if keep else os.getpid())
-        board.say("2  the operator, installed by helm from this checkout's chart", bold=True)
+        board.say("2  the operator, installed by helm from Ratchet's chart", bold=True)
         operator_chart.install(cluster, "replicaCount=1")
+        if monitoring:
+            begin_monitoring(story, cluster)
         board.say(
             f"3  kubectl apply -f {story.file.name}; {story.preemptions} times its nodes will be taken away", bold=True
         )
@@ -123,9 +137,30 @@ def tell(story: Story, keep: bool) -> dict[str, Any]:
             board.say(f"end it: ratchet cluster --dir {cluster.folder} down")
         else:
             cluster.down(purge=True)
-    if not keep:
+    if story.prometheus is not None:
+        say_where_to_look(story, story.prometheus, keep)
+    elif not keep:
         proof.remove(story.folder)
     return figures
+
+
+def begin_monitoring(story: Story, cluster: Cluster) -> None:
+    """Prometheus with the chart's rules, in a folder of its own: it outlives the cluster."""
+    rules = operator_chart.chart() / "files/rules.yaml"
+    story.prometheus = Prometheus.begin(
+        story.folder / "prometheus", cluster.kubeconfig, rules=rules, progress=story.board.say
+    )
+    story.board.say(f"Prometheus scrapes operator and trainer every second: {story.prometheus.url}")
+
+
+def say_where_to_look(story: Story, prometheus: Prometheus, keep: bool) -> None:
+    """How to look at what Prometheus has seen, and how to end it."""
+    if not keep:
+        prometheus.leave_cluster()
+    boards = operator_chart.chart() / "files/dashboards"
+    story.board.say(f"Prometheus goes on with the data of this run: {prometheus.url}")
+    story.board.say(f"in Grafana: add it as a data source, import {boards}/*.json")
+    story.board.say(f"end it: kill {prometheus.pid} && rm -r {story.folder}")
 
 
 def prepare(story: Story) -> tuple[Path, str]:

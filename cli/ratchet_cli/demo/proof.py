@@ -55,11 +55,10 @@ def undisturbed(manifest: Path, workdir: Path, cache: Path, say: Callable[[str],
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
     )
-    lines = done.stdout.splitlines()
     if done.returncode:
-        raise RuntimeError("the undisturbed run failed:\n" + "\n".join(lines[-20:]))
-    say("  " + lines[-1])
+        raise RuntimeError("the undisturbed run failed:\n" + "\n".join(done.stdout.splitlines()[-20:]))
     found: dict[str, Any] = json.loads(out.read_text())
+    say(f"  step {found['step']}, stage {found['stage']}, weights {found['weightsSha256']}")
     return found
 
 

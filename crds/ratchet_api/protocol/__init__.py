@@ -11,8 +11,11 @@ V = 1
 """Version that `/progress`, stage gate, journal and termination message carry."""
 
 PORT = 8490
-"""Port of the leader's `/progress`, `/metrics` and `/healthz`. Not one of libtpu's: 8080 and 8081 are Megascale's, 8431
+"""Port of the leader's `/progress` and `/healthz`. Not one of libtpu's: 8080 and 8081 are Megascale's, 8431
 and the ones after it its metrics, 8470 to 8479 connect the chips of a slice."""
+
+METRICS_PORT = 8491
+"""Port of every process's `/metrics`: one of its own, so that a network policy can open it to Prometheus alone."""
 
 COORDINATOR_PORT = 8482
 """Port of the JAX coordinator on the leader."""
@@ -20,6 +23,10 @@ COORDINATOR_PORT = 8482
 LABEL_JOB = "ratchet.dev/job-name"
 LABEL_ATTEMPT = "ratchet.dev/attempt"
 LABEL_JOB_UID = "ratchet.dev/job-uid"
+LABEL_WORKER = "ratchet.dev/worker"
+"""Number of a worker of the rollout fleet. Its objects have this label and the next one instead of LABEL_ATTEMPT, so
+whoever looks for trainers by attempt never meets a worker."""
+LABEL_WORKER_ATTEMPT = "ratchet.dev/worker-attempt"
 LABEL_JOBSET_UID = "jobset.sigs.k8s.io/jobset-uid"
 ANNOTATION_STAGE_GATE = "ratchet.dev/word"
 
@@ -36,6 +43,8 @@ ENV_NAMESPACE = "RATCHET_NAMESPACE"
 ENV_JOB_NAME = "RATCHET_JOB_NAME"
 ENV_JOB_UID = "RATCHET_JOB_UID"
 ENV_ATTEMPT = "RATCHET_ATTEMPT"
+ENV_WORKER = "RATCHET_WORKER"
+"""Number of the worker; absent in trainers. ENV_ATTEMPT is then the number of the worker's own JobSet."""
 ENV_JOBSET_UID = "RATCHET_JOBSET_UID"
 ENV_LAST_STEP = "RATCHET_LAST_STEP"
 ENV_PROCESSES = "RATCHET_PROCESSES"
@@ -64,6 +73,8 @@ ENV_STAGE_GATE_FILE = "RATCHET_WORD_FILE"
 
 BUDGET_SPENT = "BudgetSpent"
 """Reason of the termination message of a trainer that leaves because its stage may sample no more."""
+NO_WORKERS = "NoWorkers"
+"""The same of a trainer that leaves because too few workers of its fleet were there for spec.rollouts.waitSeconds."""
 
 SPOT_GRACE_SECONDS = 15
 """What a spot node that is taken away leaves a pod, whatever its terminationGracePeriodSeconds."""
@@ -99,6 +110,7 @@ PROGRESS_PHASES = (
     "restore",
     "compile",
     "generate",
+    "await",
     "verify",
     "update",
     "evaluate",

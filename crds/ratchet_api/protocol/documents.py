@@ -70,7 +70,13 @@ class Document(BaseModel):
     """Base of everything on the wire: no coercion, unknown keys ignored."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", strict=True, frozen=True, allow_inf_nan=False
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        defer_build=True,
     )
 
     def plain(self) -> dict[str, Any]:
@@ -174,11 +180,40 @@ class Artifact(Document):
     path: Line
 
 
+class Inherited(Document):
+    """The job whose checkpoints another one goes on from."""
+
+    namespace: Line
+    name: Line
+    job_uid: Line = Field(alias="jobUID")
+
+
 class ExactSince(Document):
     """From which step on the bits are no longer those of an undisturbed run, and why."""
 
     step: Count
     reason: Line
+
+
+class TrackerShown(Document):
+    """How far a tracker of spec.trackers has been told of the run."""
+
+    name: Annotated[str, Field(max_length=40), AfterValidator(_printable)]
+    state: Literal["Following", "Behind", "Left"]
+    step: Count | None = None
+    message: Annotated[str, BeforeValidator(one_line)] = ""
+
+
+class RolloutsShown(Document):
+    """What a trainer with a fleet knows of it."""
+
+    version: Annotated[str, Field(max_length=64), AfterValidator(_printable)] | None = None
+    """Digest of the newest weights that workers may fetch."""
+    waiting_calls: Count | None = None
+    """Calls that have no result yet."""
+    results_per_second: Number | None = None
+    workers: Count | None = None
+    """Workers whose heartbeat it has seen lately."""
 
 
 LearningStatus = Literal["True", "False", "Unknown"]
@@ -226,6 +261,8 @@ class ProgressDocument(Document):
     stage: StageShown | None = None
     start_step: Count | None = None
     """The step that this attempt went on from, once it has restored."""
+    inherited: Annotated[Inherited | None, WrapValidator(_leave_out)] = None
+    """Whose step that is, where it is another job's."""
     step: Count | None = None
     target_step: Count | None = None
     reward: Number | None = None
@@ -240,6 +277,9 @@ class ProgressDocument(Document):
     last_safe_point_age_seconds: Number | None = None
     artifacts: Annotated[list[Artifact], Field(max_length=ARTIFACTS_MAX)] | None = None
     """Weights that this attempt has written or found written, one entry a stage."""
+    trackers: Annotated[list[TrackerShown] | None, Field(max_length=8), WrapValidator(_leave_out)] = None
+    rollouts: Annotated[RolloutsShown | None, WrapValidator(_leave_out)] = None
+    """Of a trainer whose rollouts workers sample."""
     learning: Annotated[Learning | None, WrapValidator(_leave_out)] = None
     """Advice: a malformed one is left out, the rest of the answer counts."""
 

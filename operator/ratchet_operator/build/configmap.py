@@ -13,8 +13,10 @@ from ratchet_operator.build.names import config_map_name, labels, owner
 KEY = JOB_FILE.rsplit("/", 1)[-1]
 
 
-def config_map(job: dict[str, Any], spec: Spec, number: int, may_enter: int) -> dict[str, Any]:
-    """ConfigMap NAME-aN-job with the document `JobFile`; it belongs to the job."""
+def config_map(
+    job: dict[str, Any], spec: Spec, number: int, may_enter: int, worker: int | None = None
+) -> dict[str, Any]:
+    """ConfigMap NAME-aN-job, or NAME-wI-aN-job, with the document `JobFile`; it belongs to the job."""
     meta = job["metadata"]
     content = JobFile(
         namespace=meta["namespace"],
@@ -27,9 +29,9 @@ def config_map(job: dict[str, Any], spec: Spec, number: int, may_enter: int) -> 
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": config_map_name(meta["name"], number),
+            "name": config_map_name(meta["name"], number, worker),
             "namespace": meta["namespace"],
-            "labels": labels(job, number),
+            "labels": labels(job, number, worker),
             "ownerReferences": [owner(job)],
         },
         "immutable": True,

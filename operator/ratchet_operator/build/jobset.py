@@ -1,4 +1,4 @@
-"""The JobSet of one attempt: a gang of pods that never restarts by itself.
+"""The JobSet of one attempt, or of one worker: a gang of pods that never restarts by itself.
 
 Decides the shape of the gang: one replicated job `s` with one Job a slice and one pod a host, no retry on any level.
 Ratchet owns restarts: a JobSet's own would reuse names and could start one slice while another still writes. The pod
@@ -11,7 +11,7 @@ from typing import Any
 
 from ratchet_api.protocol import REPLICATED_JOB
 from ratchet_api.validate import placement_shape, processes
-from ratchet_operator.build.names import jobset_name, labels, owner
+from ratchet_operator.build.names import owner
 from ratchet_operator.build.new_attempt import NewAttempt
 from ratchet_operator.build.nodes import AFFINITY_PODS, NODE_POOL, sliced
 from ratchet_operator.build.pod import pod_template
@@ -20,17 +20,17 @@ EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"
 
 
 def jobset(new: NewAttempt) -> dict[str, Any]:
-    """JobSet NAME-aN of an attempt."""
-    job, spec, number, placement = new.job, new.spec, new.number, new.placement
+    """JobSet NAME-aN of an attempt, or NAME-wI-aN of a worker."""
+    job, spec, placement = new.job, new.spec, new.placement
     meta, shape = job["metadata"], placement_shape(placement)
-    own, added = labels(job, number), spec.job_set_template
+    own, added = new.labels, spec.job_set_template
     huge = sliced(placement) and processes(placement) > AFFINITY_PODS
     annotations = {**added.annotations, **({EXCLUSIVE: NODE_POOL} if huge else {})}
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
         "metadata": {
-            "name": jobset_name(meta["name"], number),
+            "name": new.jobset,
             "namespace": meta["namespace"],
             "labels": {**added.labels, **own},
             **({"annotations": annotations} if annotations else {}),

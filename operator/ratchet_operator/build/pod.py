@@ -1,4 +1,4 @@
-"""The trainer's pod: command, environment and volumes. The nodes that it may run on are in `nodes`.
+"""The pod of a trainer, or of a worker: command, environment and volumes. The nodes that it may run on are in `nodes`.
 
 Results depend on part of the environment (thread count, hash seed, locale, time zone), so that part is fixed here and
 cannot be changed by the manifest; what a TPU needs, and what is for speed, the user may replace. Pods hold no API
@@ -13,11 +13,16 @@ from typing import Any
 from ratchet_api import protocol
 from ratchet_api.exact_environment import exact_environment, performance_environment
 from ratchet_api.job import Spec
+from ratchet_api.log_lines import ENV_LOG_FORMAT, JSON
 from ratchet_api.placements import Placement
+from ratchet_api.pod_template import EnvVar
+from ratchet_api.pod_volumes import SCRATCH
 from ratchet_api.validate import placement_shape, processes
-from ratchet_operator.build.names import config_map_name, coordinator, labels, leader_host
+from ratchet_operator.build.names import coordinator, leader_host
 from ratchet_operator.build.new_attempt import NewAttempt
 from ratchet_operator.build.nodes import affinity, node_selector, notice_seconds, tolerations
+from ratchet_operator.build.security import container_security, pod_security
+from ratchet_operator.build.template_parts import added_volumes, variables_from
 from ratchet_operator.build.verifiers import verifier_secrets, verifier_volumes
 
 JOB_INDEX = "metadata.labels['jobset.sigs.k8s.io/job-index']"
@@ -26,20 +31,24 @@ MEGASCALE_PORT = 8080
 
 
 def pod_template(new: NewAttempt) -> dict[str, Any]:
-    """The pod template of an attempt."""
+    """The pod template of an attempt, or of a worker."""
     job, spec, placement = new.job, new.spec, new.placement
-    template, shape = spec.pod_template, placement_shape(placement)
+    template, shape = new.template, placement_shape(placement)
     resources = {kind: dict(amounts) for kind, amounts in template.resources.manifest().items()}
     if shape.chips_per_node:
         for kind in ("requests", "limits"):
             resources.setdefault(kind, {})["google.com/tpu"] = str(shape.chips_per_node)
-    further = [*_fast_tier(job, spec, new.node_folder), *verifier_volumes(spec)]
+    further = [
+        *_fast_tier(job, spec, new.values.local_directory),
+        *(verifier_volumes(spec) if new.worker is None else ()),
+        *added_volumes(template.volumes),
+    ]
+    pulled = [secret.manifest() for secret in template.image_pull_secrets]
     account = {"serviceAccountName": template.service_account_name} if template.service_account_name else {}
-    priority = {"priorityClassName": template.priority_class_name} if template.priority_class_name else {}
-    group = {"fsGroup": template.fs_group, "fsGroupChangePolicy": "OnRootMismatch"}
+    priority = {"priorityClassName": new.priority_class} if new.priority_class else {}
     return {
         "metadata": {
-            "labels": {**template.labels, **labels(job, new.number)},
+            "labels": {**template.labels, **new.labels},
             **({"annotations": dict(template.annotations)} if template.annotations else {}),
         },
         "spec": {
@@ -49,31 +58,36 @@ def pod_template(new: NewAttempt) -> dict[str, Any]:
             "enableServiceLinks": False,
             **account,
             **priority,
+            **({"imagePullSecrets": pulled} if pulled else {}),
             "nodeSelector": node_selector(placement),
             "affinity": affinity(placement, new.stay_until),
             "tolerations": tolerations(placement),
-            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, **group},
+            "securityContext": pod_security(template, new.values),
             "containers": [
                 {
                     "name": "trainer",
                     "image": new.image,
-                    "command": ["ratchet", "trainer"],
+                    "command": new.command,
+                    **variables_from(template),
                     "env": environment(new),
-                    "ports": [{"name": "progress", "containerPort": protocol.PORT, "protocol": "TCP"}],
+                    # What every process serves; /progress is the leader's alone, and a template is of all.
+                    "ports": [
+                        {"name": "metrics", "containerPort": protocol.METRICS_PORT, "protocol": "TCP"},
+                    ],
                     "resources": {kind: amounts for kind, amounts in resources.items() if amounts},
                     "volumeMounts": [
                         {"name": "job", "mountPath": _folder(protocol.JOB_FILE), "readOnly": True},
                         {"name": "word", "mountPath": _folder(protocol.STAGE_GATE_FILE), "readOnly": True},
-                        *({"name": name, "mountPath": place} | read for name, _, place, read in _claims(spec)),
+                        *({"name": name, "mountPath": place} | read for name, _, place, read in _claims(new)),
                         *(mount for _, mount in further),
                     ],
                     "terminationMessagePath": "/dev/termination-log",
-                    "terminationMessagePolicy": "File",
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "securityContext": container_security(template, new.values),
                 }
             ],
             "volumes": [
-                {"name": "job", "configMap": {"name": config_map_name(job["metadata"]["name"], new.number)}},
+                {"name": "job", "configMap": {"name": new.config_map}},
                 {
                     "name": "word",
                     "downwardAPI": {
@@ -85,7 +99,7 @@ def pod_template(new: NewAttempt) -> dict[str, Any]:
                         ]
                     },
                 },
-                *({"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim, _, _ in _claims(spec)),
+                *({"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim, _, _ in _claims(new)),
                 *(volume for volume, _ in further),
             ],
         },
@@ -95,24 +109,27 @@ def pod_template(new: NewAttempt) -> dict[str, Any]:
 def environment(new: NewAttempt) -> list[dict[str, Any]]:
     """Environment of the trainer: who it is, what it must run on, what its results and its speed depend on, then the
     user's own variables, which may replace those for TPUs and for speed."""
-    job, spec, number, placement = new.job, new.spec, new.number, new.placement
-    meta, shape, tpu = job["metadata"], placement_shape(placement), placement.accelerator is not None
-    grace = spec.pod_template.termination_grace_period_seconds
-    given = {variable.name for variable in spec.pod_template.env}
+    spec, template, placement = new.spec, new.template, new.placement
+    meta, shape, tpu = new.job["metadata"], placement_shape(placement), placement.accelerator is not None
+    grace = template.termination_grace_period_seconds
+    given = {variable.name for variable in template.env}
     fixed = {
         protocol.ENV_NAMESPACE: meta["namespace"],
         protocol.ENV_JOB_NAME: meta["name"],
         protocol.ENV_JOB_UID: meta["uid"],
-        protocol.ENV_ATTEMPT: str(number),
+        protocol.ENV_ATTEMPT: str(new.number),
+        **({} if new.worker is None else {protocol.ENV_WORKER: str(new.worker)}),
         protocol.ENV_LAST_STEP: str(new.last_step),
         protocol.ENV_GRACE_SECONDS: str(min(grace, notice_seconds(placement)) if placement.short_notice else grace),
         protocol.ENV_PROCESSES: str(processes(placement)),
         protocol.ENV_HOSTS_PER_SLICE: str(shape.hosts),
+        **({ENV_LOG_FORMAT: JSON} if new.values.json_logs else {}),
         **(_asked(placement) if tpu else {}),
-        **({protocol.ENV_COORDINATOR: coordinator(meta["name"], number)} if processes(placement) > 1 else {}),
-        **exact_environment(spec.pod_template.resources.requests.cpu, spec.reproducibility.exact_shards, tpu=tpu),
+        **({protocol.ENV_COORDINATOR: coordinator(new.jobset)} if processes(placement) > 1 else {}),
+        **exact_environment(template.resources.requests.cpu, spec.reproducibility.exact_shards, tpu=tpu),
     }
-    fixed |= performance_environment(given)
+    # An image's HOME may be a folder that only its own user, or nobody, can write to.
+    fixed |= performance_environment(given) | ({} if "HOME" in given else {"HOME": SCRATCH})
     from_pod = {
         protocol.ENV_JOBSET_UID: f"metadata.labels['{protocol.LABEL_JOBSET_UID}']",
         protocol.ENV_SLICE: JOB_INDEX,
@@ -121,10 +138,17 @@ def environment(new: NewAttempt) -> list[dict[str, Any]]:
     return [
         *({"name": name, "value": value} for name, value in fixed.items()),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_pod.items()),
-        *(variable for variable in _devices_environment(job, number, placement) if variable["name"] not in given),
-        *verifier_secrets(spec),
-        *({"name": variable.name, "value": variable.value} for variable in spec.pod_template.env),
+        *(variable for variable in _devices_environment(new) if variable["name"] not in given),
+        # A worker verifies nothing, so it holds none of the secrets of those who do.
+        *(verifier_secrets(spec) if new.worker is None else ()),
+        *map(_variable, template.env),
     ]
+
+
+def _variable(given: EnvVar) -> dict[str, Any]:
+    if given.value_from is not None:
+        return {"name": given.name, "valueFrom": given.value_from.manifest()}
+    return {"name": given.name, "value": given.value}
 
 
 def _asked(placement: Placement) -> dict[str, str]:
@@ -136,13 +160,14 @@ def _asked(placement: Placement) -> dict[str, str]:
     }
 
 
-def _devices_environment(job: dict[str, Any], number: int, placement: Placement) -> Iterator[dict[str, Any]]:
+def _devices_environment(new: NewAttempt) -> Iterator[dict[str, Any]]:
     """What JAX and libtpu are told of the devices. GKE's webhook is said to add the variables of slices, too; that is
     written nowhere, so they are given."""
+    placement = new.placement
     # Named, so that a TPU that does not start is an error instead of a run on the host's CPU.
     yield {"name": "JAX_PLATFORMS", "value": "cpu" if placement.accelerator is None else "tpu,cpu"}
     if placement.slices > 1:
-        yield {"name": "MEGASCALE_COORDINATOR_ADDRESS", "value": leader_host(job["metadata"]["name"], number)}
+        yield {"name": "MEGASCALE_COORDINATOR_ADDRESS", "value": leader_host(new.jobset)}
         yield {"name": "MEGASCALE_PORT", "value": str(MEGASCALE_PORT)}
         yield {"name": "MEGASCALE_NUM_SLICES", "value": str(placement.slices)}
         yield {"name": "MEGASCALE_SLICE_ID", "valueFrom": {"fieldRef": {"fieldPath": JOB_INDEX}}}
@@ -161,10 +186,13 @@ def mounts(spec: Spec) -> Iterator[tuple[str, str, str]]:
             yield f"spec.datasets[{i}].{dataset.kind}.claimName", dataset.file.claim_name, _folder(dataset.file.path)
 
 
-def _claims(spec: Spec) -> list[tuple[str, str, str, dict[str, bool]]]:
-    """(volume, claim, folder, read-only or not), one a folder; a claim that is mounted twice is one volume a folder."""
+def _claims(new: NewAttempt) -> list[tuple[str, str, str, dict[str, bool]]]:
+    """(volume, claim, folder, read-only or not), one a folder; a claim that is mounted twice is one volume a folder.
+    What a worker samples is in its calls, so it sees no data sets."""
     found: dict[str, tuple[str, str, str, dict[str, bool]]] = {}
-    for path, claim, place in mounts(spec):
+    for path, claim, place in mounts(new.spec):
+        if new.worker is not None and path.startswith("spec.datasets"):
+            continue
         checkpoint = path.startswith("spec.checkpoint")
         name = "checkpoint" if checkpoint else f"data-{len(found)}"
         found.setdefault(place, (name, claim, place, {} if checkpoint else {"readOnly": True}))

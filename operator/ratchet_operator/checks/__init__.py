@@ -6,6 +6,10 @@ cluster is the caller's.
 | module | looks at |
 |---|---|
 | `node_pools` | nodes: is there a slice for each placement |
-| `installation` | CustomResourceDefinitions: what must be installed |
+| `installation` | CustomResourceDefinitions: what must be installed, and whether they are this program's |
+| `running` | the operator: its Deployment, its pods, its Lease |
+| `rights` | what users and the operator must be allowed to do |
+| `queues` | whether Kueue knows the queue that a job names |
+| `objects` | claims, ConfigMaps, Secrets and service accounts that a job names |
 | `buckets` | where checkpoints go, from where, and as whom |
 """

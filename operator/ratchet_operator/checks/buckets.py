@@ -35,7 +35,7 @@ class StorageLocation:
 
     bucket: str
     location: str
-    """A region, a dual-region or a multi-region, in any case of letters: us-east5, NAM4, US."""
+    """A region, a dual-region or a multi-region, in any case of letters: us-east5, NAM4, US; empty: not known."""
     data_locations: tuple[str, ...] = ()
     """The two regions of a dual-region that was put together by its owner."""
 
@@ -58,7 +58,7 @@ def findings(bucket: StorageLocation, account: Account, nodes: Iterable[Raw]) ->
 
 def _far_away(bucket: StorageLocation, nodes: list[Raw]) -> Iterator[Finding]:
     regions = sorted({labels(node)[REGION] for node in nodes if REGION in labels(node)})
-    for region in regions:
+    for region in regions if bucket.location else ():
         if not _holds(bucket, region):
             pools = sorted(by_pool(node for node in nodes if labels(node).get(REGION) == region))
             yield error(

@@ -9,29 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ratchet_api.canonical import canonical
+from ratchet_api.cluster_names import placements, pod_templates
 from ratchet_api.job import Spec
-from ratchet_api.validate import Problem, semantic_problems
+from ratchet_api.pod_volumes import SYSTEM_FOLDERS
+from ratchet_api.validate import Problem, semantic_problems, too_deep
 from ratchet_operator.build.nodes import FLEX_START, QUEUED, SPOT, node_selector
 from ratchet_operator.build.pod import mounts, top
-from ratchet_operator.snapshot import Values
-
-SYSTEM_FOLDERS = (
-    "bin",
-    "boot",
-    "dev",
-    "etc",
-    "lib",
-    "lib64",
-    "proc",
-    "root",
-    "run",
-    "sbin",
-    "sys",
-    "tmp",
-    "usr",
-    "var",
-)
+from ratchet_operator.build.security import user
+from ratchet_operator.snapshot import Snapshot, Values
 
 SPEC_LIMIT = 256 << 10
 
@@ -40,18 +25,30 @@ DETOUR = "a part of the path is empty, . or ..; write the path without it, and w
 
 def problems(spec: Spec, values: Values) -> tuple[Problem, ...]:
     """Everything that keeps this job from being run; empty when it is accepted."""
+    if deep := tuple(too_deep(spec)):
+        return deep  # nothing else can be asked of it
     return (
         *_size(spec),
         *semantic_problems(spec),
         *_storage(spec),
         *_fast_tier(spec, values),
+        *_added_volumes(spec),
         *_account(spec, values),
+        *_root(spec, values),
         *_contradictions(spec),
     )
 
 
+def taken(snapshot: Snapshot) -> tuple[Problem, ...]:
+    """Whether another job works in the job's checkpoint directory."""
+    if snapshot.directory_owner is None:
+        return ()
+    text = f"job {snapshot.directory_owner} works in it; let it end, delete it, or choose another directory"
+    return (Problem("spec.checkpoint.directory", text),)
+
+
 def _size(spec: Spec) -> Iterator[Problem]:
-    size = len(canonical(spec.manifest()))
+    size = len(spec.model_dump_json(by_alias=True, exclude_none=True).encode())
     if size > SPEC_LIMIT:
         yield Problem("spec", f"is {size} bytes as JSON, at most {SPEC_LIMIT} fit into the attempt's job file")
 
@@ -99,6 +96,20 @@ def _fast_tier(spec: Spec, values: Values) -> Iterator[Problem]:
             yield Problem(path, f"claim {claim} is mounted at {mount}; use another folder, for example /local")
 
 
+def _added_volumes(spec: Spec) -> Iterator[Problem]:
+    """Volumes that would cover a claim or the fast tier, or would be covered by one."""
+    own = [(mount, f"claim {claim}") for _, claim, mount in mounts(spec)]
+    if spec.checkpoint.local_directory is not None:
+        own.append((spec.checkpoint.local_directory, "the fast tier"))
+    for path, template in pod_templates(spec):
+        for i, volume in enumerate(template.volumes):
+            place = volume.mount_path
+            for mount, what in own:
+                if f"{place}/".startswith(f"{mount}/") or f"{mount}/".startswith(f"{place}/"):
+                    text = f"{what} is mounted at {mount}; use another folder, for example /scratch"
+                    yield Problem(f"{path}.volumes[{i}].mountPath", text)
+
+
 def _mountable(path: str, folder: str, better: str, what: str = "the claim") -> Iterator[Problem]:
     place = top(folder)
     if place[1:] in SYSTEM_FOLDERS or place == "/":
@@ -113,19 +124,30 @@ def _detours(path: str) -> bool:
 
 
 def _account(spec: Spec, values: Values) -> Iterator[Problem]:
-    account = spec.pod_template.service_account_name
-    if account is not None and account not in values.service_accounts:
-        allowed = ", ".join(values.service_accounts) or "none"
-        yield Problem(
-            "spec.podTemplate.serviceAccountName",
-            f"{account} is not allowed (allowed: {allowed}); the chart's value trainer.serviceAccounts lists them",
-        )
+    for path, template in pod_templates(spec):
+        account = template.service_account_name
+        if account is not None and account not in values.service_accounts:
+            allowed = ", ".join(values.service_accounts) or "none"
+            yield Problem(
+                f"{path}.serviceAccountName",
+                f"{account} is not allowed (allowed: {allowed}); the chart's value trainer.serviceAccounts lists them",
+            )
+
+
+def _root(spec: Spec, values: Values) -> Iterator[Problem]:
+    for path, template in pod_templates(spec):
+        if user(template, values) == 0 and not values.allow_root:
+            yield Problem(
+                f"{path}.runAsUser",
+                "0 is root, which no trainer may be here; name another user, for example 10001 (the chart's value "
+                "trainer.allowRoot would allow it)",
+            )
 
 
 def _contradictions(spec: Spec) -> Iterator[Problem]:
     """Labels that nodes must have and, by what else the placement says, must not have."""
-    for i, placement in enumerate(spec.placements):
-        path, selected = f"spec.placements[{i}].nodeSelector", node_selector(placement)
+    for place, placement in placements(spec):
+        path, selected = f"{place}.nodeSelector", node_selector(placement)
         for key, value in placement.node_selector.items():
             if selected[key] != value:
                 text = f"{key}: {value!r} contradicts the placement's own fields, by which it is {selected[key]!r}"

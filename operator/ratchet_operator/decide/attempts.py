@@ -18,11 +18,14 @@ from ratchet_operator.decide import (
     end_signs,
     failure_budget,
     gang,
+    hang,
     image,
     placement,
     progress_report,
     queue_wait,
     recovery_parts,
+    refusals,
+    rollouts,
     stage_budget,
     stage_progress,
     stamps,
@@ -42,7 +45,9 @@ def highest_number(observed: ObservedJob, *, own: bool) -> int:
     """
     numbers = [0]
     for pod in observed.pods:
-        if pod.attempt is not None and pod.made_by_job and (not own or pod.job_uid == observed.uid):
+        if not pod.made_by_job:
+            continue  # its labels and its last words are anybody's
+        if pod.attempt is not None and (not own or pod.job_uid == observed.uid):
             numbers.append(pod.attempt)
         owner = pod.exit.message.owner if pod.exit is not None and pod.exit.code == Code.FENCED else None
         if owner is not None and owner.job_uid == observed.uid and not own:
@@ -114,6 +119,10 @@ def watch(builder: PlanBuilder, attempt: AttemptStatus) -> AttemptStatus:
     since = queue_wait.looks_for_nodes_since(attempt)
     if since is not None and any(pod.waiting.get("reason") in MAY_START for pod in pods):
         builder.wake_at(stamps.after(since, START_PATIENCE_SECONDS))
+    if (late := hang.deadline(builder.observed, attempt)) is not None:
+        builder.wake_at(late)
+    if (ask := refusals.look_at(builder.observed, attempt)) is not None and not builder.observed.passed(ask):
+        builder.wake_at(ask)
     return attempt
 
 
@@ -156,6 +165,8 @@ def follow_end(builder: PlanBuilder, attempt: AttemptStatus, record: AttemptReco
 
 def _settle(builder: PlanBuilder, record: AttemptRecord) -> None:
     now, recovery = builder.observed.now, record.recovery
+    if rollouts.left_for_workers(builder, record.number):
+        recovery = None  # nothing was disturbed: it comes back once somebody samples for it
     if recovery is not None:
         recovery = revised(recovery, drain=f"{stamps.between(record.end_time or now, now):g}")
     builder.put_record(revised(record, final_time=now, recovery=recovery))

@@ -7,34 +7,49 @@ something waits for says what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from ratchet_api.protocol.documents import LEARNING_REASONS
 from ratchet_api.status import CONDITIONS, Condition, Status
 from ratchet_api.validate import Problem
-from ratchet_operator.decide import approval, queue_wait, stage_progress, stamps
+from ratchet_operator.decide import (
+    approval,
+    condition_events,
+    hang,
+    preflight,
+    queue_wait,
+    refusals,
+    stage_progress,
+    stamps,
+    workers_available,
+)
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 from ratchet_operator.decide.verdict import Verdict
-from ratchet_operator.plan import Event
 
 REASONS: dict[str, dict[str, str]] = {
     "Accepted": {
         "Accepted": "the job can be run as it stands",
         "Invalid": "the spec has problems that the message names; nothing new is created until they are solved",
+        "DirectoryInUse": "another job works in the checkpoint directory; this one's turn comes when that is over",
+        "InternalError": "the operator cannot work with this spec, which is a bug; the job goes on as admitted before",
     },
     "Placed": {
         "AllPodsScheduled": "every pod of the attempt has a node",
         "NotStarted": "no attempt has been authorized yet",
         "Creating": "the attempt's objects are being created",
+        "CreateRefused": "the API server, or a webhook, refuses an object of the attempt; it is tried again",
+        "PodsRefused": "the attempt's pods are not made; the message says who refuses them",
         "WaitingForQuota": "a queue holds the attempt back until its quota is there; the message names the queue",
         "WaitingForCapacity": "some pods have no node yet",
         "WaitingForOldPods": "pods of an earlier attempt may still write",
+        "MissingObjects": "claims or ConfigMaps that the pods need are not there; the message names them",
+        "ResourceQuotaFull": "a ResourceQuota of the namespace leaves no room for the attempt's pods",
         "NameConflict": "an object of another owner has a name that the attempt needs",
         "BackingOff": "the next attempt waits, because the ones before it made no step",
         "AwaitingEvidence": "the failure budget is spent; late evidence may still change the last verdict",
         "Ending": "the attempt is ending",
         "NotAccepted": "no attempt is started while Accepted is False",
         "AwaitingApproval": "no attempt is started before the end of a stage is approved; see AwaitingApproval",
+        "WaitingForWorkers": "the last attempt left for want of workers; the next one starts once workers.min run",
         "Suspended": "the job is suspended",
         "BudgetSpent": "no attempt is started before the budget of the stage is raised; see Suspended",
         "Finished": "the job is over",
@@ -50,9 +65,11 @@ REASONS: dict[str, dict[str, str]] = {
         "Training": "nothing is in the way of the next step",
         "Recovering": "an attempt was disturbed; the next one is on its way",
         "Stalled": "several attempts in a row ended without a new step",
-        "NotRunning": "the job has no attempt, waits in a queue or for an approval, or is over",
+        "NoAnswer": "the trainer has not answered for a minute or more; it is ended as hung if that lasts",
+        "NotRunning": "the job has no attempt, waits in a queue, for an approval or for what Placed names, or is over",
     },
     "Learning": {reason: meaning for reason, (_, meaning) in LEARNING_REASONS.items()},
+    "RolloutsAvailable": workers_available.REASONS,
     "Suspended": {
         "NotSuspended": "spec.suspend is false",
         "Suspending": "the attempt is given time to commit its last step",
@@ -72,13 +89,15 @@ REASONS: dict[str, dict[str, str]] = {
         "ConfigurationInvalid": "the trainer refused the configuration (exit code 64)",
         "DeterministicFailure": "the trainer fails again in the same way (exit code 65)",
         "CheckpointUnreadable": "no checkpoint can be read (exit code 77)",
+        "WorkersFailed": "every worker of the fleet failed three times running with exit code 64, 65 or 77",
+        "TakenOver": "another job has taken the checkpoint directory over (exit code 73)",
     },
 }
 """Type -> reason -> meaning. Finite; docs/conditions.md is made from it."""
 
 Said = tuple[str, str, str]  # status, reason, message
 
-RESTS = "Suspended", "BudgetSpent", "AwaitingApproval"
+RESTS = "Suspended", "BudgetSpent", "AwaitingApproval", "WaitingForWorkers", *preflight.REASONS
 """Reasons of Placed with which a job rests: nothing is being recovered."""
 STALLED_AFTER = 3
 """Disturbances in a row without a new step, after which attempts wait longer and longer."""
@@ -89,15 +108,6 @@ def finished(status: Status) -> bool:
     return status.finished_time is not None
 
 
-TOLD: dict[tuple[str, str], tuple[Literal["Normal", "Warning"], str]] = {
-    ("Accepted", "False"): ("Warning", "NotAccepted"),
-    ("Suspended", "True"): ("Normal", "Suspended"),
-    ("Progressing", "False"): ("Warning", "Stalled"),
-    ("AwaitingApproval", "True"): ("Normal", "ApprovalNeeded"),
-}
-"""Changes of conditions that are worth an event: (type, new status) -> (type of event, reason)."""
-
-
 def evaluate(builder: PlanBuilder, problems: Sequence[Problem], *, suspend: bool) -> None:
     """Writes all conditions and the phase."""
     said: dict[str, Said] = {
@@ -106,6 +116,7 @@ def evaluate(builder: PlanBuilder, problems: Sequence[Problem], *, suspend: bool
         "Running": _running(builder),
         "Progressing": _progressing(builder),
         "Learning": _learning(builder),
+        "RolloutsAvailable": workers_available.evaluate(builder),
         "Suspended": _suspended(builder, suspend),
         "AwaitingApproval": _awaiting_approval(builder),
     }
@@ -123,6 +134,27 @@ def refuse(builder: PlanBuilder, problems: Sequence[Problem]) -> None:
     write(builder, {"Accepted": _accepted(builder, problems)})
 
 
+def note_late_edit(builder: PlanBuilder) -> None:
+    """Says of an edit of a finished job that it changes nothing, once."""
+    seen = builder.status.observed_generation
+    if seen is None or seen >= builder.observed.generation:
+        return
+    builder.revise(observed_generation=builder.observed.generation)
+    owner, problems = builder.observed.snapshot.directory_owner, builder.observed.problems
+    if problems:
+        message = f"the job is {builder.status.phase}, and the edit cannot be read: {problems[0]}"
+    elif builder.status.phase == "Completed":
+        message = (
+            "the job is Completed: an edit changes nothing any more; to go on from its checkpoints create another job "
+            "with their directory and checkpoint.existing: Resume"
+        )
+    elif owner is not None:
+        message = f"the job has Failed, and job {owner} works in its directory; let that end, or delete it, first"
+    else:
+        message = "the job has Failed, and the edit does not take away why; the condition Failed says what would"
+    builder.event("Warning", "EditIgnored", message)
+
+
 def finish(builder: PlanBuilder, kind: str, reason: str, message: str) -> None:
     """Ends the job: Completed or Failed."""
     builder.revise(finished_time=stamps.whole(builder.observed.now))
@@ -137,36 +169,19 @@ def write(builder: PlanBuilder, said: dict[str, Said]) -> None:
     now, generation = stamps.whole(builder.observed.now), builder.observed.generation
     for kind, (value, reason, message) in said.items():
         old = before.get(kind)
+        if old is not None and (old.status, old.reason, old.message) == (value, reason, message):
+            if old.observed_generation != generation:
+                before[kind] = revised(old, observed_generation=generation)
+            continue
         since = old.last_transition_time if old is not None and old.status == value else now
         fresh = Condition.model_validate(
             {"type": kind, "status": value, "reason": reason, "message": message[:4096], "lastTransitionTime": since}
         )
         before[kind] = revised(fresh, observed_generation=generation)
-        if (event := _event(old, fresh)) is not None:
+        if (event := condition_events.event(old, fresh)) is not None:
             builder.events.append(event)
     builder.revise(conditions=[before[kind] for kind in CONDITIONS if kind in before], observed_generation=generation)
     builder.revise(phase=phase(builder))
-
-
-def _event(old: Condition | None, new: Condition) -> Event | None:
-    """The event that a change of a condition is worth; None for most."""
-    if new.type == "Learning":
-        return _learning_event(old, new)
-    if (new.type, new.reason) == ("Suspended", "BudgetSpent") and (old is None or old.reason != new.reason):
-        return Event("Warning", new.reason, new.message[:1000])
-    told = TOLD.get((new.type, new.status))
-    if told is None or told[1] not in (new.reason, f"Not{new.type}") or (old is not None and old.status == new.status):
-        return None
-    return Event(told[0], told[1], new.message[:1000])
-
-
-def _learning_event(old: Condition | None, new: Condition) -> Event | None:
-    """A warning for each new reason why nothing is learned, and a word when it is over."""
-    if new.status == "False" and (old is None or old.reason != new.reason):
-        return Event("Warning", new.reason, new.message)
-    if new.status == "True" and old is not None and old.status == "False":
-        return Event("Normal", new.reason, new.message or "the model learns again")
-    return None
 
 
 def phase(builder: PlanBuilder) -> str:
@@ -182,6 +197,10 @@ def phase(builder: PlanBuilder) -> str:
 
 
 def _accepted(builder: PlanBuilder, problems: Sequence[Problem]) -> Said:
+    if (instead := builder.observed.snapshot.instead) is not None:
+        return "False", *instead
+    if len(problems) == 1 and builder.observed.snapshot.directory_owner is not None:
+        return "False", "DirectoryInUse", str(problems[0])
     if problems:
         return "False", "Invalid", "; ".join(str(problem) for problem in problems)
     stage, spec = builder.status.stage, builder.observed.spec
@@ -206,6 +225,8 @@ def _placed(builder: PlanBuilder) -> Said:
     if (jobset := queue_wait.held(builder.observed, attempt)) is not None:
         return "False", "WaitingForQuota", queue_wait.in_words(builder.observed, jobset)
     pods = builder.observed.own_pods(attempt.number)
+    if (refusal := refusals.of_pods(builder.observed, attempt)) is not None:
+        return "False", *refusal
     if not pods:
         return "False", "Creating", f"attempt {attempt.number} is being created"
     bound = sum(pod.node is not None for pod in pods)
@@ -216,7 +237,7 @@ def _placed(builder: PlanBuilder) -> Said:
         "WaitingForCapacity",
         (
             f"{bound} of {attempt.pods_total} pods of attempt {attempt.number} have a node of {attempt.placement}; "
-            "if it stays so, look at the pods' events, add nodes, or add a placement"
+            f"add nodes, or add a placement, if it stays so{refusals.of_scheduling(pods)}"
         ),
     )
 
@@ -232,8 +253,10 @@ def _running(builder: PlanBuilder) -> Said:
         return "False", "Ending", f"attempt {attempt.number} is ending"
     if attempt.running_time is not None:
         return "True", "AllPodsRunning", f"attempt {attempt.number}, {attempt.pods_total} pods"
-    started = any(pod.node is not None for pod in builder.observed.own_pods(attempt.number))
-    return "False", "Starting" if started else "NotPlaced", ""
+    pods = builder.observed.own_pods(attempt.number)
+    if any(pod.node is not None for pod in pods):
+        return "False", "Starting", refusals.of_start(builder.observed, pods)
+    return "False", "NotPlaced", ""
 
 
 def _progressing(builder: PlanBuilder) -> Said:
@@ -247,12 +270,14 @@ def _progressing(builder: PlanBuilder) -> Said:
             "False",
             "Stalled",
             (
-                f"{count} attempts in a row ended without a new step{why}; the next ones wait longer and longer. Check "
-                "capacity and the log of the last attempt's pods"
+                f"{count} attempts in a row ended without a new step{why}; the next ones wait longer and longer. What "
+                "ended each one is in status.attempts"
             ),
         )
     if queue_wait.held(builder.observed, attempt) is not None:
         return "False", "NotRunning", ""
+    if (since := hang.silent_since(builder.observed, attempt)) is not None:
+        return "Unknown", "NoAnswer", hang.in_words(builder.observed, attempt, since)
     if attempt.running_time is not None and attempt.ended_time is None:
         return "True", "Training", ""
     return "True", "Recovering" if builder.status.attempts else "Training", ""

@@ -31,9 +31,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ratchet_api.protocol import Exit as Code
-from ratchet_api.protocol.documents import ProgressDocument
 from ratchet_api.status import AttemptStatus
-from ratchet_operator.decide import queue_wait, stamps
+from ratchet_operator.decide import hang, queue_wait, stamps
 from ratchet_operator.decide.observed_job import ObservedJob
 from ratchet_operator.decide.observed_jobset import JobSet
 from ratchet_operator.decide.observed_node import Node
@@ -44,8 +43,6 @@ from ratchet_operator.decide.verdict import Verdict
 
 OVERDUE_SECONDS = 5.0
 """How long after its grace a pod must still be there, before its unreachable node is called lost."""
-HUNG_FACTOR = 1.5
-"""Of the deadline that the trainer's own watchdog keeps."""
 CAUSED_BY_OTHERS = (Verdict.DRAINED, Verdict.PEER_LOST, Verdict.FENCED)
 """Ends that a pod came to by itself, but because of something elsewhere."""
 SUSPENDED = "spec.suspend is true"
@@ -61,7 +58,7 @@ def signs_of_an_end(observed: ObservedJob, attempt: AttemptStatus, *, finishing:
     pods = observed.own_pods(attempt.number)
     if (done := _completed(pods, finishing)) is not None:
         return [done]
-    found = [sign for pod in pods for sign in _disruptions(pod, observed)]
+    found = [sign for pod in pods for sign in disruptions(pod, observed)]
     since = queue_wait.looks_for_nodes_since(attempt)
     own = [sign for pod in pods for sign in ends_of_its_own(pod, observed, since, finishing=finishing)]
     found += own
@@ -72,14 +69,30 @@ def signs_of_an_end(observed: ObservedJob, attempt: AttemptStatus, *, finishing:
     return found or [*_silence(observed, attempt, pods)]
 
 
-def late_signs(observed: ObservedJob, number: int, *, finishing: bool) -> list[Sign]:
+def late_signs(
+    observed: ObservedJob, number: int, *, finishing: bool, present: AttemptStatus | None = None
+) -> list[Sign]:
     """What can still be learned of an attempt whose end is known: its pods were deleted by us, so deletions say
-    nothing."""
+    nothing. A machine that a later attempt, `present` at last, has run on was there all the time: what becomes of it
+    then is evidence for that one alone."""
     pods = observed.own_pods(number)
     if (done := _completed(pods, finishing)) is not None:
         return [done]
-    found = [sign for pod in pods for sign in _disruptions(pod, observed)]
+    there = [pod for pod in pods if not _outlived(pod, number, observed, present)]
+    found = [sign for pod in there for sign in disruptions(pod, observed)]
     return found + [sign for pod in pods for sign in ends_of_its_own(pod, observed, None, finishing=finishing)]
+
+
+def _outlived(pod: Pod, number: int, observed: ObservedJob, present: AttemptStatus | None) -> bool:
+    """Whether the pod's machine was well after the attempt's end, because a pod of a later attempt ran on it."""
+    if present is None or present.number <= number:
+        return False
+    later = [p for p in observed.pods if p.job_uid == observed.uid and p.attempt is not None and p.attempt > number]
+    if any(p.node == pod.node and p.has_run for p in later):
+        return True
+    # Where the pods of the later attempt are gone, too, nobody knows any more whose machine it was.
+    ended = any(r.number > number and r.verdict != Verdict.UNSCHEDULABLE for r in observed.status.attempts)
+    return not later and (ended or (present.running_time is not None and present.ended_time is not None))
 
 
 def suspended() -> Sign:
@@ -89,6 +102,16 @@ def suspended() -> Sign:
 
 def budget_spent(words: str) -> Sign:
     """The stage has taken the chip time that it may take."""
+    return Sign(Verdict.DRAINED, words, WHOLE_GRACE)
+
+
+def workers_failed(words: str) -> Sign:
+    """No worker of the fleet can sample, so the trainer would wait for ever."""
+    return Sign(Verdict.WORKERS_FAILED, words, WHOLE_GRACE)
+
+
+def rewound(words: str) -> Sign:
+    """A stage is to begin again."""
     return Sign(Verdict.DRAINED, words, WHOLE_GRACE)
 
 
@@ -200,7 +223,8 @@ DISRUPTIONS: tuple[tuple[Verdict, Callable[[Pod, Node], str | None]], ...] = (
 words. Maintenance is asked for before: what else is seen of a node in maintenance follows from it."""
 
 
-def _disruptions(pod: Pod, observed: ObservedJob) -> Iterator[Sign]:
+def disruptions(pod: Pod, observed: ObservedJob) -> Iterator[Sign]:
+    """What the cluster did to a pod, a trainer's or a worker's; no sign while it did nothing."""
     node = observed.node_of(pod)
     if node is None:
         return
@@ -269,25 +293,17 @@ def _queue_evicted(jobset: JobSet) -> Sign:
     return Sign(Verdict.QUEUE_EVICTED, f"{by} suspended JobSet {jobset.name} after it had been started", WHOLE_GRACE)
 
 
-def _hang(said: ProgressDocument, observed: ObservedJob) -> Sign | None:
-    """The trainer's own watchdog ends a hang at the deadline; where that hangs, too, it is ended from outside."""
-    age, phase = said.last_safe_point_age_seconds, said.phase
-    if age is None or observed.spec is None:
-        return None
-    if age < HUNG_FACTOR * observed.spec.restart.patience(phase):
-        return None
-    return Sign(Verdict.HUNG, f"the trainer has shown no sign of life for {age:.0f} s in phase {phase}", None)
-
-
 def _silence(observed: ObservedJob, attempt: AttemptStatus, pods: tuple[Pod, ...]) -> Iterator[Sign]:
     """Ends that no pod and no node tells of."""
     report = observed.report_of(attempt)
     jobset = observed.own_jobset(attempt.number)
     if report is not None and report.said.draining:
         yield Sign(Verdict.DRAINED, "the trainer reports that it is draining", NOTICE_SECONDS)
-    elif report is not None and (hang := _hang(report.said, observed)) is not None:
-        yield hang
-    elif attempt.running_time is not None and len(pods) < attempt.pods_total:
+    elif (hung := hang.sign(observed, attempt)) is not None:
+        yield hung
+    elif len(pods) < attempt.pods_total and (
+        attempt.running_time is not None or (jobset is not None and jobset.failed is not None)
+    ):  # what failed with the JobSet may have been a pod that was taken away: without it nothing speaks of a failure
         yield Sign(
             Verdict.DELETED, f"{attempt.pods_total - len(pods)} of {attempt.pods_total} pods have vanished", None
         )

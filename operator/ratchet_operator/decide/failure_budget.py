@@ -9,7 +9,7 @@ Restarting never waits for that, only giving up does. What each verdict costs is
 from __future__ import annotations
 
 from ratchet_api.job import Spec
-from ratchet_api.status import AttemptRecord, AttemptStatus
+from ratchet_api.status import AttemptRecord, AttemptStatus, Status
 from ratchet_operator.decide import stamps
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 from ratchet_operator.decide.sign import Sign
@@ -17,6 +17,9 @@ from ratchet_operator.decide.verdict import TABLE, Charge, Verdict, stronger, wa
 
 PROVISIONAL_SECONDS = 120.0
 """How long after the last pod's end a verdict may still change."""
+
+BY_ANOTHER_TRY = (Verdict.CONFIGURATION_INVALID, Verdict.DETERMINISTIC_FAILURE)
+"""Ends that other settings of the stage may avoid."""
 
 FOLLOWS_FROM_NO_ROOM = (Verdict.DRAINED, Verdict.PEER_LOST, Verdict.FENCED)
 """How members leave that waited in vain for those without a node: no reason to forget that there was no room."""
@@ -108,15 +111,43 @@ def forgive(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
         builder.count(failures=0)
 
 
+def ways_out(status: Status) -> str:
+    """What can be done about a stage that fails in the same way every time."""
+    stage, done = status.stage, status.rewind
+    if stage is None:
+        return ""
+    number = (done.id or 0) + 1 if done is not None else 1
+    return (
+        f"; change what is wrong and set spec.rewind: {{id: {number}, stage: {stage.name}}} in the same edit, and the "
+        f"stage begins again from step {stage.start_step}; or give another job this directory, checkpoint.existing: "
+        f"Resume and spec.rewind: {{id: 1, stage: {stage.name}}}"
+    )
+
+
+def _where_to_read(builder: PlanBuilder, record: AttemptRecord) -> str:
+    """Where more is said of how an attempt ended: of pods that are gone there is what trainers kept."""
+    own = builder.observed.own_pods(record.number)
+    there = [pod.name for pod in own if pod.exit is not None and not pod.gone]
+    meant = [name for name in there if f"pod {name} " in (record.evidence or "")]
+    if there:
+        name = (meant or there)[0]
+        return f"its log is there as long as its pod is: kubectl logs {name} -n {builder.observed.namespace}"
+    asked = f"ratchet logs {builder.observed.name} -n {builder.observed.namespace} --attempt {record.number}"
+    return f"its pods are gone; {asked} shows what was kept of its log"
+
+
 def exhausted(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> tuple[str, str] | None:
     """Why no further attempt is made, as reason and message of the condition Failed; None if one may be made."""
+    if (before := builder.status.rewind) is not None and record.number <= (before.attempt or 0):
+        return None  # that was another try
     if (advice := way_out(record.verdict)) is not None:
-        return record.verdict, f"attempt {record.number}: {record.evidence}; {advice}"
+        again = ways_out(builder.status) if record.verdict in BY_ANOTHER_TRY else ""
+        return record.verdict, f"attempt {record.number}: {record.evidence}; {advice}{again}"
     counters, restart = builder.counters, spec.restart
     if counters.failures > restart.failure_limit:
         return "FailureLimitExceeded", (
             f"{counters.failures} failures exceed restart.failureLimit {restart.failure_limit}; the last one: "
-            f"{record.verdict}, {record.evidence}; read the log of the last attempt's pods"
+            f"{record.verdict}, {record.evidence}; {_where_to_read(builder, record)}"
         )
     if restart.preemption_limit is not None and counters.preemptions > restart.preemption_limit:
         return "PreemptionLimitExceeded", (

@@ -56,6 +56,12 @@ def blockers(observed: ObservedJob, number: int) -> list[str]:
     return found
 
 
+def on_silent_nodes(observed: ObservedJob, number: int) -> bool:
+    """Whether one of the pods that attempt `number` waits for is on a node that does not answer."""
+    pairs = ((pod, observed.node_of(pod)) for pod in older_pods(observed, number))
+    return any(node is not None and node.ready != "True" and not harmless(pod, node) for pod, node in pairs)
+
+
 def sweep(builder: PlanBuilder) -> None:
     """Asks for the end of what is left of earlier attempts. A pod that no Job made is waited for, not deleted."""
     observed, attempt = builder.observed, builder.attempt

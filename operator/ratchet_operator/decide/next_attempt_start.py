@@ -4,9 +4,11 @@ The conditions for it, in the order in which they are asked:
 
 1. the present attempt has ended with all its pods, and what it ended with allows another one (`failure_budget`);
 2. the back-off is over, if the last attempts made no step;
-3. the job is neither suspended nor refused, and waits neither for an approval nor for a larger budget;
+3. the job is neither suspended nor refused, and waits neither for an approval nor for a larger budget, nor for workers
+   of its fleet where the last attempt left for want of them;
 4. the attempt is authorized: its number is in status before anything of it exists;
-5. nothing older can write any more (`fencing`), and no foreign object has a name that it needs.
+5. nothing older can write any more (`fencing`), and no foreign object has a name that it needs;
+6. what its pods need is there, as far as that can be known (`preflight`).
 
 Then its ConfigMap and its JobSet are created.
 """
@@ -18,6 +20,7 @@ from ratchet_api.status import AttemptRecord, AttemptStatus
 from ratchet_api.validate import processes
 from ratchet_operator.build.configmap import config_map
 from ratchet_operator.build.jobset import jobset as build_jobset
+from ratchet_operator.build.names import config_map_name
 from ratchet_operator.build.new_attempt import NewAttempt
 from ratchet_operator.decide import (
     approval,
@@ -27,6 +30,9 @@ from ratchet_operator.decide import (
     fencing,
     image,
     placement,
+    preflight,
+    refusals,
+    rollouts,
     stage_budget,
     stage_progress,
     stamps,
@@ -57,6 +63,9 @@ def start_when_due(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
     if (waits := approval.missing(builder.status)) is not None:
         builder.wait("AwaitingApproval", approval.in_words(builder.observed, waits))
         return
+    if (words := rollouts.missing_for_trainer(builder, spec)) is not None:
+        builder.wait("WaitingForWorkers", words)
+        return
     if attempt is None or ended is not None:
         attempt = authorize(builder, spec)
     if attempt.ended_time is None and attempt.job_set_uid is None:
@@ -82,6 +91,9 @@ def _another_is_due(builder: PlanBuilder, record: AttemptRecord, spec: Spec) -> 
             builder.wait("AwaitingEvidence", words)
             return False
         conditions.finish(builder, "Failed", *spent)
+        return False
+    if (failed := rollouts.hopeless(builder, spec)) is not None:
+        conditions.finish(builder, "Failed", Verdict.WORKERS_FAILED, f"{failed}; {way_out(Verdict.WORKERS_FAILED)}")
         return False
     until = None if spec.suspend or words is not None else back_off_until(builder, record)
     if until is not None and not builder.observed.passed(until):
@@ -120,11 +132,13 @@ def authorize(builder: PlanBuilder, spec: Spec) -> AttemptStatus:
     stage_progress.begin_first(builder, spec)
     attempt = attempts.fresh(builder, number, chosen)
     builder.revise(attempt=attempt)
+    rollouts.trainer_begins(builder)
     builder.count(attempts=builder.counters.attempts + 1)
     image.resolve(builder, spec)
     builder.status_first = True
-    step = builder.status.checkpoint.step if builder.status.checkpoint else 0
-    builder.event("Normal", "AttemptStarts", f"attempt {number} starts on placement {chosen.name} from step {step}")
+    known = builder.status.checkpoint
+    where = f" from step {known.step}" if known is not None else ""  # else what is in the directory is yet to be seen
+    builder.event("Normal", "AttemptStarts", f"attempt {number} starts on placement {chosen.name}{where}")
     return attempt
 
 
@@ -134,15 +148,20 @@ def create(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     blockers = fencing.blockers(observed, attempt.number)
     if blockers:
         shown = ", ".join(blockers[:3]) + (f" and {len(blockers) - 3} more" if len(blockers) > 3 else "")
-        builder.wait(
-            "WaitingForOldPods",
-            f"attempt {attempt.number} starts once nothing older can write: {shown}; if a machine is known to be off, "
-            "delete its Node or taint it node.kubernetes.io/out-of-service",
+        off = (
+            "; if a machine is known to be off, delete its Node or taint it node.kubernetes.io/out-of-service"
+            if fencing.on_silent_nodes(observed, attempt.number)
+            else ""
         )
+        builder.wait("WaitingForOldPods", f"attempt {attempt.number} starts once nothing older can write: {shown}{off}")
         return
-    if observed.snapshot.conflicts:
-        names = ", ".join(observed.snapshot.conflicts)
+    own = (f"JobSet/{attempt.job_set}", f"ConfigMap/{config_map_name(observed.name, attempt.number)}")
+    if taken := [name for name in observed.snapshot.conflicts if name in own]:
+        names = ", ".join(taken)
         builder.wait("NameConflict", f"{names} exists and does not belong to this job; delete or rename it")
+    if (refusal := refusals.creation(observed)) is not None:
+        builder.wait(*refusal)
+        builder.status_first = True  # what is refused again must not keep the condition from saying so
     chosen = placement.of_name(spec, attempt.placement)
     if (attempt.placement, attempt.pods_total) != (chosen.name, processes(chosen)):
         # The spec was changed while the attempt waited to be created: what is counted must be what is created.
@@ -153,8 +172,13 @@ def create(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
     builder.status_first = builder.status_first or builder.status.resolved != before
     stage = builder.status.stage
     step = builder.status.checkpoint.step if builder.status.checkpoint else 0
-    job, node_folder = observed.snapshot.job, observed.snapshot.values.local_directory
-    builder.create.append(config_map(job, spec, attempt.number, stage.index if stage else 0))
+    job, values = observed.snapshot.job, observed.snapshot.values
     stay_until = int(stamps.seconds(observed.now)) + spec.maintenance.lead_seconds
-    new = NewAttempt(job, spec, attempt.number, chosen, trainer_image, step, node_folder, stay_until)
-    builder.create.append(build_jobset(new))
+    new = NewAttempt(job, spec, attempt.number, chosen, trainer_image, step, values, stay_until)
+    jobset = build_jobset(new)
+    if (found := preflight.in_the_way(spec, jobset, observed.snapshot.surroundings)) is not None:
+        builder.wait(*found)
+        builder.wake_at(stamps.after(observed.now, preflight.AGAIN_SECONDS))
+        return
+    builder.create.append(config_map(job, spec, attempt.number, stage.index if stage else 0))
+    builder.create.append(jobset)

@@ -5,12 +5,13 @@ Decides identity: what is this job's own, which Node is the one that a pod was b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from ratchet_api.base import read_tolerantly
-from ratchet_api.job import PodTemplate, Spec, parse_spec
+from ratchet_api.job import Spec, parse_spec
+from ratchet_api.pod_template import PodTemplate
 from ratchet_api.protocol.documents import ProgressDocument
 from ratchet_api.status import AttemptStatus, Status
 from ratchet_api.validate import Problem, problems
@@ -48,6 +49,9 @@ class ObservedJob:
     jobsets: tuple[JobSet, ...]
     report: Report | None
     """The last answer of `/progress`, of whatever attempt."""
+    _nodes: dict[str, Node] = field(default_factory=dict, compare=False)  # uid of a pod -> its node, once asked for
+    _own: dict[int, tuple[Pod, ...]] = field(default_factory=dict, compare=False)  # attempt -> its pods
+    _of_workers: dict[tuple[int, int], list[Pod]] = field(default_factory=dict, compare=False)  # by worker
 
     @property
     def grace_seconds(self) -> float:
@@ -97,23 +101,43 @@ class ObservedJob:
         """
         if pod.node is None:
             return None
-        if pod.node not in self.snapshot.nodes:
-            return Node(pod.node)
-        raw = self.snapshot.nodes[pod.node]
+        if pod.uid not in self._nodes:
+            self._nodes[pod.uid] = self._node_named(pod.node, pod.bound_at)
+        return self._nodes[pod.uid]
+
+    def _node_named(self, name: str, bound_at: str | None) -> Node:
+        if name not in self.snapshot.nodes:
+            return Node(name)
+        raw = self.snapshot.nodes[name]
         if raw is None:
-            return Node(pod.node, absent=True)
+            return Node(name, absent=True)
         created = raw["metadata"].get("creationTimestamp")
-        if created and pod.bound_at and stamps.seconds(created) > stamps.seconds(pod.bound_at):
-            return Node(pod.node, raw.get("before"), absent=True)
-        return Node(pod.node, raw, bool(raw.get("absent")))
+        if created and bound_at and stamps.seconds(created) > stamps.seconds(bound_at):
+            return Node(name, raw.get("before"), absent=True)
+        return Node(name, raw, bool(raw.get("absent")))
 
     def own_pods(self, attempt: int) -> tuple[Pod, ...]:
-        """This job's pods of one attempt."""
-        return tuple(p for p in self.pods if p.attempt == attempt and p.job_uid == self.uid)
+        """This job's pods of one attempt: those that a Job made, for labels are anybody's to write."""
+        if attempt not in self._own:
+            own = (p for p in self.pods if (p.attempt, p.job_uid) == (attempt, self.uid) and p.made_by_job)
+            self._own[attempt] = tuple(own)
+        return self._own[attempt]
 
     def own_jobset(self, attempt: int) -> JobSet | None:
         """This job's JobSet of one attempt."""
         return next((j for j in self.jobsets if j.attempt == attempt and j.owned_by(self.uid)), None)
+
+    def worker_pods(self, worker: int, attempt: int) -> tuple[Pod, ...]:
+        """This job's pods of one JobSet of a worker."""
+        if not self._of_workers:
+            for pod in self.pods:
+                if pod.worker is not None and pod.job_uid == self.uid and pod.made_by_job:
+                    self._of_workers.setdefault(pod.worker, []).append(pod)
+        return tuple(self._of_workers.get((worker, attempt), ()))
+
+    def worker_jobsets(self) -> tuple[JobSet, ...]:
+        """This job's JobSets of workers."""
+        return tuple(j for j in self.jobsets if j.worker is not None and j.owned_by(self.uid))
 
     def report_of(self, attempt: AttemptStatus) -> Report | None:
         """The last answer of `/progress`, if it is of this attempt and no other."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ratchet_operator.decide.observed_object import attempt_number, condition
+from ratchet_operator.decide.observed_object import attempt_number, condition, worker
 from ratchet_operator.snapshot import Raw
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -12,7 +12,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 @dataclass(frozen=True)
 class JobSet:
-    """The JobSet of one attempt."""
+    """The JobSet of one attempt, or of one worker."""
 
     raw: Raw
 
@@ -27,6 +27,11 @@ class JobSet:
     @property
     def attempt(self) -> int | None:
         return attempt_number(self.raw)
+
+    @property
+    def worker(self) -> tuple[int, int] | None:
+        """Numbers of the worker that it is, and of this JobSet of it; None for a trainer's."""
+        return worker(self.raw)
 
     @property
     def deleting(self) -> bool:
@@ -55,3 +60,7 @@ class JobSet:
 
     def owned_by(self, uid: str) -> bool:
         return any(o.get("uid") == uid for o in self.raw["metadata"].get("ownerReferences") or ())
+
+    def made_for(self, kind: str) -> bool:
+        """Whether an object of that kind owns it."""
+        return any(o.get("kind") == kind for o in self.raw["metadata"].get("ownerReferences") or ())

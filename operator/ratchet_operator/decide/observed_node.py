@@ -68,7 +68,7 @@ class Node:
             return "True"  # a node that could not be read gives no evidence
         return str((condition(self.raw, "Ready") or {}).get("status", "Unknown"))
 
-    @property
+    @cached_property
     def termination(self) -> tuple[str, str | None] | None:
         """What announces that the machine is going away now, and when that was stamped; None if nothing does."""
         for taint in self._taints():
@@ -79,7 +79,7 @@ class Node:
             return f"Ready={ready.get('status')}: {ready['message']}", ready.get("lastTransitionTime")
         return None
 
-    @property
+    @cached_property
     def maintenance(self) -> tuple[str, str | None] | None:
         """What says that its maintenance has begun, and when that was stamped; None if nothing does."""
         for taint in self._taints():
@@ -134,8 +134,10 @@ class Node:
     @cached_property
     def _upcoming(self) -> dict[str, str]:
         """The annotation `upcoming-maintenance`: a JSON object of strings; empty if it is none."""
+        if ANNOTATION_MAINTENANCE not in self._annotations:
+            return {}
         try:
-            said = json.loads(self._annotations.get(ANNOTATION_MAINTENANCE, ""))
+            said = json.loads(self._annotations[ANNOTATION_MAINTENANCE])
         except (ValueError, RecursionError):
             return {}
         return {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}

@@ -14,7 +14,7 @@ from ratchet_api.protocol import ANNOTATION_STAGE_GATE, LABEL_JOB_UID, LABEL_JOB
 from ratchet_api.protocol import Exit as Code
 from ratchet_api.protocol.documents import StageGate, TerminationMessage, read_termination_message
 from ratchet_operator.decide import stamps
-from ratchet_operator.decide.observed_object import attempt_number, condition
+from ratchet_operator.decide.observed_object import attempt_number, condition, worker
 from ratchet_operator.snapshot import Raw
 
 LABEL_JOB_INDEX = "jobset.sigs.k8s.io/job-index"
@@ -55,6 +55,11 @@ class Pod:
     def resource_version(self) -> str:
         return str(self.raw["metadata"]["resourceVersion"])
 
+    @property
+    def gone(self) -> bool:
+        """Whether the API server has it no more, and this is how it was last."""
+        return bool(self.raw.get("gone"))
+
     @cached_property
     def labels(self) -> dict[str, str]:
         return self.raw["metadata"].get("labels") or {}
@@ -67,12 +72,17 @@ class Pod:
     def status(self) -> Raw:
         return self.raw.get("status") or {}
 
-    @property
+    @cached_property
     def attempt(self) -> int | None:
         """Number of its attempt; None for a pod that is none of ours whatever else its labels say."""
         return attempt_number(self.raw)
 
-    @property
+    @cached_property
+    def worker(self) -> tuple[int, int] | None:
+        """Numbers of the worker that it is part of, and of that worker's JobSet; None for a trainer's."""
+        return worker(self.raw)
+
+    @cached_property
     def made_by_job(self) -> bool:
         """Whether a Job controls it, as it does every trainer; whoever may create pods can set labels."""
         owners = self.raw["metadata"].get("ownerReferences") or ()
@@ -106,6 +116,11 @@ class Pod:
         return self.phase == "Running"
 
     @property
+    def has_run(self) -> bool:
+        """Whether its container has ever run."""
+        return any(key in self._container().get("state", {}) for key in ("running", "terminated"))
+
+    @property
     def ready(self) -> bool:
         return (condition(self.raw, "Ready") or {}).get("status") == "True"
 
@@ -134,7 +149,7 @@ class Pod:
             return None
         return stamps.after(self.deletion, -float(self.raw["metadata"].get("deletionGracePeriodSeconds") or 0))
 
-    @property
+    @cached_property
     def disruption(self) -> Raw | None:
         """The condition DisruptionTarget, if true: Kubernetes itself says that this pod was disrupted, and by whom."""
         found = condition(self.raw, "DisruptionTarget")

@@ -33,6 +33,9 @@ EXITS: dict[int, Verdict] = {
 START_PATIENCE_SECONDS = 120.0
 """How long a container may fail to start for a reason that may pass."""
 
+LAST_LINE = 500
+"""Characters of a line that are shown as evidence."""
+
 NEVER_STARTS = ("InvalidImageName", "ErrImageNeverPull")
 MAY_START = (
     "ErrImagePull",
@@ -60,7 +63,9 @@ def ends_of_its_own(pod: Pod, observed: ObservedJob, created: str | None, *, fin
         return
     code, message = pod.exit.code, pod.exit.message
     words = (message.message or "").strip().splitlines()  # the first line says it, the rest is a traceback
-    said = f": {words[0]}" if words else ""
+    if message.reason is None and message.message is None:  # it ended before it could say why: the end of its log does
+        words = [line.strip() for line in pod.exit.text.splitlines() if line.strip()][-1:]
+    said = f": {words[0][:LAST_LINE]}" if words else ""
     where = f" on node {pod.node}" if pod.node else ""
     evidence = f"pod {pod.name}{where} left with exit code {code}{said}"
     window = NOTICE_SECONDS if pod.committed else None
@@ -73,9 +78,11 @@ def ends_of_its_own(pod: Pod, observed: ObservedJob, created: str | None, *, fin
         yield Sign(Verdict.OUT_OF_MEMORY, f"{evidence} (OOMKilled)", None, pod.exit.finished)
     elif pod.exit.reason in ("StartError", "ContainerCannotRun"):
         yield Sign(Verdict.START_FAILED, f"{evidence} ({pod.exit.reason}: {pod.exit.text})", None, pod.exit.finished)
-    elif code == 134 and not pod.exit.text:
+    elif code == 134 and message.reason is None and message.message is None:
         # JAX's coordination service aborts the process when the coordinator or a peer is gone.
         yield Sign(Verdict.PEER_LOST, f"{evidence} (signal 6 without a termination message)", None, pod.exit.finished)
+    elif code == Code.FENCED and message.owner is not None and message.owner.job_uid != observed.uid:
+        yield Sign(Verdict.TAKEN_OVER, evidence, None, pod.exit.finished)  # each further attempt would be, too
     else:
         yield Sign(EXITS.get(code, Verdict.APPLICATION_FAILED), evidence, window, pod.exit.finished)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ratchet_api.job import Spec
 from ratchet_api.protocol.documents import ARTIFACTS_MAX, ProgressDocument
-from ratchet_api.status import ArtifactStatus, AttemptStatus, CheckpointStatus, ExactSince, Progress
+from ratchet_api.status import ArtifactStatus, AttemptStatus, CheckpointStatus, ExactSince, Progress, TrackerStatus
 from ratchet_operator.decide import recovery_parts, stamps
 from ratchet_operator.decide.observed_pod import Pod
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
@@ -27,7 +27,8 @@ def take(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> AttemptSta
         builder.revise(exact_since=since)
     _note_progress(builder, attempt, said, spec)
     _note_artifacts(builder, said, spec)
-    attempt = _note_restored_step(builder, attempt, said)
+    _note_trackers(builder, said, spec)
+    attempt = _note_restored_step(builder, attempt, said, spec)
     recovery_parts.close(builder, attempt, report)
     return attempt
 
@@ -69,7 +70,7 @@ def _note_progress(builder: PlanBuilder, attempt: AttemptStatus, said: ProgressD
     if said.step is None:
         return
     before = builder.status.progress or Progress()
-    step = max(said.step, before.step)
+    step = max(said.step, _known(builder))
     target = said.target_step or before.target_step
     after = revised(
         before,
@@ -87,6 +88,16 @@ def _note_progress(builder: PlanBuilder, attempt: AttemptStatus, said: ProgressD
         builder.revise(progress=updated)
 
 
+def _known(builder: PlanBuilder) -> int:
+    """The highest step that is recorded anywhere but in `status.progress` itself, which somebody may have edited."""
+    rewound = builder.status.rewind.attempt if builder.status.rewind is not None else 0
+    ended = [record.end_step or 0 for record in builder.status.attempts if record.number > rewound]
+    last = builder.status.stages[-1] if builder.status.stages else None
+    begun = 0 if last is None else last.end_step or last.start_step
+    committed = builder.status.checkpoint.step if builder.status.checkpoint is not None else 0
+    return max([begun, committed, *ended])
+
+
 def _note_artifacts(builder: PlanBuilder, said: ProgressDocument, spec: Spec) -> None:
     """Remembers what was written for other tools, one entry a stage."""
     known = {artifact.stage: artifact for artifact in builder.status.artifacts}
@@ -99,6 +110,24 @@ def _note_artifacts(builder: PlanBuilder, said: ProgressDocument, spec: Spec) ->
         message = f"the weights of stage {written.stage} at step {written.step} are in {written.path}"
         builder.event("Normal", "ArtifactWritten", message)
     builder.revise(artifacts=list(known.values())[-ARTIFACTS_MAX:])
+
+
+def _note_trackers(builder: PlanBuilder, said: ProgressDocument, spec: Spec) -> None:
+    """Shows how far each tracker is; one that is no longer told of the run is an event, too."""
+    if said.trackers is None:
+        return
+    wanted = spec.trackers.wanted if spec.trackers is not None else {}
+    before = {tracker.name: tracker for tracker in builder.status.trackers}
+    now = []
+    for told in said.trackers:
+        if told.name not in wanted:
+            continue
+        shown = revised(TrackerStatus(name=told.name, state=told.state), step=told.step, message=told.message or None)
+        now.append(shown)
+        known = before.get(told.name)
+        if told.state != "Following" and (known is None or (known.state, known.message) != (told.state, shown.message)):
+            builder.event("Warning", f"Tracker{told.state}", f"{told.name}: {told.message}")
+    builder.revise(trackers=now)
 
 
 def _completion(builder: PlanBuilder, attempt: AttemptStatus, step: int, target: int | None, spec: Spec) -> str | None:
@@ -115,16 +144,26 @@ def _completion(builder: PlanBuilder, attempt: AttemptStatus, step: int, target:
     return stamps.whole(stamps.stamp(at)) if left * took / made < 10 * 365 * 86_400 else None
 
 
-def _note_restored_step(builder: PlanBuilder, attempt: AttemptStatus, said: ProgressDocument) -> AttemptStatus:
+def _note_restored_step(
+    builder: PlanBuilder, attempt: AttemptStatus, said: ProgressDocument, spec: Spec
+) -> AttemptStatus:
     """Learns which step the attempt went on from, and so what the ones before it lost."""
     origin = said.start_step
     if origin is None:
         return attempt  # it has not restored yet
     open_records = [r for r in builder.status.attempts if r.steps_lost is None and r.number < attempt.number]
+    known = attempt.start_step or 0  # what was committed when it was authorized; since then it commits itself
+    if open_records and origin < known:
+        attempt = builder.revise_attempt(attempt, start_step=origin)
+        words = f"attempt {attempt.number} goes on from step {origin}, though step {known} had been committed"
+        why = "the steps between are made again; the trainer's log says why the newer checkpoints are not used"
+        builder.event("Warning", "OlderCheckpoint", f"{words}; {why}")
     if origin > (attempt.start_step or 0):
         attempt = builder.revise_attempt(attempt, start_step=origin)
         builder.count(disturbances_without_progress=0)  # the one before had committed more than it could tell
     if origin:
+        if builder.status.checkpoint is None:
+            _tell_of_inheritance(builder, attempt, said, origin, spec)
         note_committed(builder, attempt, origin)
     for record in open_records:
         lost = max(0, (record.end_step or 0) - origin)
@@ -132,6 +171,19 @@ def _note_restored_step(builder: PlanBuilder, attempt: AttemptStatus, said: Prog
         if lost:
             builder.count(steps_lost=builder.counters.steps_lost + lost)
     return attempt
+
+
+def _tell_of_inheritance(
+    builder: PlanBuilder, attempt: AttemptStatus, said: ProgressDocument, origin: int, spec: Spec
+) -> None:
+    """A job that knew of no step goes on at one: its directory was not empty, which somebody may not have meant."""
+    left = said.inherited
+    whose = f"job {left.namespace}/{left.name} with uid {left.job_uid}" if left is not None else "an earlier run"
+    message = (
+        f"attempt {attempt.number} goes on at step {origin}, which {whose} left in {spec.checkpoint.directory}; "
+        "to start over, give the job a directory of its own"
+    )
+    builder.event("Normal", "GoesOn", message[:1000])
 
 
 def _decimal(value: float | None) -> str | None:

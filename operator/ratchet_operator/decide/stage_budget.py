@@ -2,18 +2,20 @@
 
 Tokens are counted by the trainer, which leaves by itself when they are spent; here its count is remembered, and no
 attempt starts before the budget is raised. Chip seconds are counted here: of an attempt from when all its pods ran to
-when the last one had ended, times the chips of its placement. They are booked where an attempt or a stage ends; what
-is not booked yet follows from the stamps in status, so nothing is written meanwhile.
+when the last one had ended, times the chips of its placement; of a worker of the fleet alike, until its end is seen.
+They are booked where an attempt, a worker or a stage ends; what is not booked yet follows from the stamps in status, so
+nothing is written meanwhile.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from ratchet_api.budgets import Budget
 from ratchet_api.job import Spec
-from ratchet_api.status import AttemptStatus, Progress, StageRecord
+from ratchet_api.status import AttemptStatus, Progress, StageRecord, WorkerStatus
 from ratchet_api.validate import chips
 from ratchet_operator.decide import placement, stamps
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
@@ -32,17 +34,46 @@ def note_tokens(builder: PlanBuilder, attempt: AttemptStatus) -> None:
 
 
 def booked(builder: PlanBuilder, stage: StageRecord) -> StageRecord:
-    """The record of the present stage with the chip seconds of the present attempt that are not booked yet. To be put
-    into status together with the end of the stage or of the attempt."""
-    seconds = _unbooked(builder, stage)
-    return stage if not seconds else revised(stage, chip_seconds=(stage.chip_seconds or 0) + math.ceil(seconds))
+    """The record of the present stage, which ends, with the chip seconds of the present attempt and of all workers that
+    are not booked yet; the job's totals get them, too. To be put into status together with the end of the stage."""
+    for held in (_of_attempt(builder), *_of_workers(builder)):
+        stage = _booked(builder, stage, held)
+    return stage
 
 
 def book(builder: PlanBuilder) -> None:
     """Books what an attempt took whose last pod has ended; its record must not say so yet."""
+    _book(builder, _of_attempt(builder))
+
+
+def book_worker(builder: PlanBuilder, worker: WorkerStatus) -> None:
+    """Books what a worker took that has ended, or is let go; its record must not say so yet."""
+    _book(builder, _of_worker(builder, worker))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Chips that somebody holds, of what capacity, and since when."""
+
+    capacity: str
+    chips: int
+    since: str
+
+
+def _book(builder: PlanBuilder, held: Held | None) -> None:
     if builder.status.stages:
         *others, last = builder.status.stages
-        builder.revise(stages=[*others, booked(builder, last)])
+        builder.revise(stages=[*others, _booked(builder, last, held)])
+
+
+def _booked(builder: PlanBuilder, stage: StageRecord, held: Held | None) -> StageRecord:
+    """The stage with what was held in it; the job's totals get it, too."""
+    seconds = math.ceil(_unbooked(builder, stage, held))
+    if held is None or not seconds:
+        return stage
+    kind, taken = held.capacity, builder.counters.chip_seconds
+    builder.revise(counters=revised(builder.counters, chip_seconds=taken | {kind: taken.get(kind, 0) + seconds}))
+    return revised(stage, chip_seconds=(stage.chip_seconds or 0) + seconds)
 
 
 def spent(builder: PlanBuilder, spec: Spec) -> str | None:
@@ -61,11 +92,12 @@ def chips_spent(builder: PlanBuilder, spec: Spec) -> str | None:
     stage, budget = _present(builder, spec)
     if stage is None or budget is None or budget.chip_seconds is None:
         return None
-    taken = (stage.chip_seconds or 0) + _unbooked(builder, stage)
+    holders = [held for held in (_of_attempt(builder), *_of_workers(builder)) if held is not None]
+    taken = (stage.chip_seconds or 0) + sum(_unbooked(builder, stage, held) for held in holders)
     if taken >= budget.chip_seconds:
         return _words(stage, f"taken {taken / 3600:.6g} chip hours", f"chipHours {budget.chip_hours}")
-    if (chips := _chips(builder)) > 0:
-        builder.wake_at(stamps.after(builder.observed.now, (budget.chip_seconds - taken) / chips))
+    if (rate := sum(held.chips for held in holders)) > 0:
+        builder.wake_at(stamps.after(builder.observed.now, (budget.chip_seconds - taken) / rate))
     return None
 
 
@@ -88,19 +120,34 @@ def _words(stage: StageRecord, what: str, limit: str) -> str:
     )
 
 
-def _unbooked(builder: PlanBuilder, stage: StageRecord) -> float:
-    """Chip seconds of the present attempt in a stage, the last one that began, since it was last booked."""
-    attempt, chips = builder.attempt, _chips(builder)
-    if attempt is None or not chips:
+def _unbooked(builder: PlanBuilder, stage: StageRecord, held: Held | None) -> float:
+    """Chip seconds of a holder in a stage, the last one that began, since it was last booked."""
+    if held is None:
         return 0.0
-    since: list[Any] = [attempt.running_time, stage.end_time or stage.start_time]
+    since: list[Any] = [held.since, stage.end_time or stage.start_time]
     begun = max(stamps.seconds(stamp) for stamp in since if stamp is not None)
-    return max(0.0, stamps.seconds(builder.observed.now) - begun) * chips
+    return max(0.0, stamps.seconds(builder.observed.now) - begun) * held.chips
 
 
-def _chips(builder: PlanBuilder) -> int:
-    """Chips that the present attempt holds: none before all its pods run, and none once the last one has ended."""
+def _of_attempt(builder: PlanBuilder) -> Held | None:
+    """What the present attempt holds: nothing before all its pods run, and nothing once the last one has ended."""
     attempt, spec = builder.attempt, builder.observed.spec
     if attempt is None or spec is None or attempt.running_time is None or builder.settled() is not None:
-        return 0
-    return chips(placement.of_name(spec, attempt.placement))
+        return None
+    there = placement.of_name(spec, attempt.placement)
+    return Held(there.capacity_name, chips(there), attempt.running_time)
+
+
+def _of_workers(builder: PlanBuilder) -> list[Held | None]:
+    fleet = builder.status.rollouts
+    return [_of_worker(builder, worker) for worker in fleet.workers] if fleet is not None else []
+
+
+def _of_worker(builder: PlanBuilder, worker: WorkerStatus) -> Held | None:
+    """What a worker holds, once all its pods run and until its end is seen."""
+    spec = builder.observed.spec
+    if spec is None or spec.rollouts is None or worker.running_time is None or worker.end_time is not None:
+        return None
+    ladder = spec.rollouts.placements
+    there = next((p for p in ladder if p.name == worker.placement), ladder[0])
+    return Held(there.capacity_name, chips(there), worker.running_time)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ratchet_api.job import Spec
 from ratchet_api.protocol.documents import Boundary
-from ratchet_api.status import AttemptStatus, StagePosition, StageRecord, Status
+from ratchet_api.status import AttemptStatus, RewindStatus, StagePosition, StageRecord, Status
 from ratchet_operator.decide import approval, stage_budget
 from ratchet_operator.decide.plan_builder import PlanBuilder, revised
 
@@ -20,11 +20,13 @@ def begin_first(builder: PlanBuilder, spec: Spec) -> None:
     """Opens the first stage."""
     if not builder.status.stages:
         _enter(builder, spec, 0, 0)
+        if spec.rewind is not None and builder.status.rewind is None:  # of this job nothing has begun
+            builder.revise(rewind=RewindStatus(id=spec.rewind.id, lineage=1))
 
 
 def last_stage_over(status: Status) -> bool:
     """Whether the last stage is recorded as done: the end is decided, and a stage appended now comes too late."""
-    return _ended(status) and approval.missing(status) is None
+    return _ended(status) and approval.missing(status) is None and not status.awaits_acceptance
 
 
 def approved_to_finish(status: Status) -> bool:
@@ -32,8 +34,9 @@ def approved_to_finish(status: Status) -> bool:
     return last_stage_over(status) and bool(status.stages[-1].needs_approval)
 
 
-def record_ends(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> None:
-    """Records every end of a stage that the trainer has reported."""
+def record_ends(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec, *, accepted: bool = True) -> None:
+    """Records every end of a stage that the trainer has reported. While the spec is not accepted none of its stages is
+    entered: the stage gate stays shut, as for an approval."""
     _catch_up(builder, attempt, spec)
     for boundary in _reported_boundaries(builder, attempt):
         stage = builder.status.stage
@@ -42,12 +45,22 @@ def record_ends(builder: PlanBuilder, attempt: AttemptStatus, spec: Spec) -> Non
         _close(builder, max(boundary.step, stage.start_step), boundary.rule, boundary.needs_approval)
         builder.status_first = True
         if approval.missing(builder.status) is None:
-            _go_on(builder, spec)
+            _go_on(builder, spec, accepted=accepted)
         else:
-            take_approval(builder, spec)
+            take_approval(builder, spec, accepted=accepted)
 
 
-def take_approval(builder: PlanBuilder, spec: Spec) -> None:
+def enter_accepted(builder: PlanBuilder, spec: Spec) -> None:
+    """Enters the stage that was not accepted when the one before it ended, now that it is."""
+    last = builder.status.stages[-1] if builder.status.stages else None
+    if last is None or last.end_step is None or not builder.status.awaits_acceptance:
+        return
+    builder.revise(awaits_acceptance=None)
+    builder.status_first = True
+    _go_on(builder, spec, accepted=True)
+
+
+def take_approval(builder: PlanBuilder, spec: Spec, *, accepted: bool = True) -> None:
     """Goes on after an end that waited for an approval, if there is one now."""
     waits = approval.missing(builder.status)
     if waits is None or not approval.given(spec, waits.name):
@@ -56,13 +69,15 @@ def take_approval(builder: PlanBuilder, spec: Spec) -> None:
     builder.revise(stages=[*builder.status.stages[:-1], approved])
     builder.event("Normal", "Approved", f"the end of stage {waits.name} at step {waits.end_step} is approved")
     builder.status_first = True
-    _go_on(builder, spec)
+    _go_on(builder, spec, accepted=accepted)
 
 
-def _go_on(builder: PlanBuilder, spec: Spec) -> None:
+def _go_on(builder: PlanBuilder, spec: Spec, *, accepted: bool) -> None:
     """Lets the next stage begin, or the trainer finish."""
     last = builder.status.stages[-1]
-    if last.index + 1 < len(spec.stages):
+    if last.index + 1 < len(spec.stages) and not accepted:
+        builder.revise(awaits_acceptance=True)
+    elif last.index + 1 < len(spec.stages):
         _enter(builder, spec, last.index + 1, last.end_step or 0)
     else:
         message = f"stage {last.name} ended at step {last.end_step}; the trainer may finish"

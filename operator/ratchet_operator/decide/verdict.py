@@ -42,12 +42,14 @@ class Verdict(StrEnum):
     CONFIGURATION_INVALID = "ConfigurationInvalid"
     DETERMINISTIC_FAILURE = "DeterministicFailure"
     CHECKPOINT_UNREADABLE = "CheckpointUnreadable"
+    TAKEN_OVER = "TakenOver"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     ACCELERATOR_UNAVAILABLE = "AcceleratorUnavailable"
     START_FAILED = "StartFailed"
     OUT_OF_MEMORY = "OutOfMemory"
     HUNG = "Hung"
     APPLICATION_FAILED = "ApplicationFailed"
+    WORKERS_FAILED = "WorkersFailed"
     FENCED = "Fenced"
     DRAINED = "Drained"
     PEER_LOST = "PeerLost"
@@ -77,16 +79,21 @@ TABLE: dict[Verdict, Row] = {
     Verdict.QUEUE_EVICTED: Row(Charge.PREEMPTIONS, Notice.GRACEFUL, disturbs=False),
     Verdict.DELETED: Row(Charge.NOTHING, Notice.GRACEFUL),
     Verdict.CONFIGURATION_INVALID: Row(
-        Charge.NOTHING, way_out="the configuration is wrong; correct it and create the job again"
+        Charge.NOTHING, way_out="the configuration is wrong, and a repetition would find the same"
     ),
     Verdict.DETERMINISTIC_FAILURE: Row(
         Charge.NOTHING,
-        way_out="a repetition would fail in the same way; read the trainer's log of the last attempt",
+        way_out="a repetition would fail in the same way",
     ),
     Verdict.CHECKPOINT_UNREADABLE: Row(
         Charge.NOTHING,
         way_out="no checkpoint can be read, and starting over would lose the work; look at checkpoint.directory before "
         "creating the job again",
+    ),
+    Verdict.TAKEN_OVER: Row(
+        Charge.NOTHING,
+        way_out="another job goes on in its checkpoint directory, and two cannot; if this one is to go on instead, "
+        "delete both and create it again with checkpoint.existing: Resume",
     ),
     Verdict.STORAGE_UNAVAILABLE: Row(Charge.NOTHING),
     # The machine's fault, as a lost node is: with every attempt the back-off grows, the failure budget does not shrink.
@@ -95,6 +102,11 @@ TABLE: dict[Verdict, Row] = {
     Verdict.OUT_OF_MEMORY: Row(Charge.FAILURES),
     Verdict.HUNG: Row(Charge.FAILURES),
     Verdict.APPLICATION_FAILED: Row(Charge.FAILURES),
+    Verdict.WORKERS_FAILED: Row(
+        Charge.NOTHING,
+        way_out="the workers would fail again in the same way; correct spec.rollouts or the image, and the job goes on",
+        disturbs=False,
+    ),
     Verdict.FENCED: Row(Charge.NOTHING),
     Verdict.DRAINED: Row(Charge.NOTHING),
     # The second one in a row without a new step is a failure: see `failure_budget`.

@@ -59,7 +59,7 @@ def written(groups: Sequence[Group], slots: int) -> tuple[Plain, dict[str, np.nd
 
 def read(plain: Plain, arrays: Mapping[str, np.ndarray]) -> list[Group]:
     """The groups that `written` wrote down."""
-    asked = [(_request(request), _prompt(shown), _prompt(other or shown)) for request, shown, other in plain["asked"]]
+    asked = [(request_of(request), _prompt(shown), _prompt(other or shown)) for request, shown, other in plain["asked"]]
     rows = iter(range(len(arrays["response"])))
 
     def back(rollout: Plain) -> Rollout:
@@ -141,7 +141,8 @@ def _back(
     )
 
 
-def _request(plain: Plain) -> Request:
+def request_of(plain: Plain) -> Request:
+    """A request of what `dataclasses.asdict` made of it."""
     typed = {"draw": Draw(**plain["draw"]), "purpose": Purpose(plain["purpose"]), "prefix": tuple(plain["prefix"])}
     return Request(**plain | typed)
 

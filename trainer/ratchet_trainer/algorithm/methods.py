@@ -74,6 +74,10 @@ EXPANSION: Mapping[str, Callable[[], Expansion]] = {
 MEASURED = "k3"
 """Estimator of the drift that is measured though nothing depends on it."""
 
+STALE_CAP = 2.0
+"""Most that a token counts for because the policy has come to like it since it was sampled, where the stage samples
+ahead and says no other."""
+
 
 def resolve(rl: Rl) -> Method:
     """The method of a stage: its preset with the parts that the stage replaces."""
@@ -91,8 +95,9 @@ def resolve(rl: Rl) -> Method:
         kl,
         penalized=drift is not None and drift.in_ == "loss",
         dual_clip=_number(own.dual_clip),
-        importance_cap=_number(own.importance_cap),
+        importance_cap=_number(own.importance_cap) or (STALE_CAP if rl.lag else None),
         entropy=_number(own.entropy),
+        behind=rl.lag > 0,
     )
     advantage = _advantage(rl, kl if drift is not None and drift.in_ == "reward" else None)
     return Method(

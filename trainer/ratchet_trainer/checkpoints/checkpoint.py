@@ -128,11 +128,13 @@ class Checkpoints:
         # Of what was there after the claim or is our own, never of what is there now: a writer that slept since its
         # append may have an heir by now, whose folders it does not know.
         assert self._prunable is not None, "a step was written"
-        newest = sorted(self._alive, key=lambda c: (c.step, c.seq), reverse=True)[: self.keep]
+        lineage = self.journal.lineage  # steps of older ones are kept
+        own = [c for c in self._alive if c.lineage == lineage]
+        newest = sorted(own, key=lambda c: (c.step, c.seq), reverse=True)[: self.keep]
         self._alive = [
             c
             for c in self._alive
-            if c in newest or c.boundary is not None or c.step in self.pinned or c.lineage != newest[0].lineage
+            if c in newest or c.boundary is not None or c.step in self.pinned or c.lineage != lineage
         ]
         kept = {c.path for c in self._alive}
         for path in self._prunable - kept:
@@ -158,6 +160,10 @@ class Checkpoints:
         """The same, at any time."""
         there = self._there()
         return [c for c in self.journal.candidates() if c.path in there]
+
+    def trusted(self) -> list[Commit]:
+        """The same, without those that the restart has passed over."""
+        return [c for c in self.committed() if c in self._alive]
 
     def read_proof(self, commit: Commit) -> dict[str, Any] | None:
         """The content of digests.json if it is the one that was journalled, else None. Raises CheckpointUnreadable,
@@ -185,7 +191,7 @@ class Checkpoints:
         self.journal.read()
         self.journal.must_be_mine("the metric stream is left alone")
         self._alive = [
-            c for c in self._alive if c.lineage != commit.lineage or (c.step, c.seq) <= (commit.step, commit.seq)
+            c for c in self._alive if c.lineage != self.journal.lineage or (c.step, c.seq) <= (commit.step, commit.seq)
         ]
         offset = proof["metrics"]["offset"]
         if blank := self.stream.restart(offset, b"".join(lines)):
@@ -195,6 +201,14 @@ class Checkpoints:
                 blank,
             )
         self._streamed = offset + sum(map(len, lines))
+
+    def begin_anew(self) -> None:
+        """Goes on from step 0 although steps are there: they are done again. Raises Fenced as `resume` does."""
+        self.journal.read()
+        self.journal.must_be_mine("the metric stream is left alone")
+        self._alive = [c for c in self._alive if c.lineage != self.journal.lineage]
+        self.stream.restart(0, b"")
+        self._streamed = 0
 
 
 def stream_of(directory: Location) -> Stream:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ratchet_api.protocol import V
 from ratchet_trainer import storage
-from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced
+from ratchet_trainer.errors import CheckpointUnreadable, ConfigurationInvalid, Fenced, StorageUnavailable
 from ratchet_trainer.storage import Location
 from ratchet_trainer.storage.probe import probe
 
@@ -49,6 +49,8 @@ class Claim:
     attempt: int
     jobset_uid: str
     lineage: int = 1
+    rewind: int = 0  # the number of the order (spec.rewind) that it was made under; 0: none
+    base: tuple[int, int] | None = None  # step and place in the journal that its lineage goes on from, if it began one
 
     @property
     def owner(self) -> dict[str, Any]:
@@ -58,6 +60,10 @@ class Claim:
 def _job_of(claim: Claim) -> tuple[str, str, str]:
     """What two claims have in common where one job was created twice."""
     return claim.namespace, claim.name, claim.immutable_spec_hash
+
+
+SWEPT_AT_MOST = 100
+"""Tries to make an entry whose temporary file is swept away: each owner before this one sweeps once."""
 
 
 class Journal:
@@ -112,26 +118,53 @@ class Journal:
 
     @property
     def has_commits(self) -> bool:
-        """Whether any step of the newest lineage was ever committed."""
-        return any(isinstance(e, Commit) and e.lineage == self.lineage for e in self.entries)
+        """Whether any step that counts in the newest lineage was ever committed."""
+        return bool(self.candidates())
 
     def candidates(self) -> list[Commit]:
-        """Commits of the newest lineage, the best first: highest (step, seq)."""
-        commits = [e for e in self.entries if isinstance(e, Commit) and e.lineage == self.lineage]
+        """Commits of the newest lineage, the best first: highest (step, seq). After a rewind those of the one before it
+        count up to where it began."""
+        commits = self._of_lineage(self.lineage)
         return sorted(commits, key=lambda c: (c.step, c.seq), reverse=True)
 
-    def claim(self, claim: Claim, existing: str | None, last_step: int) -> None:
+    @property
+    def inherited_from(self) -> Claim | None:
+        """The last claim of the job that had the directory before this one's first claim; None if it was empty."""
+        if self.mine is None:
+            return None
+        first = next(c for c in self.claims if c.job_uid == self.mine.job_uid)
+        return max((c for c in self.claims if c.seq < first.seq), key=lambda c: c.seq, default=None)
+
+    def _of_lineage(self, lineage: int) -> list[Commit]:
+        own = [e for e in self.entries if isinstance(e, Commit) and e.lineage == lineage]
+        base = next((c.base for c in self.claims if c.lineage == lineage and c.base is not None), None)
+        if base is None or lineage <= 1:
+            return own
+        return own + [c for c in self._of_lineage(lineage - 1) if (c.step, c.seq) <= base]
+
+    def _where_to_begin_again(self, claim: Claim, rewind: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Step and place of the commit that ended the stage before the one that is to begin again; (0, 0) for the first
+        one. None if there is no order, if it was carried out, or if that stage has not begun."""
+        if rewind is None or any(c.job_uid == claim.job_uid and c.rewind >= rewind[0] for c in self.claims):
+            return None
+        if rewind[1] == 0:
+            return (0, 0) if self.has_commits else None
+        ends = (c for c in self.candidates() if c.boundary is not None and c.boundary["stage"] == rewind[1] - 1)
+        return next(((c.step, c.seq) for c in ends), None)
+
+    def claim(self, claim: Claim, existing: str | None, last_step: int, rewind: tuple[int, int] | None = None) -> None:
         """Makes this attempt the owner, or says why it must not be.
 
         `claim.seq` and `claim.lineage` are ignored. `existing` is spec.checkpoint.existing (Resume, Refuse or None),
-        `last_step` the last step that the job's status knows of. Before the first claim a bucket is tried. Raises
-        Fenced, ConfigurationInvalid, CheckpointUnreadable.
+        `last_step` the last step that the job's status knows of, `rewind` the number of spec.rewind and the index of
+        its stage. Before the first claim a bucket is tried. Raises Fenced, ConfigurationInvalid, CheckpointUnreadable.
         """
         self.read()
         if not self.claims:
             probe(self.folder.parent)
         while True:
             self._may_claim(claim, existing, last_step)
+            base = self._where_to_begin_again(claim, rewind)
             body = {
                 "claim": {
                     "v": V,
@@ -141,7 +174,9 @@ class Journal:
                     "immutableSpecHash": claim.immutable_spec_hash,
                     "attempt": claim.attempt,
                     "jobSetUID": claim.jobset_uid,
-                    "lineage": self.lineage,
+                    "lineage": self.lineage + (base is not None),
+                    **({"rewind": rewind[0]} if rewind is not None else {}),
+                    **({"base": {"step": base[0], "seq": base[1]}} if base is not None else {}),
                 }
             }
             seq = self._next
@@ -200,7 +235,8 @@ class Journal:
             )
 
     def commit(self, step: int, path: str, sha256: str, boundary: dict[str, Any] | None = None) -> Commit:
-        """Makes a step exist. Raises Fenced if a newer claim stands in the way."""
+        """Makes a step exist. Raises Fenced if a newer claim stands in the way, StorageUnavailable if no entry can be
+        made though none is there."""
         assert self.mine is not None, "claim first"
         lineage = self.mine.lineage
         # A claim may be known already, from a read that failed after it: a place behind it must not be taken.
@@ -209,14 +245,23 @@ class Journal:
         if boundary is not None:
             body["boundary"] = boundary
         seq = self._next
-        if not self._create(seq, {"commit": body}):
+        for _ in range(SWEPT_AT_MOST):
+            if self._create(seq, {"commit": body}):
+                break
             newer = self.read()
             own = next((e for e in newer if isinstance(e, Commit) and (e.path, e.sha256) == (path, sha256)), None)
             if own is not None:
                 return own  # the entry was made although an earlier try ended with an error
             claim = next((e for e in newer if isinstance(e, Claim)), None)
-            owner = claim.owner if claim else {}
-            raise Fenced(f"step {step} is not committed: a newer owner took journal entry {seq}", owner)
+            if claim is not None or self._next > seq:
+                owner = claim.owner if claim else {}
+                raise Fenced(f"step {step} is not committed: a newer owner took journal entry {seq}", owner)
+            # Nobody took it: an older owner that was slow to sweep has removed the file that was to become the entry.
+        else:
+            raise StorageUnavailable(
+                f"step {step} is not committed: {self._file(seq)} cannot be made, and is not there; look whether "
+                "something removes files from the folder"
+            )
         made = Commit(seq, lineage, step, path, sha256, boundary)
         self.entries.append(made)
         self._next = seq + 1
@@ -257,6 +302,8 @@ def _parse(file: Location, seq: int, content: bytes) -> Claim | Commit | None:
                 int(body["attempt"]),
                 str(body["jobSetUID"]),
                 int(body["lineage"]),
+                int(body.get("rewind", 0)),
+                (int(base["step"]), int(base["seq"])) if (base := body.get("base")) is not None else None,
             )
         if kind == "commit" and not newer:
             return Commit(

@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ratchet_trainer import storage
@@ -30,13 +32,28 @@ LEFT_OVER_SECONDS = 3600.0
 class ProgramCache:
     """What JAX asks of a cache: `get`, `put` and the attribute `_path`. Raises OSError, which JAX warns of."""
 
-    def __init__(self, folder: Location | Path):
+    def __init__(self, folder: Location | Path, kind: str = "program"):
+        """`kind`: the ending of the files' names."""
         self.folder = Location.parse(folder)
         self._path = str(self.folder)
+        self._kind = kind
         self._swept = False
+        self._asked = threading.local()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        """The keys that this thread asks for meanwhile."""
+        keys: list[str] = []
+        self._asked.keys = keys
+        try:
+            yield keys
+        finally:
+            del self._asked.keys
 
     def get(self, key: str) -> bytes | None:
         """The content of an entry, None if there is none that is whole."""
+        if (asked := getattr(self._asked, "keys", None)) is not None:
+            asked.append(key)
         data = storage.read(self._file(key))
         if data is None:
             return None
@@ -52,7 +69,7 @@ class ProgramCache:
         storage.write(self._file(key), _digest(key, value) + value, durable=False)
 
     def _file(self, key: str) -> Location:
-        return self.folder / f"{key}.program"
+        return self.folder / f"{key}.{self._kind}"
 
     def _sweep(self) -> None:
         if self._swept or self.folder.on_bucket:
@@ -64,7 +81,7 @@ class ProgramCache:
                     left_over.unlink()
 
 
-def use(folder: Location | Path) -> None:
+def use(folder: Location | Path) -> ProgramCache:
     """Lets JAX keep its compiled programs in `folder`. To be called before anything is compiled."""
     import jax
     from jax._src import compilation_cache
@@ -77,6 +94,7 @@ def use(folder: Location | Path) -> None:
     # XLA's own caches, for GPUs, would lie below the folder: before JAX 0.12 its name was then part of every key, and
     # what `ratchet fit --write-cache` has written was not found where it was put.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
+    return cache
 
 
 def _digest(key: str, content: bytes) -> bytes:

@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,16 +25,12 @@ from ratchet_trainer.checkpoints import array_reader, array_store, digests
 from ratchet_trainer.checkpoints.array_reader import Shardings
 from ratchet_trainer.checkpoints.parts import Part
 from ratchet_trainer.errors import CheckpointUnreadable
-from ratchet_trainer.storage import BucketError, Location
+from ratchet_trainer.storage import Location
 from ratchet_trainer.storage.posix import sync
 
 log = logging.getLogger(__name__)
 
 FORMAT = 3
-AGAIN_SECONDS = 0.2
-"""Arrays that could not be read are tried once more after this."""
-DAMAGE = ("DATA_LOSS", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE")
-"""What TensorStore says of objects in a bucket that are there, but not what was written."""
 
 
 @dataclass(frozen=True)
@@ -149,30 +144,9 @@ def read(
     assert control is not None
     assert lines is not None
     leaves = {path: leaf for path, leaf in proof["leaves"].items() if path.startswith(wanted)}
-    arrays = _read_arrays(folder, step, leaves, shardings)
+    arrays = array_reader.read_twice(
+        folder / "arrays", lambda reader: array_reader.arrays(reader, leaves, shardings), f"step {step}"
+    )
     if arrays is None:
-        # Damaged, or is it the storage? TensorStore's errors do not tell; plain reads do.
-        _read_all(folder / "arrays")
         return None
     return Content(step, arrays, json.loads(control), lines.splitlines(keepends=True))
-
-
-def _read_arrays(
-    folder: Location, step: int, leaves: Mapping[str, Any], shardings: Shardings | None
-) -> dict[str, Any] | None:
-    for last in (False, True):
-        try:
-            return array_reader.arrays(array_store.Reader(folder / "arrays"), leaves, shardings)
-        except Exception as error:
-            if isinstance(error, BucketError) and error.status not in DAMAGE:
-                raise
-            # A damaged file fails in as many ways as it has bytes; what fails twice cannot be trusted.
-            log.warning("step %d: the arrays in %s cannot be read: %s", step, folder, str(error)[:500])
-            if not last:
-                time.sleep(AGAIN_SECONDS)
-    return None
-
-
-def _read_all(folder: Location) -> None:
-    for name in storage.tree(folder):
-        storage.read(folder / name)

@@ -16,13 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ratchet_trainer.algorithm.objective.aggregation import token_weights
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.learning import optimizer
 from ratchet_trainer.learning.learner import Layout, Row, Rows, on_host
 from ratchet_trainer.learning.row_passes import Sums, row_gradient, row_values
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.programs import CRITIC_UPDATE, VALUES, Program
-from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, shapes
+from ratchet_trainer.model.sharding import Params, by_rows, of_parameters, place, replicated, shapes
 
 State = dict[str, Any]
 """`params` {trunk, head [width]} and `optimizer` of a critic."""
@@ -42,9 +42,9 @@ class Critic:
     def __init__(self, policy: Policy, mesh: Mesh):
         self.policy, self.mesh = policy, mesh
         everywhere, state = replicated(mesh), jax.tree.map(lambda x: x.sharding, self.template)
-        self._init = jax.jit(partial(_init, policy), out_shardings=state)
-        self._values = jax.jit(partial(_values, policy, mesh), static_argnames="passes", out_shardings=everywhere)
-        self._update = jax.jit(
+        self._init = jitted.jit(partial(_init, policy), out_shardings=state)
+        self._values = jitted.jit(partial(_values, policy, mesh), static_argnames="passes", out_shardings=everywhere)
+        self._update = jitted.jit(
             partial(_update, policy, mesh),
             static_argnames="passes",
             donate_argnums=0,
@@ -54,7 +54,7 @@ class Critic:
     @property
     def template(self) -> State:
         """Shapes of a critic's state, where it lies on the mesh."""
-        found = jax.eval_shape(partial(_init, self.policy), self.policy.abstract)
+        found = jitted.shapes_of(partial(_init, self.policy), self.policy.abstract)
         template: State = shapes(found, of_parameters(self.mesh, found))
         return template
 

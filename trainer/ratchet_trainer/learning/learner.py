@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.slots import Micro, Objective
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.learning import optimizer
 from ratchet_trainer.learning.row_passes import Sums, row_gradient, row_values
 from ratchet_trainer.model import lora
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.programs import LOG_PROBS, UPDATE, Program
-from ratchet_trainer.model.sharding import by_rows, of_parameters, place, replicated, row_parts, shapes
+from ratchet_trainer.model.sharding import Params, by_rows, of_parameters, place, replicated, row_parts, shapes
 
 
 @dataclass(frozen=True)
@@ -147,14 +147,14 @@ class Learner:
 
     def __init__(self, policy: Policy, mesh: Mesh):
         self.policy, self.mesh = policy, mesh
-        start = of_parameters(mesh, jax.eval_shape(partial(_init, policy), keys.seed_words(0)))
+        start = of_parameters(mesh, jitted.shapes_of(partial(_init, policy), keys.seed_words(0)))
         part = lora.trained(start[0])
-        self._init = jax.jit(partial(_init, policy), out_shardings=start)
-        self._adapters = jax.jit(partial(_adapters, policy), out_shardings=part)
-        self._judge = jax.jit(partial(_judge, policy, mesh), static_argnames="passes", out_shardings=by_rows(mesh))
-        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=part)
-        self._whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
-        self._update = jax.jit(
+        self._init = jitted.jit(partial(_init, policy), out_shardings=start)
+        self._adapters = jitted.jit(partial(_adapters, policy), out_shardings=part)
+        self._judge = jitted.jit(partial(_judge, policy, mesh), static_argnames="passes", out_shardings=by_rows(mesh))
+        self._copy = jitted.jit(copies, out_shardings=part)
+        self._whole = jitted.jit(lambda x: x, out_shardings=replicated(mesh))
+        self._update = jitted.jit(
             partial(_update, policy, mesh),
             static_argnames=("loss", "passes"),
             donate_argnums=(0, 1),
@@ -210,7 +210,7 @@ class Learner:
         return found
 
     def fresh_optimizer(self, params: Params) -> Any:
-        shapes = jax.eval_shape(optimizer.init, lora.trained(self.policy.abstract))
+        shapes = jitted.shapes_of(optimizer.init, lora.trained(self.policy.abstract))
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         return place(zeros, of_parameters(self.mesh, zeros))
 
@@ -290,6 +290,11 @@ def on_host(metrics: dict[str, jax.Array]) -> dict[str, float]:
 
 def _float32(numbers: dict[str, float]) -> dict[str, np.float32]:
     return {k: np.float32(v) for k, v in numbers.items()}
+
+
+def copies(params: Params) -> Params:
+    copied: Params = jax.tree.map(jnp.copy, params)
+    return copied
 
 
 def _init(policy: Policy, seed: jax.Array) -> tuple[Params, Any]:

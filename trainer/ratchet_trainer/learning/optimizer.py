@@ -1,26 +1,33 @@
-"""The optimizer: AdamW (arXiv 1711.05101) behind a gradient norm limit; rates outside its state, which is optax's.
+"""The optimizer: AdamW (arXiv 1711.05101) behind a gradient norm limit; rates outside its state.
 
 Decides how a gradient becomes new parameters.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ratchet_api.stages import Optimizer
 from ratchet_trainer.learning.learning_rate import learning_rate
-from ratchet_trainer.model.decoder import Params
+from ratchet_trainer.model.sharding import Params
 
 B1, B2, EPSILON = 0.9, 0.999, 1e-8
 
 
-def init(params: Params) -> Any:
+class Moments(NamedTuple):
+    """The state: how many updates were made, and the averages of the gradient and of its square."""
+
+    count: jax.Array  # type: ignore[assignment]  # as optax calls it, and so every checkpoint
+    mu: Params
+    nu: Params
+
+
+def init(params: Params) -> Moments:
     """A fresh state: zero moments, shapes as the parameters."""
-    return optax.scale_by_adam(B1, B2, EPSILON).init(params)
+    return Moments(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
 
 
 def numbers(settings: Optimizer, updates: int) -> dict[str, float]:
@@ -37,6 +44,8 @@ def step(
 ) -> tuple[Params, Any, jax.Array]:
     """New parameters, new state and the gradient's norm before the limit. Matrices decay, vectors do not. Where loss or
     norm is no number, parameters and state are the old ones."""
+    import optax  # when something is traced: it takes long to import
+
     norm = optax.tree.norm(gradient)
     sound = jnp.isfinite(norm) & jnp.isfinite(loss)
     # A product, not optax's quotient: XLA computes it again wherever it is used, and keeps no second gradient.

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ratchet_trainer.model import kv_cache
+from ratchet_trainer.model.adapter import adapter
 from ratchet_trainer.model.architecture import Architecture, Layer
 from ratchet_trainer.model.computation import Computation
-from ratchet_trainer.model.lora import adapter
 from ratchet_trainer.model.plain import Turn
 from ratchet_trainer.model.visibility import Sight
 

@@ -22,9 +22,9 @@ from ratchet_trainer.data.chat_template import PLAIN, NoChatTemplate
 from ratchet_trainer.data.huggingface_tokenizer import HuggingFaceTokenizer
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model import families
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.huggingface import Folder, nested
 from ratchet_trainer.model.policy import Policy, lay_out_prompts
+from ratchet_trainer.model.sharding import Params
 from ratchet_trainer.model.tensor_names import parameters
 
 EXPECTED = "expected.npz"

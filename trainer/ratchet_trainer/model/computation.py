@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.model import cpu, plain, sharding, tpu
 
 OLD_GAP_LIMIT = {"float32": 2e-6, "bfloat16": 2e-2}
@@ -107,7 +108,7 @@ class Computation:
     @cached_property
     def _gathered(self) -> Any:
         used = lambda path, x: self.weight(x, sharding.path_of(path)) if x.ndim == 2 else x  # noqa: E731
-        return jax.jit(partial(jax.tree_util.tree_map_with_path, used))
+        return jitted.jit(partial(jax.tree_util.tree_map_with_path, used))
 
     def weight(self, x: jax.Array, path: str) -> jax.Array:
         """A matrix at its use; `path` or its end says how it lies."""

@@ -24,8 +24,8 @@ from ratchet_trainer.model.block import Block, Norm, Stream, matrix
 from ratchet_trainer.model.computation import Computation
 from ratchet_trainer.model.depth import Run, runs, stacked, through
 from ratchet_trainer.model.plain import Turn
+from ratchet_trainer.model.sharding import Params
 
-Params = dict[str, Any]
 Turns = tuple[Turn, ...]
 Tokens = tuple[jax.Array, jax.Array]
 

@@ -9,20 +9,26 @@ Letters: P prompts, G responses of each, C prompt slots, T response slots, V voc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache, streamed_logits
 from ratchet_trainer.model.architecture import Architecture
 from ratchet_trainer.model.computation import PLAIN, Computation
-from ratchet_trainer.model.decoder import Decoder, Modules, Params
-from ratchet_trainer.model.sharding import ROWS, path_of
+from ratchet_trainer.model.depth import runs
+from ratchet_trainer.model.sharding import ROWS, Params, path_of
+
+if TYPE_CHECKING:
+    from ratchet_trainer.model.decoder import Decoder, Modules
 
 MATRIX = 2
 """Axes of a parameter that is multiplied with."""
@@ -47,15 +53,29 @@ class Policy:
 
     def __init__(self, architecture: Architecture, how: Computation = PLAIN):
         self.architecture, self.how = architecture, how
-        self._modules = Modules(architecture, how)
-        self._for_sampling = jax.jit(self._looped)
-        self.abstract: Params = jax.eval_shape(self._modules.init, jax.random.key(0))
+        self._runs = runs(architecture.layers, how.scans)
+        self._for_sampling = jitted.jit(self._looped)
+        self.abstract: Params = jitted.shapes_of(self.init, np.zeros(2, np.uint32))
+
+    def program_parts(self) -> Any:
+        """All that programs made of this depend on."""
+        return self.architecture, self.how
+
+    @cached_property
+    def _modules(self) -> Modules:
+        # Made when something is traced: a start that loads its programs needs no flax, which takes long to import.
+        from ratchet_trainer.model.decoder import Modules
+
+        with jax.core.eval_context():  # they outlive the trace in which they are asked for first
+            return Modules(self.architecture, self.how)
 
     def init(self, seed: jax.Array) -> Params:
         """Random parameters from a raw threefry2x32 key uint32[2]."""
         return self._modules.init(jax.random.wrap_key_data(seed, impl="threefry2x32"))
 
     def decoder(self, params: Params) -> Decoder:
+        from ratchet_trainer.model.decoder import Decoder
+
         return Decoder(self._modules, params)
 
     def weights(self, params: Params) -> Params:
@@ -74,7 +94,7 @@ class Policy:
 
     @property
     def _has_loops(self) -> bool:
-        return any(run.times > 1 for run in self._modules.runs)
+        return any(run.times > 1 for run in self._runs)
 
     def _looped(self, params: Params) -> Params:
         """All of `weights` in one program, so that no second copy of the model lies beside the first."""
@@ -85,7 +105,7 @@ class Policy:
 
     def empty_cache(self, prompts: int, samples: int, slots: int) -> tuple[kv_cache.Pair, ...]:
         a = self.architecture
-        layers = [len(run.layers) for run in self._modules.runs]
+        layers = [len(run.layers) for run in self._runs]
         return kv_cache.empty(layers, (prompts, a.kv_heads, samples, slots, a.head_width), self.how.dtype)
 
     def read(self, params: Params, prompts: Prompts) -> kv_cache.Prompt:
@@ -188,7 +208,7 @@ def _log_prob_backward(kept: tuple[jax.Array, ...], d: tuple[jax.Array, jax.Arra
 log_prob_and_entropy.defvjp(_log_prob_forward, _log_prob_backward)
 
 
-def lay_out_prompts(prompts: list[tuple[int, ...]], rows: int, slots: int) -> Prompts:
+def lay_out_prompts(prompts: Sequence[tuple[int, ...]], rows: int, slots: int) -> Prompts:
     """Host arrays of `rows` prompts; missing ones become dummies, so that a batch never shrinks."""
     body = np.full((rows, slots), FILLER, np.int32)
     length = np.zeros((rows,), np.int32)

@@ -13,6 +13,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+Params = dict[str, Any]
+"""A model's parameters: nested, with arrays at the ends."""
+
 ROWS = ("data", "fsdp")
 """Axes that rows are spread over: each device of them takes its own."""
 

@@ -15,13 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    BlockSizes,
-    CausalMask,
-    MultiHeadMask,
-    SegmentIds,
-    make_splash_mha_single_device,
-)
 from jax.sharding import Mesh, PartitionSpec
 
 from ratchet_trainer.model import plain
@@ -94,7 +87,7 @@ def _splash(
     # Slots before a token are one segment with it if they are real, and another one if not.
     slot = jnp.arange(keys.shape[2])
     real = jnp.repeat((slot < length[:, None]) | (slot >= before), g, 0).astype(jnp.int32)
-    segments = SegmentIds(q=jnp.ones((p * g, queries.shape[2]), jnp.int32), kv=real)
+    segments = splash_attention().SegmentIds(q=jnp.ones((p * g, queries.shape[2]), jnp.int32), kv=real)
     kernel = _kernel(n, queries.shape[2], keys.shape[2], before, cap, interpret)
     found = jax.vmap(kernel)(queries, keys, values, segments)[:, :, :t]
     rows: jax.Array = found.reshape(p, g, n, t, k).transpose(0, 1, 3, 2, 4).astype(query.dtype)
@@ -107,12 +100,20 @@ def _filled(x: jax.Array, axis: int) -> jax.Array:
     return jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
 
 
+def splash_attention() -> Any:
+    """JAX's package of that name. Imported when something is traced, as it takes long."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    return splash_attention
+
+
 @lru_cache(16)
 def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None, interpret: bool) -> Any:
     """The kernel of a shape: token t sees slots 0 .. before + t."""
-    mask = MultiHeadMask([CausalMask((tokens, slots), offset=before)] * heads)
+    splash = splash_attention()
+    mask = splash.MultiHeadMask([splash.CausalMask((tokens, slots), offset=before)] * heads)
     q, kv = (next(block for block in BLOCKS if size % block == 0) for size in (tokens, slots))
-    sizes = BlockSizes(
+    sizes = splash.BlockSizes(
         block_q=q,
         block_kv=kv,
         block_kv_compute=kv,
@@ -122,4 +123,5 @@ def _kernel(heads: int, tokens: int, slots: int, before: int, cap: float | None,
         use_fused_bwd_kernel=True,
     )
     with jax.ensure_compile_time_eval():
-        return make_splash_mha_single_device(mask, block_sizes=sizes, attn_logits_soft_cap=cap, interpret=interpret)
+        make = splash.make_splash_mha_single_device
+        return make(mask, block_sizes=sizes, attn_logits_soft_cap=cap, interpret=interpret)

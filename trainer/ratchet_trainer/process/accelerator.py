@@ -14,9 +14,10 @@ import glob
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ratchet_api.tpu_chips import OF_KIND
 from ratchet_trainer.errors import AcceleratorUnavailable, ConfigurationInvalid
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,12 @@ NO_LIBRARY = ("libtpu.so: cannot open", "Failed to open libtpu", "Could not find
 def device_files(patterns: Sequence[str] = DEVICE_FILES) -> list[str]:
     """The chips of this machine, as files."""
     return sorted(path for pattern in patterns for path in glob.glob(pattern))
+
+
+def peak_flops(devices: Iterable[Any]) -> float:
+    """Peak of JAX devices together in bfloat16, a second; 0 where nobody publishes one."""
+    chips = [OF_KIND.get(device.device_kind) for device in devices]
+    return sum(chip.flops_per_second for chip in chips if chip is not None)
 
 
 def devices(

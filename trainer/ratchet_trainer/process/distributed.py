@@ -8,13 +8,16 @@ are bound, how soon a silent peer is given up. Waiting for the devices is in `ac
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ratchet_api.job import Parallelism
 from ratchet_trainer.checkpoints import program_cache
+from ratchet_trainer.checkpoints.program_cache import ProgramCache
 from ratchet_trainer.errors import PeerLost
 from ratchet_trainer.process import accelerator, start_check
 from ratchet_trainer.process.agreement import CONNECT_SECONDS, SILENCE_SECONDS, patience
@@ -24,6 +27,8 @@ from ratchet_trainer.storage import Location
 
 if TYPE_CHECKING:
     from jax.sharding import AxisType, Mesh
+
+log = logging.getLogger(__name__)
 
 XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """Pinned, because compiled bits follow from them; `podTemplate.env` may name others. They are part of the identity."""
@@ -35,7 +40,7 @@ def set_flags() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
-def start(environment: Environment, cache: Location) -> None:
+def start(environment: Environment, cache: Location) -> ProgramCache:
     """Sets JAX up, joins the other processes and touches the devices.
 
     Raises PeerLost when the coordinator does not answer, AcceleratorUnavailable when the devices do not start,
@@ -43,7 +48,7 @@ def start(environment: Environment, cache: Location) -> None:
     """
     import jax
 
-    use_cache(cache)
+    programs = use_cache(cache)
     # Its handler would replace our own, and one set afterwards never agrees on a step.
     jax.config.update("jax_enable_preemption_service", False)
     if environment.processes > 1:
@@ -52,6 +57,7 @@ def start(environment: Environment, cache: Location) -> None:
         start_check.log_locked_memory()
     found = accelerator.devices(environment.asked.platform, jax.devices, accelerator.device_files())
     start_check.check(environment.asked, environment.processes, start_check.Found.of(found), os.environ)
+    return programs
 
 
 def _join(environment: Environment) -> None:
@@ -81,13 +87,26 @@ def _join(environment: Environment) -> None:
         raise PeerLost(f"JAX's coordinator at {environment.coordinator}: {error}") from error
 
 
-def use_cache(folder: Location) -> None:
+def use_cache(folder: Location) -> ProgramCache:
     """Has JAX keep every compiled program in a folder."""
     import jax
 
-    program_cache.use(folder)
+    programs = program_cache.use(folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return programs
+
+
+def use_index(programs: ProgramCache, job: Mapping[str, Any]) -> None:
+    """Has programs of the cache loaded without being traced first, where that can be done safely. JAX must have been
+    started. `job`: the job's spec."""
+    from ratchet_trainer.checkpoints import jitted, program_key
+    from ratchet_trainer.checkpoints.program_index import ProgramIndex
+
+    try:
+        jitted.use(ProgramIndex(programs, program_key.surroundings(job)))
+    except (program_key.Indescribable, OSError) as why:
+        log.warning("programs are traced at every start: %s", why)
 
 
 ONE = Parallelism()

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ratchet_api.canonical import canonical, immutable_spec_hash
 from ratchet_api.job import Spec
@@ -26,6 +26,7 @@ from ratchet_trainer.process.agreement import Peers
 from ratchet_trainer.process.environment import Environment
 from ratchet_trainer.process.progress import Progress
 from ratchet_trainer.process.shutdown import Watchdog
+from ratchet_trainer.process.tracking import LAST_SECONDS, Tracking
 from ratchet_trainer.storage import Location, with_retries
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ class Job:
     may_enter: int
 
 
+class Cache(Protocol):
+    """What is kept beside the checkpoints for later steps, and may go once no restart needs it."""
+
+    def list_old(self, step: int) -> list[str]:
+        """Names of what no restart needs that begins at `step` or later; asked before a commit."""
+
+    def delete(self, names: list[str]) -> None:
+        """Removes what was listed; told after the commit."""
+
+
 class DurableState:
     """The durable state of one job, as one process of an attempt sees it."""
 
@@ -83,8 +94,12 @@ class DurableState:
         self.local = LocalTier(Path(local) if local else None, self._process)
         self._thread = ThreadPoolExecutor(1, "commit")
         self._flight: Future[Any] | None = None
+        self.tracking = Tracking(progress)
         self.timings: list[bytes] = []  # lines for the next commit
         self.hashes: dict[str, str] = {}  # of the last committed state
+        self.lineage = 1  # of the journal, once it is claimed
+        self.cache: Cache | None = None  # what is kept beside the checkpoints for later steps
+        self.sampler: str | None = None  # the identity of the workers that have sampled so far
         watchdog.flight = lambda: self._flight
 
     @property
@@ -92,29 +107,53 @@ class DurableState:
         """What tells this run's programs and trajectory from every other's, as plain JSON."""
         return [self._job.uid, identity.config_hash(self._job.spec, 0), self._identity]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Versions, settings and topology of this process (`checkpoints.identity`), as plain JSON."""
+        return self._identity
+
     def compute_in(self, dtype: str) -> None:
         """Decides the number format for the job's life."""
         self.dtype = dtype
         if dtype != "float32":
             self._identity["settings"]["dtype"] = dtype
 
-    def restore(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> Saved | None:
+    def restore(
+        self,
+        shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding],
+        lacks: Callable[[dict[str, Any]], str | None] = lambda control: None,
+    ) -> Saved | None:
         """Claims the directory and returns the newest state whose digests hold; None when nothing was ever committed.
 
-        `shardings` maps a leaf's path and shape to where it belongs. *Collective.* Raises Fenced, ConfigurationInvalid,
-        CheckpointUnreadable, StorageUnavailable.
+        `shardings` maps a leaf's path and shape to where it belongs. `lacks` is asked on process 0 what a state's
+        control values need that is gone (None: nothing); where every sound state lacks something the run begins anew,
+        since all of it follows from the seed. *Collective.* Raises Fenced, ConfigurationInvalid, CheckpointUnreadable,
+        StorageUnavailable.
         """
         self._collectively(self._claim)
         if self._process == 0:
-            candidates = self._checkpoints.candidates()
-            plan = [[vars(c) for c in candidates], self._checkpoints.journal.has_commits]
+            candidates, journal = self._checkpoints.candidates(), self._checkpoints.journal
+            plan = [[vars(c) for c in candidates], journal.has_commits, journal.lineage]
         else:
             plan = None
-        rows, journalled = self._peers.main.broadcast(plan)
+        rows, journalled, self.lineage = self._peers.main.broadcast(plan)
+        passed_over = False
         for row in rows:
-            if (saved := self._restore_commit(row, shardings)) is not None:
+            if (saved := self._restore_commit(row, shardings)) is None:
+                continue
+            why = self._peers.main.broadcast(lacks(saved.control) if self._process == 0 else None)
+            if why is None:
                 self._begin_at(saved.step)
                 return saved
+            log.warning("step %d cannot be gone on from: %s", saved.step, why)
+            passed_over = True
+        if passed_over:
+            if self._process == 0:
+                with_retries("beginning metrics.jsonl anew", self._checkpoints.begin_anew)
+            self._forget()
+            self._begin_at(0)
+            log.warning("no committed step can be gone on from: starting at step 0")
+            return None
         if journalled or self._environment.last_step > 0:
             raise CheckpointUnreadable(
                 f"{self._checkpoints.directory}: none of the journalled steps can be read"
@@ -129,16 +168,28 @@ class DurableState:
         log.info("nothing is committed yet: starting at step 0")
         return None
 
+    def _forget(self) -> None:
+        """Nothing of the states that were read decides what comes, or is shown as if it stood."""
+        self.sampler, self._exact_since, self.hashes = None, None, {}
+        self._watchdog.standing.step = 0
+        self._progress.update(step=0, stage=None, exactSince=None, checkpoint=None)
+
     def _begin_at(self, step: int) -> None:
         self._progress.update(startStep=step)
         if self._process == 0:
             self._progress.ledger.open(self._checkpoints.directory, self._environment.tag, step)
+            spec = self._job.spec
+            wanted = spec.trackers.wanted if spec.trackers is not None else {}
+            told = {name: settings.manifest() for name, settings in wanted.items()}
+            self.tracking.start(told, self._environment, self.directory, spec.manifest())
+        self._watchdog.claimed()
         self._watchdog.last_act = self._last_act
 
     def _last_act(self, code: int) -> None:
         if self._process == 0:
             self._progress.ledger.close(code)
         self.local.settle()
+        self.tracking.finish(LAST_SECONDS)
 
     def _claim(self) -> None:
         spec = self._job.spec
@@ -151,11 +202,13 @@ class DurableState:
             self._environment.attempt,
             self._environment.jobset_uid,
         )
-        directory = self._checkpoints.directory
+        directory, journal = self._checkpoints.directory, self._checkpoints.journal
+        names = [stage.name for stage in spec.stages]
+        rewind = (spec.rewind.id, names.index(spec.rewind.stage)) if spec.rewind is not None else None
 
         def take() -> None:
             try:
-                self._checkpoints.journal.claim(claim, spec.checkpoint.existing, self._environment.last_step)
+                journal.claim(claim, spec.checkpoint.existing, self._environment.last_step, rewind)
             except (FileExistsError, NotADirectoryError) as error:
                 raise ConfigurationInvalid(
                     f"spec.checkpoint.directory: {directory} cannot be a folder, something else is at "
@@ -163,6 +216,9 @@ class DurableState:
                 ) from error
 
         with_retries(f"claiming {directory}", take)
+        if (heir_of := journal.inherited_from) is not None:
+            left = {"namespace": heir_of.namespace, "name": heir_of.name, "jobUID": heir_of.job_uid}
+            self._progress.update(inherited=left)
 
     def _collectively(self, operation: Callable[[], None]) -> None:
         """Runs an operation on process 0; what it raises is raised on all."""
@@ -219,6 +275,7 @@ class DurableState:
         assert content is not None
         if self.dtype is None:
             self.compute_in(identity.dtype_of(proof["identity"]))
+        self.sampler = proof["identity"].get("sampler")
         self._exact_since = identity.check(proof["identity"], self._job.spec, self._identity, commit.step)
         if self._exact_since is not None:
             log.warning("bits are as an undisturbed run's since step %(step)d only: %(reason)s", self._exact_since)
@@ -250,6 +307,7 @@ class DurableState:
                 "stage": index,
                 "config": identity.config_hash(self._job.spec, index),
                 "exactSince": self._exact_since,
+                **({} if self.sampler is None else {"sampler": self.sampler}),
             }
         timings, self.timings = self.timings, []
         copied = self.local.wants
@@ -271,6 +329,7 @@ class DurableState:
         self._watchdog.standing.step = content.step
         self._watchdog.standing.boundary = boundary
         self._progress.update(checkpoint=self._shown(content.step, told["path"]))
+        self.tracking.committed()
         if copied:
             self.local.put(told["path"], content, told["proof"].encode())
 
@@ -278,9 +337,24 @@ class DurableState:
         self, content: Content, outcomes: list[dict[str, Any]], boundary: dict[str, Any] | None
     ) -> dict[str, Any]:
         written = [_value(outcome) for outcome in outcomes]
+        old = self.cache.list_old(self._restart_step()) if self.cache is not None else []
         commit, proof = self._checkpoints.finish(content, written, boundary)
+        if self.cache is not None:  # who is fenced has not come here, and deletes nothing of its heir's
+            self.cache.delete(old)
         hashes = {k: proof[k] for k in ("weightsSha256", "stateSha256")}
         return {"path": commit.path, "hashes": hashes, "proof": canonical(proof).decode() if self.local.folder else ""}
+
+    def _restart_step(self) -> int:
+        """The lowest step that a restart may begin from before the commit under way: of the newest complete ones, as
+        many as are kept."""
+        complete = [c.step for c in self._checkpoints.trusted() if "-u" not in c.path][: self._checkpoints.keep]
+        return min(complete) if len(complete) == self._checkpoints.keep else 0
+
+    def exact_since(self, step: int, reason: str) -> None:
+        """Bits are as an undisturbed run's from this step on only, for this reason."""
+        log.warning("bits are as an undisturbed run's since step %d only: %s", step, reason)
+        self._exact_since = {"step": step, "reason": reason[:1000]}
+        self._progress.update(exactSince=self._exact_since)
 
     def wait_for_commits(self) -> None:
         """Returns once no save is in flight. Raises what the save ended with: Fenced, StorageUnavailable, PeerLost."""

@@ -60,6 +60,7 @@ class Environment:
     until_step: int | None = None
     grace_seconds: int = protocol.SPOT_GRACE_SECONDS
     asked: Asked = field(default_factory=Asked)  # of the devices
+    worker: int | None = None  # its number, where the process is of a worker of the rollout fleet
 
     @property
     def leader(self) -> bool:
@@ -72,8 +73,9 @@ class Environment:
 
     @property
     def tag(self) -> str:
-        """What distinguishes this attempt's files: `a<N>-<uid8>`."""
-        return f"a{self.attempt}-{self.jobset_uid[:8]}"
+        """What distinguishes this attempt's files: `a<N>-<uid8>`, of a worker `w<I>-a<N>-<uid8>`."""
+        own = "" if self.worker is None else f"w{self.worker}-"
+        return f"{own}a{self.attempt}-{self.jobset_uid[:8]}"
 
 
 def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
@@ -112,6 +114,7 @@ def read_environment(env: Mapping[str, str] = os.environ) -> Environment:
             devices_per_process=_number(env, protocol.ENV_DEVICES_PER_PROCESS, 0) or None,
             slices=_number(env, protocol.ENV_SLICES, 0) or None,
         ),
+        worker=_number(env, protocol.ENV_WORKER, 0) if env.get(protocol.ENV_WORKER) else None,
     )
 
 

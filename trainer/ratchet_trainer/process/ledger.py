@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 FOLDER = "ledger"
 STREAM = re.compile(r"a[0-9]+-.*\.jsonl")
 CATEGORIES = (
-    "init", "compile", "restore", "replay", "generate", "verify", "update", "evaluate", "save", "wait", "drain",
-    "other",
+    "init", "compile", "restore", "replay", "generate", "await", "verify", "update", "evaluate", "save", "wait",
+    "drain", "other",
 )  # fmt: skip
 USEFUL = ("generate", "verify", "update", "evaluate")
 """What a run is for; goodput is their share. Any of it that had been done before is `replay`."""

@@ -1,106 +1,131 @@
-"""The trainer's Prometheus metrics: every name, its help text, and where its value comes from.
+"""The trainer's Prometheus metrics: where each value comes from. Names and texts are the registry's
+(`ratchet_api.metrics`).
 
-Decides names and labels; values are read from the progress document when somebody scrapes, so a step pays nothing.
+Values are read from what the step left when somebody scrapes, so a step pays nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+import math
+import re
+from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
+from ratchet_api.metrics import TRAINER
 from ratchet_trainer.process.progress import Progress
+from ratchet_trainer.process.totals import STEP_SECONDS, Totals
 
-LABELS = ("job_namespace", "job_name")
-
-GAUGES = {
-    # name -> help, metric of the step's record
-    "ratchet_reward_mean": ("Mean reward of the last step's rollouts.", "train/reward"),
-    "ratchet_accuracy_ratio": ("Share of the last step's first rollouts that were right.", "train/accuracy"),
-    "ratchet_loss": ("Loss of the last step.", "train/loss"),
-    "ratchet_entropy_mean": ("Mean entropy of the policy at the sampled tokens, in nats.", "train/entropy"),
-    "ratchet_unsolved_ratio": ("Share of the last step's groups in which no rollout was right.", "train/unsolved"),
-    "ratchet_solved_ratio": ("Share of the last step's groups in which every rollout was right.", "train/solved"),
-    "ratchet_response_tokens_mean": ("Mean length of the last step's responses, in tokens.", "train/response_tokens"),
-    "ratchet_kl_mean": ("Mean drift of the policy from its reference at a token, in nats.", "train/kl"),
-    "ratchet_value_loss": ("Loss of the critic in the last step.", "train/value_loss"),
-    "ratchet_logprob_mismatch_mean": (
-        "Mean distance of the sampler's log-probability of a token from the trainer's, same weights.",
-        "train/logprob_mismatch",
-    ),
-    "ratchet_sampler_importance_ratio_mean": (
-        "Mean of the trainer's probability of a token over the sampler's, same weights; far from 1 is a fault.",
-        "train/importance_ratio",
-    ),
+Labelled = tuple[tuple[str, ...], float]
+"""Labels besides those of the job, and the value."""
+ROWS = {row.name: row for row in TRAINER}
+HOLES = re.compile("NAME|K$")
+SHOWN_ELSEWHERE = {"train/clip_fraction"}
+"""Entries of a record that are the sum of others."""
+PATTERNS = {
+    # pattern of an entry of a step's record -> the metric that shows it
+    re.compile(HOLES.sub(lambda hole: r"(\d+)" if hole[0] == "K" else "([^/]+)", row.source)): row.name
+    for row in TRAINER
+    if row.source
 }
 
 
-def exposition(progress: Progress, namespace: str, name: str) -> bytes:
-    """All metrics in the text format."""
-    from prometheus_client import CollectorRegistry, generate_latest
+def exposition(progress: Progress, namespace: str, name: str, process: int, accept: str = "") -> tuple[bytes, str]:
+    """All metrics in the format that the scraper's Accept header asks for, and its Content-Type. Only process 0 knows
+    how the training goes; the others say what their host has."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
 
     registry = CollectorRegistry()
-    registry.register(_Collector(progress, (namespace, name)))
-    return generate_latest(registry)
+    registry.register(_Collector(progress, (namespace, name), process))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def of_worker(accept: str = "") -> tuple[bytes, str]:
+    """What a worker of the rollout fleet says: nothing. How the job goes is said once, by its trainer, which counts
+    what workers answer."""
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.exposition import choose_encoder
+
+    encode, content_type = choose_encoder(accept)
+    return encode(CollectorRegistry()), content_type
+
+
+def of_record(record: dict[str, float]) -> Iterator[tuple[str, Labelled]]:
+    """Metric and labelled value of each entry of a step's record that is a number."""
+    for entry, value in record.items():
+        if not isinstance(value, (int, float)) or math.isnan(value) or entry in SHOWN_ELSEWHERE:
+            continue
+        found = next(((name, m) for pattern, name in PATTERNS.items() if (m := pattern.fullmatch(entry))), None)
+        yield (found[0], (found[1].groups(), value)) if found else ("ratchet_step_metric", ((entry,), value))
 
 
 class _Collector:
-    def __init__(self, progress: Progress, labels: tuple[str, str]):
-        self._progress, self._labels = progress, labels
+    def __init__(self, progress: Progress, job: tuple[str, str], process: int):
+        self._progress, self._job, self._process = progress, job, process
 
     def collect(self) -> Iterator[Any]:
+        values: dict[str, list[Labelled]] = {}
+        for name, value in self._samples():
+            values.setdefault(name, []).append(value)
+        for name, labelled in values.items():
+            yield self._family(name, labelled)
+        if self._process == 0:
+            yield self._step_durations(self._progress.totals)
+
+    def _samples(self) -> Iterator[tuple[str, Labelled]]:
+        if (peak := _peak_memory()) is not None:
+            yield "ratchet_process_peak_memory_bytes", ((str(self._process),), peak)
+        if self._process != 0:
+            return
+        progress = self._progress
+        document, totals = progress.document, progress.totals
+        yield from of_record(progress.record)
+        exact = document["exactSince"]
+        for name, value in (
+            ("ratchet_tokens_per_second", document["tokensPerSecond"]),
+            ("ratchet_gradient_norm", totals.gradient_norm),
+            ("ratchet_exact_since_step", exact["step"] if exact else 0),
+            ("ratchet_peak_flops_per_second", totals.peak_flops or None),
+            ("ratchet_steps_total", totals.steps),
+            ("ratchet_updates_skipped_total", totals.skipped),
+            ("ratchet_generated_tokens_total", totals.generated),
+            ("ratchet_trained_tokens_total", totals.trained),
+            ("ratchet_model_flops_total", totals.flops),
+        ):
+            if value is not None:
+                yield name, ((), value)
+        for disposition, count in dict(totals.draws).items():  # the step goes on meanwhile
+            yield "ratchet_draws_total", ((disposition,), count)
+        for category, seconds in dict(progress.ledger.seconds).items():
+            yield "ratchet_phase_seconds_total", ((category,), seconds)
+
+    def _family(self, name: str, labelled: list[Labelled]) -> Any:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        document, record = self._progress.document, self._progress.record
+        row = ROWS[name]
+        kinds: dict[str, Callable[..., Any]] = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+        family = kinds[row.kind](row.family, row.help, labels=row.all_labels)
+        for labels, value in labelled:
+            family.add_metric((*self._job, *labels), value)
+        return family
 
-        def gauge(metric: str, text: str, value: Any) -> Iterator[Any]:
-            if isinstance(value, (int, float)):
-                family = GaugeMetricFamily(metric, text, labels=LABELS)
-                family.add_metric(self._labels, value)
-                yield family
+    def _step_durations(self, totals: Totals) -> Any:
+        from prometheus_client.core import HistogramMetricFamily
 
-        yield from gauge("ratchet_step", "Steps done.", document["step"])
-        yield from gauge("ratchet_target_steps", "Step at which the stage ends at the latest.", document["targetStep"])
-        yield from gauge("ratchet_attempt", "Number of this attempt.", document["attempt"])
-        yield from gauge(
-            "ratchet_tokens_per_second", "Tokens generated a second, last step.", document["tokensPerSecond"]
-        )
-        for metric, (text, key) in GAUGES.items():
-            yield from gauge(metric, text, record.get(key))
-        if "train/clip_fraction" in record:
-            family = GaugeMetricFamily(
-                "ratchet_clip_ratio",
-                "Share of the last step's trained tokens whose ratio was clipped, by side.",
-                labels=(*LABELS, "side"),
-            )
-            for side in ("low", "high"):
-                family.add_metric((*self._labels, side), record[f"train/clip_fraction_{side}"])
-            yield family
-        if document["checkpoint"]:
-            yield from gauge("ratchet_checkpoint_step", "Last committed step.", document["checkpoint"]["step"])
-            written = datetime.fromisoformat(document["checkpoint"]["time"]).timestamp()
-            yield from gauge("ratchet_last_checkpoint_timestamp_seconds", "When it was committed.", written)
-        exact = document["exactSince"]
-        yield from gauge(
-            "ratchet_exact_since_step",
-            "First step from which the run is exact on its present topology and versions; 0 means from the start.",
-            exact["step"] if exact else 0,
-        )
-        phases = CounterMetricFamily(
-            "ratchet_phase_seconds_total",
-            "Seconds of this attempt in each category of the ledger.",
-            labels=(*LABELS, "phase"),
-        )
-        for category, value in self._progress.ledger.seconds.items():
-            phases.add_metric((*self._labels, category), value)
-        yield phases
-        steps = CounterMetricFamily("ratchet_steps_total", "Steps done by this attempt.", labels=LABELS)
-        steps.add_metric(self._labels, self._progress.steps)
-        yield steps
-        skipped = CounterMetricFamily(
-            "ratchet_updates_skipped_total",
-            "Optimizer calls of this attempt left out: no group could teach anything, or the loss was no number.",
-            labels=LABELS,
-        )
-        skipped.add_metric(self._labels, self._progress.skipped)
-        yield skipped
+        row = ROWS["ratchet_step_duration_seconds"]
+        family = HistogramMetricFamily(row.name, row.help, labels=row.all_labels)
+        bounds = [*map(str, map(float, STEP_SECONDS)), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(totals.durations)), strict=True))
+        family.add_metric(self._job, buckets=buckets, sum_value=totals.seconds)
+        return family
+
+
+def _peak_memory() -> int | None:
+    """Bytes of host memory that this process had at most; None where the system does not say."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None

@@ -1,4 +1,4 @@
-"""What this run shows of itself: `/progress`, `/metrics` and `/healthz` of process 0, read-only.
+"""What this run shows of itself: `/progress` and `/healthz` of process 0, `/metrics` of every process, read-only.
 
 Decides the document, its revisions, and the long poll. Nobody can steer a run here (that is the stage gate's matter),
 and a reader never holds the step up: the step replaces one immutable document, threads of the server read it.
@@ -16,10 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from ratchet_api.protocol import PORT, V
+from ratchet_api.protocol import V
 from ratchet_api.protocol.documents import progress_answer
 from ratchet_trainer.process.environment import Environment
 from ratchet_trainer.process.ledger import OF_PHASE, Ledger
+from ratchet_trainer.process.totals import Totals
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Progress:
         self._parts_done = False
         self.ledger = Ledger(self._started)
         self.record: dict[str, Any] = {}  # metrics of the last step
-        self.steps = self.skipped = 0  # of this attempt: complete steps, and updates left out
+        self.totals = Totals()
         self.document: dict[str, Any] = {
             "v": V,
             "jobUID": environment.uid,
@@ -53,6 +54,7 @@ class Progress:
             "phase": "start",
             "stage": None,
             "startStep": None,  # the step that this attempt went on from, once that is known
+            "inherited": None,  # the job whose step that is, where it is another's
             "step": 0,
             "targetStep": None,
             "reward": None,
@@ -64,6 +66,8 @@ class Progress:
             "exactSince": None,
             "learning": None,
             "artifacts": [],
+            "trackers": None,
+            "rollouts": None,  # of a fleet: what is waited for, or what a worker has done
             "parts": {},
         }
 
@@ -130,9 +134,30 @@ class Progress:
         return f"{self._prefix}-{self._revision}"
 
 
-def serve(progress: Progress, address: str, metrics: Callable[[], bytes], port: int = PORT) -> ThreadingHTTPServer:
-    """Serves in the background. Raises OSError when the port stays taken."""
+Answer = tuple[bytes, str]
+"""Body and Content-Type."""
+Page = Callable[[dict[str, list[str]], str], Answer]
+"""What answers a path, given the query and the Accept header."""
+
+
+def pages(progress: Progress) -> dict[str, Page]:
+    """What process 0 shows to the operator."""
     polls = threading.BoundedSemaphore(HELD_AT_MOST)
+
+    def shown(query: dict[str, list[str]], accept: str) -> Answer:
+        after = query.get("after", [None])[0]
+        if after is None or not polls.acquire(blocking=False):
+            return progress.answer(None), "application/json"
+        try:
+            return progress.answer(after), "application/json"
+        finally:
+            polls.release()
+
+    return {"/progress": shown, "/healthz": lambda query, accept: (b"ok\n", "text/plain")}
+
+
+def serve(pages: dict[str, Page], address: str, port: int) -> ThreadingHTTPServer:
+    """Serves pages in the background. Raises OSError when the port stays taken."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -140,23 +165,12 @@ def serve(progress: Progress, address: str, metrics: Callable[[], bytes], port: 
 
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            if url.path == "/progress":
-                after = parse_qs(url.query).get("after", [None])[0]
-                if after is not None and polls.acquire(blocking=False):
-                    try:
-                        self._send(200, "application/json", progress.answer(after))
-                    finally:
-                        polls.release()
-                else:
-                    self._send(200, "application/json", progress.answer(None))
-            elif url.path == "/metrics":
-                self._send(200, "text/plain; version=0.0.4; charset=utf-8", metrics())
-            elif url.path == "/healthz":
-                self._send(200, "text/plain", b"ok\n")
+            if (page := pages.get(url.path)) is not None:
+                self._send(200, *page(parse_qs(url.query), self.headers.get("Accept", "")))
             else:
-                self._send(404, "text/plain", b"known are /progress, /metrics and /healthz\n")
+                self._send(404, f"known here: {', '.join(pages)}\n".encode(), "text/plain")
 
-        def _send(self, status: int, kind: str, body: bytes) -> None:
+        def _send(self, status: int, body: bytes, kind: str) -> None:
             try:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)

@@ -152,11 +152,25 @@ class Runtime:
 
     # Saving: see `DurableState`, which says what each raises.
 
-    def restore(self, shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding]) -> Saved | None:
-        """Claims the directory and returns the newest state whose digests hold, None when nothing was ever committed.
-        *Collective.*"""
+    def restore(
+        self,
+        shardings: Callable[[str, tuple[int, ...]], jax.sharding.Sharding],
+        lacks: Callable[[dict[str, Any]], str | None] = lambda control: None,
+    ) -> Saved | None:
+        """Claims the directory and returns the newest state whose digests hold and which `lacks` nothing, None to begin
+        at step 0. *Collective.*"""
         self.enter("restore")
-        return self.durable.restore(shardings)
+        return self.durable.restore(shardings, lacks)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes this process's bits (`checkpoints.identity`), as plain JSON."""
+        return self.durable.identity
+
+    @property
+    def lineage(self) -> int:
+        """Counts rewinds, from 1; known once the directory is claimed."""
+        return self.durable.lineage
 
     def commit(self, saved: Saved, boundary: dict[str, Any] | None = None, wait: bool = False) -> None:
         """Saves a state in the background; on return its arrays may be donated. *Collective.*"""
@@ -185,14 +199,17 @@ class Runtime:
         """Shows entries of /progress."""
         self.progress.update(**shown)
 
+    def tell_work(self, parameters: int, peak_flops: float) -> None:
+        """Says how large the policy is, and what its devices could do in a second; 0: nobody knows."""
+        self.progress.totals.parameters, self.progress.totals.peak_flops = parameters, peak_flops
+
     def step_done(
         self, step: int, target_step: int, stage: dict[str, Any], record: dict[str, Any], timing: dict[str, Any]
     ) -> None:
         """Reports a complete step: `stage` as `State.stage_shown`, the step's metrics, and what the clock said."""
         parts = self.progress.first_step_done()
         self.progress.record = record
-        self.progress.steps += 1
-        self.progress.skipped += timing.get("skippedUpdates", 0)
+        self.progress.totals.add(timing)
         self.progress.ledger.step_done(step, timing.get("generatedTokens", timing.get("trainedTokens", 0)))
         if self.process == 0:
             self.durable.timings.append(canonical_timing(step, timing))
@@ -215,6 +232,11 @@ class Runtime:
         the process is told to go before it leaves by itself."""
         standing = self._watchdog.standing
         standing.stage, standing.reason, standing.text = stage, reason, text
+
+    def at_last(self, act: Callable[[int], None]) -> None:
+        """Has something done with the exit code just before the end, whichever thread ends the process. It may take a
+        few seconds. For a process that restores no state: of one that does, the ledger is closed then."""
+        self._watchdog.last_act = act
 
     def boundary(self, stage_index: int, step: int, rule: str, needs_approval: bool = False) -> Gate:
         """Reports the end of a stage, which must be committed, and waits until the next may begin or all is finished.

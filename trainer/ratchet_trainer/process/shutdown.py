@@ -72,6 +72,8 @@ class Watchdog:
         self.patience = START_PATIENCE  # seconds without a sign of life after which the main thread hangs
         began = time.monotonic()
         self.silence: Callable[[], float] = lambda: time.monotonic() - began  # since the last sign of life
+        self.keep_log: Callable[[], object] = lambda: None  # done beside the last act
+        self.claimed: Callable[[], None] = lambda: None  # called once the checkpoint directory is this job's
         self._termination_log = termination_log
         self._since: float | None = None
         self._line: Line | None = None
@@ -128,9 +130,15 @@ class Watchdog:
 
     def _act_at_last(self, code: int) -> None:
         """At most LAST_ACT_SECONDS: it writes to storage, which may hang."""
-        thread = threading.Thread(target=self.last_act, args=(int(code),), daemon=True)
-        thread.start()
-        thread.join(LAST_ACT_SECONDS)
+        acts = [
+            threading.Thread(target=self.last_act, args=(int(code),), daemon=True),
+            threading.Thread(target=self.keep_log, daemon=True),
+        ]
+        deadline = time.monotonic() + LAST_ACT_SECONDS
+        for act in acts:
+            act.start()
+        for act in acts:
+            act.join(max(0.0, deadline - time.monotonic()))
 
     def farewell_of_peers(self, seconds: float) -> int | None:
         """The first exit code other than 0 that a peer said farewell with, waiting for it at most so long."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,13 @@ import numpy as np
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.data.tokenizer import FILLER
 from ratchet_trainer.model import kv_cache
-from ratchet_trainer.model.decoder import Params, Turns
 from ratchet_trainer.model.policy import Policy, Prompts, log_prob_and_entropy
+from ratchet_trainer.model.sharding import Params
 from ratchet_trainer.rollout.drawing import drawn, noise_size
 from ratchet_trainer.rollout.truncation import Truncation, staying
+
+if TYPE_CHECKING:
+    from ratchet_trainer.model.decoder import Turns
 
 NOISE_AHEAD = 16 << 20
 """Noise of a whole chunk is drawn at once if it is not more numbers than this: one large computation instead of many

@@ -7,36 +7,39 @@ are verified. Reading prompts is in `prompts`, verifying in `verification`; what
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from ratchet_api.canonical import sha256
 from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.outcome import Case, Outcome
 from ratchet_trainer.algorithm.types import R, Request, Rollout, Rounds
 from ratchet_trainer.data.items import Source
-from ratchet_trainer.data.prompt import Prompt
 from ratchet_trainer.data.tokenizer import Tokenizer
 from ratchet_trainer.errors import Drain
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import lay_out_prompts
 from ratchet_trainer.model.programs import Program
+from ratchet_trainer.model.sharding import Params
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings, Finish, Stops
 from ratchet_trainer.rollout.prompts import PromptReader, Prompts
 from ratchet_trainer.rollout.refill import Refilling, whole_chunks
 from ratchet_trainer.rollout.refill_probe import refilled_alike
 from ratchet_trainer.rollout.rollout_journal import RolloutJournal
-from ratchet_trainer.rollout.sampler import Call, Sampler
+from ratchet_trainer.rollout.sampler import Call, Sampled, Sampler
+from ratchet_trainer.rollout.sampling_call import Elsewhere, Round, SamplingCall, calls_of
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
 from ratchet_trainer.storage import Location
 
 log = logging.getLogger(__name__)
+
+Weights = Params | Callable[[], Params]
+"""Parameters, or what gets them when they are needed."""
 
 
 class ProcessGroup(Protocol):
@@ -132,13 +135,15 @@ class Engine:
         stop: Sequence[str] = (),
         verification: Verification | None = None,
         name: str = "",
+        elsewhere: Elsewhere | None = None,
     ):
         """`source` is needed on process 0 only; `journal` keeps what is sampled over a restart. `cut` and the strings
         `stop` as in `Sampler.begin`. `verification`: None compares with the expected answer as text. `name` tells its
-        calls in the journal from those of other engines in the same step: two evaluations number their draws alike."""
+        calls in the journal from those of other engines in the same step: two evaluations number their draws alike.
+        `elsewhere` makes its calls; None: they are made here, one after the other."""
         self.verification = verification or Verification(Judges())
         self.reader = PromptReader(source, tokenizer, shape.prompt_tokens)
-        self.journal, self.cut, self.name = journal, cut, name
+        self.journal, self.cut, self.name, self.elsewhere = journal, cut, name, elsewhere
         self.stops = Stops(tokenizer, stop) if stop else None
         self.group, self.sampler, self.tokenizer, self.source = group, sampler, tokenizer, source
         self.seed = keys.seed_words(seed)
@@ -158,7 +163,7 @@ class Engine:
                 log.warning("no slot is refilled before all are free: here a probe row's bits depend on its neighbours")
         return self._exact.get(samples, False)
 
-    def answer(self, rounds: Rounds[R], params: Params, version: int) -> R:
+    def answer(self, rounds: Rounds[R], params: Weights, version: int) -> R:
         """Runs a slot's generator to its end, answering each round that it yields."""
         try:
             requests = next(rounds)
@@ -169,16 +174,20 @@ class Engine:
             return found
 
     def sample(
-        self, requests: Sequence[Request], params: Params, version: int, phase: str | None = None
+        self, requests: Sequence[Request], params: Weights, version: int, phase: str | None = None
     ) -> list[Rollout]:
         """Verified rollouts of every request, in request and then sample order. `phase`: what the processes are in
         meanwhile, where that is not generate and verify. *Collective.*"""
         self.group.enter(phase or "generate")
-        prompts = self.reader.read(requests, self.group)
-        sampled_from = [p.sampled for p in prompts]
+        prompts, calls = self._asked(requests)
+        here = partial(self.made_here, params=params)
+        if self.elsewhere is not None:
+            made = self.elsewhere.responses([call for _, call in calls], here)
+        else:
+            made = [here(call) for _, call in calls]
         responses: dict[int, list[_Response]] = {}
-        for indices in self._calls(requests, sampled_from):
-            responses |= self._call(indices, requests, sampled_from, params)
+        for (places, call), sampled in zip(calls, made, strict=True):
+            responses |= dict(zip(places, _responses(call, sampled), strict=True))
         self.group.enter(phase or "verify")
         flat = [(r, prompts[i], u) for i, r in enumerate(requests) for u in responses[i]]
         self.tokens += sum(len(made.tokens) for _, _, made in flat)
@@ -186,6 +195,28 @@ class Engine:
         self.group.safe_point()
         self.group.spend(phase or "other")  # until the next call: what slots make of the rollouts
         return [self._rollout(r, p, u, version, o) for (r, p, u), o in zip(flat, outcomes, strict=True)]
+
+    def bind(self, step: int, weights: str, rounds: Round) -> None:
+        """What is asked from here on is of this step, sampled with the weights of that digest. `rounds`: while the step
+        is planned, its first, or what comes after it."""
+        if self.elsewhere is not None:
+            self.elsewhere.bind(step, weights, rounds)
+
+    def ahead(self, requests: Sequence[Request], params: Weights) -> None:
+        """Has requests answered that `sample` is asked for in a later step, with the weights that there are now.
+        *Collective.*"""
+        assert self.elsewhere is not None, "what is sampled ahead is kept elsewhere"
+        self.group.enter("generate")
+        self.elsewhere.send([call for _, call in self._asked(requests)[1]], partial(self.made_here, params=params))
+
+    def _asked(self, requests: Sequence[Request]) -> tuple[list[Prompts], list[tuple[list[int], SamplingCall]]]:
+        """The prompts of requests, and their calls with the places of those that are in it. Calls have at most
+        `shape.prompts` unless some may wait."""
+        prompts = self.reader.read(requests, self.group)
+        tokens = [p.sampled.tokens for p in prompts]
+        slots_of, limits = [self.shape.slots_of(t) for t in tokens], [self._limit(r) for r in requests]
+        most = None if self.shape.refills else self.shape.prompts
+        return prompts, list(calls_of(requests, tokens, slots_of, limits, most))
 
     def _rollout(self, request: Request, prompt: Prompts, made: _Response, version: int, outcome: Outcome) -> Rollout:
         forced = len(request.prefix)
@@ -204,22 +235,11 @@ class Engine:
             forced,
         )
 
-    def _calls(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-        """Indices of requests that share a call: same samples, purpose and slots, in request order, at most
-        `shape.prompts` unless some may wait."""
-        alike: dict[tuple[int, int, int, int], list[int]] = {}
-        for i, (r, p) in enumerate(zip(requests, prompts, strict=True)):
-            alike.setdefault((r.n, r.first, r.purpose, self.shape.slots_of(p.tokens)), []).append(i)
-        for indices in alike.values():
-            most = len(indices) if self.shape.refills else self.shape.prompts
-            for start in range(0, len(indices), most):
-                yield indices[start : start + most]
-
-    def _call(
-        self, indices: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], params: Params
-    ) -> dict[int, list[_Response]]:
-        name = self.name + _name_of_call([requests[i] for i in indices])
-        going = self._begin(name, [requests[i] for i in indices], [prompts[i] for i in indices], params)
+    def made_here(self, call: SamplingCall, params: Weights) -> Sampled:
+        """The responses of a call, made in this process. *Collective.* Raises Drain at a safe point; what is made is
+        kept."""
+        name = self.name + call.name
+        going = self._begin(name, call, params() if callable(params) else params)
         try:
             while not going.over:
                 going.advance()
@@ -230,35 +250,20 @@ class Engine:
             self._keep(name, going, leaving=True)
             raise
         self._keep(name, going)
-        sampled, first = going.result(), requests[indices[0]]
-        return {
-            i: [
-                _Response(
-                    first.first + s,
-                    tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
-                    sampled.log_probs[row, s, :n],
-                    sampled.entropy[row, s, :n],
-                    str(sampled.finish[row, s]),  # type: ignore[arg-type]  # `Endings` writes no other
-                )
-                for s in range(first.n)
-            ]
-            for row, i in enumerate(indices)
-        }
+        return going.result()
 
-    def _begin(self, name: str, requests: Sequence[Request], prompts: Sequence[Prompt], params: Params) -> Call:
+    def _begin(self, name: str, call: SamplingCall, params: Params) -> Call:
         """The call of that name, from where it was left."""
-        shape, first, n = self.shape, requests[0], len(requests)
+        shape, n = self.shape, len(call.prompts)
         rows = n if shape.refills else shape.prompts
         missing = [0] * (rows - n)
-        limits = np.array([self._limit(r) for r in requests] + missing)
+        limits = np.array([*call.limits, *missing])
         arguments = (
             params,
             self.seed,
-            lay_out_prompts([p.tokens for p in prompts], rows, shape.slots_of(prompts[0].tokens)),
-            keys.row_words(
-                first.purpose, [r.draw.ordinal for r in requests] + missing, [r.tag for r in requests] + missing
-            ),
-            np.arange(first.first, first.first + first.n),
+            lay_out_prompts(call.prompts, rows, call.prompt_slots),
+            keys.row_words(call.purpose, [*call.ordinals, *missing], [*call.tags, *missing]),
+            np.arange(call.first, call.first + call.samples),
             shape.response_tokens,
             self.temperature,
         )
@@ -266,8 +271,8 @@ class Engine:
         kept = self.journal.find(name, own_rows) if self.journal is not None else None
         if not shape.refills:
             return self.sampler.begin(*arguments, kept, self.cut, self.stops, limits)
-        batch_slots = BatchSlots(n, shape.prompts, self.refills(params, first.n))
-        endings = [Endings(self.sampler.ends, np.full((1, first.n), limit), self.stops) for limit in limits]
+        batch_slots = BatchSlots(n, shape.prompts, self.refills(params, call.samples))
+        endings = [Endings(self.sampler.ends, np.full((1, call.samples), limit), self.stops) for limit in limits]
         return Refilling(self.sampler, *arguments, batch_slots, endings, kept, self.cut)
 
     def _limit(self, request: Request) -> int:
@@ -303,10 +308,18 @@ class _Response:
     finish: Finish
 
 
-def _name_of_call(requests: Sequence[Request]) -> str:
-    """What tells the calls of one step apart."""
-    return ",".join(
-        f"{r.purpose}:{r.draw.ordinal}:{r.tag}:{r.first}+{r.n}:{r.max_new}:{r.edit or ''}:"
-        f"{sha256(list(r.prefix))[:16] if r.prefix else 0}"
-        for r in requests
-    )
+def _responses(call: SamplingCall, sampled: Sampled) -> list[list[_Response]]:
+    """Those of each prompt of a call."""
+    return [
+        [
+            _Response(
+                call.first + s,
+                tuple(sampled.tokens[row, s, : (n := int(sampled.lengths[row, s]))].tolist()),
+                sampled.log_probs[row, s, :n],
+                sampled.entropy[row, s, :n],
+                str(sampled.finish[row, s]),  # type: ignore[arg-type]  # `Endings` writes no other
+            )
+            for s in range(call.samples)
+        ]
+        for row in range(len(call.prompts))
+    ]

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Prompts
+from ratchet_trainer.model.sharding import Params
 from ratchet_trainer.rollout.batch_slots import FREE, BatchSlots
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.rollout_file import Kept

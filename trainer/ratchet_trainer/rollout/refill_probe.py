@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer.algorithm import keys
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import lay_out_prompts
+from ratchet_trainer.model.sharding import Params
 from ratchet_trainer.rollout.batch_slots import BatchSlots
 from ratchet_trainer.rollout.endings import Endings
 from ratchet_trainer.rollout.refill import Refilling

@@ -17,11 +17,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ratchet_trainer.algorithm import keys
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.data.tokenizer import FILLER
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
 from ratchet_trainer.model.programs import DECODE, PREFILL, REFILL, WEIGHTS, Program
-from ratchet_trainer.model.sharding import ROWS, by_rows, place, replicated, shapes
+from ratchet_trainer.model.sharding import ROWS, Params, by_rows, place, replicated, shapes
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.endings import Endings, Stops
 from ratchet_trainer.rollout.rollout_file import Kept
@@ -92,15 +92,19 @@ class Sampler:
         """`ends`: tokens after which a response is over."""
         self.mesh, self.ends, self.policy, self.weights = mesh, ends, policy, policy.weights
         rows, everywhere = by_rows(mesh), replicated(mesh)
-        self._start = jax.jit(self._started, static_argnames="slots", out_shardings=rows)
-        self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
-        self._refill = jax.jit(self._refilled, donate_argnums=1, out_shardings=rows)
-        self._decode = jax.jit(
+        self._start = jitted.jit(self._started, static_argnames="slots", out_shardings=rows)
+        self._empty = jitted.jit(partial(decoding.empty, policy), static_argnames="slots", out_shardings=rows)
+        self._refill = jitted.jit(self._refilled, donate_argnums=1, out_shardings=rows)
+        self._decode = jitted.jit(
             partial(decoding.decode, policy, ends),
             static_argnames=("count", "reach"),
             donate_argnums=1,
             out_shardings=(rows, everywhere),
         )
+
+    def program_parts(self) -> Any:
+        """All that programs made of this depend on."""
+        return self.policy, self.mesh, self.ends
 
     def _started(
         self,

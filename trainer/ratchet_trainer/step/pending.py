@@ -21,7 +21,9 @@ from ratchet_trainer.algorithm import group_form
 from ratchet_trainer.algorithm.group_form import floats, in_hex
 from ratchet_trainer.algorithm.slots import SlotState
 from ratchet_trainer.algorithm.types import Batch, StepSamples
+from ratchet_trainer.step import plans
 from ratchet_trainer.step.old_logprobs import MiniBatch, mini_batches
+from ratchet_trainer.step.plans import Plan
 from ratchet_trainer.step.stage import Stage
 from ratchet_trainer.step.state import MidStep
 
@@ -34,9 +36,10 @@ MODELS = ("old", "reference")
 @dataclass(frozen=True)
 class Pending:
     """What the rest of a step needs besides the state. `samples` are scored and have their dispositions; `selection`
-    and `expansion` stand as after sampling; `drawn` counts the step's draws, `generated` the tokens that were sampled
-    for it. `done`: mini-batches that are behind it; `updates` and `values`, what those reported, the policy's and the
-    critic's (None without one)."""
+    and `expansion` stand as after sampling; `planned`: plans of later steps; `drawn` counts the draws of the step's
+    turn, also of later steps that it planned, `generated` the tokens that were sampled for the step. `done`:
+    mini-batches that are behind it; `updates` and `values`, what those reported, the policy's and the critic's (None
+    without one)."""
 
     samples: StepSamples
     selection: SlotState
@@ -48,6 +51,7 @@ class Pending:
     done: int = 0
     updates: tuple[Metrics, ...] = ()
     values: tuple[Metrics, ...] | None = None
+    planned: tuple[Plan, ...] = ()
 
     @property
     def left(self) -> Sequence[MiniBatch]:
@@ -86,6 +90,7 @@ def written(pending: Pending, stage: Stage) -> MidStep:
             "updates": [in_hex(found) for found in pending.updates],
             "values": None if pending.values is None else [in_hex(found) for found in pending.values],
             "trained": len(pending.samples.trained),
+            **({} if not pending.planned else {"planned": plans.written(pending.planned)}),
             **plain,
         },
     )
@@ -114,6 +119,7 @@ def taken_up(kept: MidStep, stage: Stage) -> Pending:
         control["miniBatch"],
         tuple(map(floats, control["updates"])),
         None if values is None else tuple(map(floats, values)),
+        plans.read(control.get("planned", ())),
     )
 
 

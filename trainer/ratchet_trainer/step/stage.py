@@ -6,6 +6,7 @@ Decides how the manifest's numbers become shapes and what is compiled before the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from ratchet_trainer.algorithm import keys
 from ratchet_trainer.algorithm.methods import Method, resolve
 from ratchet_trainer.algorithm.slots import DataFacts
 from ratchet_trainer.algorithm.verifiers.registry import resolve as resolve_verifier
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.data.evaluation_items import held_out, that_fit
 from ratchet_trainer.data.items import Source
 from ratchet_trainer.data.mixture import Mixture, Part
@@ -42,6 +44,7 @@ from ratchet_trainer.model.presets import PRESETS
 from ratchet_trainer.model.programs import Program, compile_each
 from ratchet_trainer.model.sharding import of_parameter, of_parameters, shapes
 from ratchet_trainer.rollout.engine import Engine, ProcessGroup, Shape, slots
+from ratchet_trainer.rollout.rollout_journal import RolloutJournal
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import Truncation
 from ratchet_trainer.rollout.verification import Judges, Verification
@@ -144,10 +147,15 @@ class Programs:
     @cached_property
     def template(self) -> tuple[Any, Any]:
         """Shapes of (params, optimizer state), where they lie on the mesh."""
-        state = jax.eval_shape(optimizer.init, trained(self.policy.abstract))
+        state = jitted.shapes_of(optimizer.init, trained(self.policy.abstract))
         both = self.policy.abstract, state
         params, state = shapes(both, of_parameters(self.mesh, both))
         return params, state
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the policy has, frozen ones too."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.policy.abstract))
 
     def arrays_of(self, stages: Sequence[api.Stage], index: int) -> dict[str, Any]:
         """Shapes of the arrays that a state in the middle or at the end of stage `index` has; see State.restored. A
@@ -262,8 +270,9 @@ class Stage:
         """The sizes of its sampling calls. Prompts are shared evenly among the devices."""
         settings, rl = self.spec.rl or self.curate, self.spec.rl
         in_flight = rl.prompts_in_flight if rl is not None else None
+        of_call = rl.rollouts.prompts_per_call if rl is not None and rl.rollouts is not None else None
         return Shape(
-            self._on_all_devices(in_flight or settings.prompts_per_step),
+            self._on_all_devices(in_flight or of_call or settings.prompts_per_step),
             settings.max_prompt_tokens,
             settings.max_response_tokens,
             refills=in_flight is not None,
@@ -284,6 +293,10 @@ class Stage:
     @cached_property
     def engine(self) -> Engine:
         """Samples as this stage does."""
+        return self.engine_with(self.verification(self.judges), self.group.rollouts)
+
+    def engine_with(self, verification: Verification, journal: RolloutJournal | None) -> Engine:
+        """The same for who has another judge, or keeps nothing over a restart."""
         settings, one = self.spec.rl or self.curate, self.programs
         return Engine(
             self.group,
@@ -293,10 +306,10 @@ class Stage:
             self.seed,
             self.shape,
             float(settings.temperature),
-            self.group.rollouts,
+            journal,
             self.cut,
             settings.sampling.stop,
-            self.verification(self.judges),
+            verification,
         )
 
     def evaluation(self, evaluation: Evaluation) -> tuple[Engine, list[int]]:
@@ -396,9 +409,9 @@ class Stage:
     @property
     def needs_old_logprobs(self) -> bool:
         """Whether the old policy's log-probabilities are computed. With one update a step the old policy is the new one
-        itself, unless its drift is taken off the rewards or rollouts of the step before are trained on."""
+        itself, unless its drift is taken off the rewards or rollouts of steps before are trained on."""
         penalized = self.method.advantage.penalty is not None
-        return self.rl.updates_per_step > 1 or penalized or expansions.carries(self.rl)
+        return self.rl.updates_per_step > 1 or penalized or expansions.carries(self.rl) or self.rl.lag > 0
 
     @cached_property
     def optimizer(self) -> api.Optimizer:

@@ -18,6 +18,7 @@ from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.learning import host_memory
 from ratchet_trainer.model.lora import trained
 from ratchet_trainer.model.sharding import of_parameter
+from ratchet_trainer.process.accelerator import peak_flops
 from ratchet_trainer.step import best_weights, curate, preflight, sampling_context, stage_over
 from ratchet_trainer.step.dtype_probe import faster
 from ratchet_trainer.step.evaluations import Evaluations, due
@@ -44,7 +45,9 @@ def programs_of_job(runtime: Runtime) -> Programs:
             dtype = "float32" if trains_first is None else faster(architecture_of(spec.model)[0], trains_first)
         runtime.compute_in(runtime.broadcast(dtype))
     assert runtime.dtype is not None, "it is known now"
-    return programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
+    programs = programs_of(spec.model, runtime.mesh, spec.reproducibility, runtime.dtype)
+    runtime.tell_work(programs.parameters, peak_flops(runtime.mesh.devices.flat))
+    return programs
 
 
 def opened(

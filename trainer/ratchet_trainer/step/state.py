@@ -19,6 +19,8 @@ from ratchet_trainer.algorithm.slots import SlotState
 from ratchet_trainer.checkpoints.digests import ON_HOST, PENDING
 from ratchet_trainer.errors import CheckpointUnreadable
 from ratchet_trainer.model.lora import joined, split, trained
+from ratchet_trainer.step import plans
+from ratchet_trainer.step.plans import Plan
 
 Plain = dict[str, Any]
 SLOTS = "selection/", "expansion/"
@@ -66,7 +68,8 @@ class State:
     reference_window: what decides when they are renewed, in this stage.
     metrics_digest: chained SHA-256 of all metric lines so far; lines: those since the last commit. pending: the step
     after `step` has begun; what its updates have moved (params, optimizer, critic, updates) is as they left it.
-    curated: stage that made a data set -> SHA-256 of the file with its items.
+    curated: stage that made a data set -> SHA-256 of the file with its items. planned: what the next steps are sampled
+    with, in their order; none without lag.
     """
 
     step: int
@@ -85,6 +88,7 @@ class State:
     lines: tuple[bytes, ...] = ()
     pending: MidStep | None = None
     curated: Mapping[str, str] = field(default_factory=dict)
+    planned: tuple[Plan, ...] = ()
 
     @property
     def boundary(self) -> Plain | None:
@@ -146,6 +150,7 @@ class State:
             "metricsDigest": self.metrics_digest,
             **({} if self.pending is None else {"pending": self.pending.control}),
             **({} if not self.curated else {"curated": dict(self.curated)}),
+            **({} if not self.planned else {"planned": plans.written(self.planned)}),
         }
 
     @classmethod
@@ -188,6 +193,7 @@ class State:
             metrics_digest=control["metricsDigest"],
             pending=MidStep(host[PENDING], control["pending"]) if "pending" in control else None,
             curated=control.get("curated", {}),
+            planned=plans.read(control.get("planned", ())),
         )
 
 

@@ -15,10 +15,15 @@ Metrics = dict[str, float]
 
 
 def rl_metrics(
-    samples: StepSamples, updates: Sequence[Metrics], critic: Sequence[Metrics] | None, reference: bool
+    samples: StepSamples,
+    updates: Sequence[Metrics],
+    critic: Sequence[Metrics] | None,
+    reference: bool,
+    behind: int | None = None,
 ) -> Metrics:
     """Over all first rollouts before any filtering. `updates` and `critic` are what each update of the policy and of
-    the critic (None without one) reported; `reference`: whether there is one.
+    the critic (None without one) reported; `reference`: whether there is one. `behind`: updates since the weights that
+    sampled (None: the stage does not sample ahead); where there are some, sampler and trainer cannot be compared.
 
     Where no mini-batch could teach anything, `train/loss` and the clip fractions are 0. `train/logprob_mismatch` and
     `train/importance_ratio` compare sampler and trainer at the step's first update, under the weights that sampled.
@@ -50,11 +55,15 @@ def rl_metrics(
         "train/clip_fraction": per_token(updates, "clipped_low", 0.0) + per_token(updates, "clipped_high", 0.0),
         "train/clip_fraction_low": per_token(updates, "clipped_low", 0.0),
         "train/clip_fraction_high": per_token(updates, "clipped_high", 0.0),
-        "train/logprob_mismatch": per_token(updates[:1], "mismatch", math.nan),
+        "train/logprob_mismatch": math.nan if behind else per_token(updates[:1], "mismatch", math.nan),
         "train/importance_ratio": per_token(updates[:1], "importance", math.nan),
     }
     for name in parts[0] if parts else ():
         found[f"reward/{name}"] = _mean([value for of_group in parts for value in of_group[name]])
+    if behind is not None:
+        found["train/staleness"] = float(behind)
+        weighed = [update for update in updates if "capped" in update]
+        found["train/importance_capped"] = per_token(weighed, "capped", 0.0)
     if reference:
         found["train/kl"] = per_token(updates, "kl", math.nan)
     if critic is not None:

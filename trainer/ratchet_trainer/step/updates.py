@@ -82,7 +82,7 @@ def _policy(stage: Stage, runtime: Runtime, state: State, pending: Pending, part
         return state, pending
     limit = stage.programs.policy.how.old_gap_limit
     apart = not pending.updates and found.get("old_gap", 0.0) > limit
-    if apart and all(r.version == state.step for r in pending.samples.rollouts[part.place]):
+    if apart and all(r.old_logp is None for r in pending.samples.rollouts[part.place]):
         raise OldPolicyMismatch(
             f"step {state.step + 1}: old and new log-probabilities of the same weights differ by "
             f"{found['old_gap']:.1e}, more than {limit:.0e}"

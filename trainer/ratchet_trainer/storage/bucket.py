@@ -189,6 +189,10 @@ def delete_tree(folder: Location) -> None:
     wait(folder, _store(folder).delete_range(ts.KvStore.KeyRange(begin, _after(begin))), 64 << 20)
 
 
+def remove_empty(folder: Location) -> None:
+    """Nothing: there are no folders."""
+
+
 def sweep(folder: Location) -> None:
     """Nothing: a write that was not finished is no object."""
 

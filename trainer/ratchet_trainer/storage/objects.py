@@ -18,6 +18,7 @@ class Kind(Protocol):
 
     def read(self, place: Location) -> bytes | None: ...
     def read_all(self, places: Iterable[Location]) -> list[bytes | None]: ...
+    def read_range(self, place: Location, begin: int, end: int) -> bytes: ...
     def exists(self, place: Location) -> bool: ...
     def write(self, place: Location, data: bytes, durable: bool) -> None: ...
     def write_all(self, folder: Location, files: Mapping[str, bytes], durable: bool) -> None: ...
@@ -26,6 +27,7 @@ class Kind(Protocol):
     def tree(self, folder: Location) -> list[str]: ...
     def delete(self, place: Location) -> None: ...
     def delete_tree(self, folder: Location) -> None: ...
+    def remove_empty(self, folder: Location) -> None: ...
     def sweep(self, folder: Location) -> None: ...
 
 
@@ -41,6 +43,11 @@ def read(place: Location) -> bytes | None:
 def read_all(folder: Location, names: Iterable[str]) -> list[bytes | None]:
     """The contents of files of a folder, as `read` has them; of a bucket many at the same time."""
     return _kind(folder).read_all([folder / name for name in names])
+
+
+def read_range(place: Location, begin: int, end: int) -> bytes:
+    """The bytes of a file from `begin` to before `end`; fewer, or none, where there are not so many."""
+    return _kind(place).read_range(place, begin, end)
 
 
 def exists(place: Location) -> bool:
@@ -86,6 +93,11 @@ def delete(place: Location) -> None:
 def delete_tree(folder: Location) -> None:
     """Removes a folder with all that is in it, or a file; if there is one."""
     _kind(folder).delete_tree(folder)
+
+
+def remove_empty(folder: Location) -> None:
+    """Removes a folder that has nothing in it any more; on buckets there is none then."""
+    _kind(folder).remove_empty(folder)
 
 
 def sweep(folder: Location) -> None:

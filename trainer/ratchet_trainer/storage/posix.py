@@ -6,6 +6,7 @@ Decides how `objects.py`'s promises are kept where there are paths. Unfinished f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -29,6 +30,15 @@ def read(place: Location) -> bytes | None:
 
 def read_all(places: Iterable[Location]) -> list[bytes | None]:
     return [read(place) for place in places]
+
+
+def read_range(place: Location, begin: int, end: int) -> bytes:
+    try:
+        with open(place.local, "rb") as file:
+            file.seek(begin)
+            return file.read(end - begin)
+    except (*ABSENT, IsADirectoryError):
+        return b""
 
 
 def exists(place: Location) -> bool:
@@ -129,6 +139,15 @@ def delete_tree(folder: Location) -> None:
         return
     except NotADirectoryError:
         delete(folder)
+
+
+def remove_empty(folder: Location) -> None:
+    with contextlib.suppress(*ABSENT):
+        try:
+            folder.local.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def sweep(folder: Location) -> None:

@@ -107,12 +107,7 @@ class Stream:
     def read_range(self, offset: int, size: int) -> bytes:
         """So many bytes from a place on; fewer, or none, where there are not so many."""
         if not self.place.on_bucket:
-            try:
-                with open(self.place.local, "rb") as file:
-                    file.seek(offset)
-                    return file.read(size)
-            except FileNotFoundError:
-                return b""
+            return posix.read_range(self.place, offset, offset + size)
         at, end, found = offset, offset + size, bytearray()
         begins = self._offsets()
         for begin, after in zip(begins, [*begins[1:], end][: len(begins)], strict=True):

@@ -5,12 +5,13 @@ stage gate opens. The processes are the same as in a pod; each has a loopback ad
 
     DIR/journal, steps, cache, metrics.jsonl    the checkpoint directory, unless it is elsewhere
     DIR/fast                                    the fast tier, if the manifest asks for one
+    DIR/exports                                 weights for other tools that the manifest has in the checkpoints' volume
     DIR/local/uid, lock                         who this folder belongs to, and who uses it now
     DIR/local/directory                         where the checkpoints are, if elsewhere
     DIR/local/job.json, word, process-N.log, termination-N
 
 What the manifest says of the checkpoint directory does not count here: a job in a cluster may be writing to it, and
-would be fenced off.
+would be fenced off. The same goes for exports to the volume of the checkpoints, whose path is one in a pod.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from typing import Any
 from ratchet_api import protocol
 from ratchet_api.exact_environment import performance_environment
 from ratchet_api.job import RLTrainingJob, parse_spec
-from ratchet_api.protocol import BUDGET_SPENT, COORDINATOR_PORT, PORT, Exit
+from ratchet_api.protocol import BUDGET_SPENT, COORDINATOR_PORT, METRICS_PORT, PORT, Exit
 from ratchet_api.protocol.documents import JobFile, StageGate
 from ratchet_trainer import storage
 from ratchet_trainer.checkpoints import identity
@@ -48,10 +49,13 @@ from ratchet_trainer.checkpoints.journal import Commit, Journal
 from ratchet_trainer.process import environment, ledger
 from ratchet_trainer.process.distributed import XLA_FLAGS
 from ratchet_trainer.storage import Location
+from ratchet_trainer.tools.local_workers import LocalWorkers
 from ratchet_trainer.tools.working_folder import checkpoints_in, note_checkpoints
 
 TRAINER = (sys.executable, "-m", "ratchet_trainer")
 GRACE_SECONDS = 30
+PORTS = (PORT, METRICS_PORT, COORDINATOR_PORT, COORDINATOR_PORT + 1)
+"""What a leader listens on."""
 PACE_SECONDS = 0.2
 """A fast trainer has news many times a second; asking for all of it costs it steps."""
 STALLED_AFTER = 3
@@ -90,6 +94,12 @@ class Folder:
         if job.spec.checkpoint.local_directory is not None:
             places["localDirectory"] = str(self.path / "fast")
         plain["checkpoint"] = {k: v for k, v in plain["checkpoint"].items() if k != "claimName"} | places
+        if job.spec.export is not None and _in_volume(job.spec.export.directory, job.spec.checkpoint.directory):
+            plain["export"] |= {"directory": str(self.path / "exports")}
+        for tracker in plain.get("trackers", {}).values():  # theirs are beside the checkpoints, wherever those are
+            tracker.pop("directory", None)
+            if tracker.get("trackingURI", "").startswith("/"):
+                del tracker["trackingURI"]
         self.spec = parse_spec(plain)
         uid = self.local / "uid"
         if not uid.exists():
@@ -176,6 +186,7 @@ class Gang:
     may_enter: int  # the last stage that is open so far
     asks: bool = False  # whether ends of stages wait for the approval that they need
     unapproved: dict[str, Any] | None = None  # the end of a stage that waits for one: a boundary
+    environment: dict[str, str] = field(default_factory=dict)  # of all processes
     document: dict[str, Any] = field(default_factory=dict)  # the last answer of /progress
     listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
 
@@ -242,7 +253,7 @@ class Gang:
         )
         if devices > 1:
             shared["XLA_FLAGS"] = identity.flags_with_devices(os.environ.get("XLA_FLAGS") or XLA_FLAGS, devices)
-        gang = cls(folder, attempt, addresses, [], time.monotonic(), pace, may_enter, asks)
+        gang = cls(folder, attempt, addresses, [], time.monotonic(), pace, may_enter, asks, environment=shared)
         if listener:
             gang.listeners.append(listener)
         for process, address in enumerate(addresses):
@@ -347,14 +358,33 @@ def train(
     command: Sequence[str] = TRAINER,
     devices: int = 1,
     approve: bool = False,
+    workers: int | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """Trains until all stages are done, step `until_step` is committed, `stop` is set, or a stage has ended that needs
     an approval which neither `approve` nor spec.approvals gives; restarts what dies of itself. `devices` as for
-    `Gang.start`.
+    `Gang.start`. `workers`: of a fleet that samples; None: as many as the manifest wants at least.
 
     Returns the code of `protocol.Exit` that says how it ended (75: go on by calling again) and the termination message;
     where an approval is missing, its `unapproved` is the boundary.
     """
+    with contextlib.ExitStack() as stack:
+        return _train(folder, processes, until_step, listener, stop, command, devices, approve, workers, stack)
+
+
+def _train(
+    folder: Folder,
+    processes: int,
+    until_step: int | None,
+    listener: Callable[[dict[str, Any]], None] | None,
+    stop: threading.Event | None,
+    command: Sequence[str],
+    devices: int,
+    approve: bool,
+    workers: int | None,
+    stack: contextlib.ExitStack,
+) -> tuple[int, dict[str, Any]]:
+    """`train`; what must end with it is on the `stack`."""
+    fleet: LocalWorkers | None = None  # started once, after the first trainer, and outlives it
     stalled = 0
     while True:
         commit = folder.last_commit()
@@ -364,13 +394,21 @@ def train(
         gang = Gang.start(
             folder, processes, until_step, command, listener, pace=PACE_SECONDS, devices=devices, asks=not approve
         )
+        if fleet is None and folder.spec.rollouts is not None:
+            count = folder.spec.rollouts.workers.min if workers is None else workers
+            fleet = LocalWorkers(folder.local, lambda: _addresses(1)[0], gang.environment, count)
+            stack.callback(fleet.end)
+        hopeless = None
         try:
             while (codes := gang.wait(0.1)) is None:
-                if gang.unapproved is not None or (stop is not None and stop.is_set()):
+                hopeless = fleet.failed if fleet is not None else None
+                if hopeless is not None or gang.unapproved is not None or (stop is not None and stop.is_set()):
                     codes = gang.end()
                     break
         finally:
             gang.end()
+        if hopeless is not None:
+            return Exit.CONFIGURATION_INVALID, hopeless
         worst = verdict(codes)
         message = gang.termination(codes.index(worst))
         after = folder.last_commit()
@@ -413,13 +451,20 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def _in_volume(path: str, directory: str) -> bool:
+    """Whether a path is in the volume of the checkpoint directory, which is mounted at its first component."""
+    if Location.parse(path).on_bucket or Location.parse(directory).on_bucket:
+        return False
+    return Path(path).parts[:2] == Path(directory).parts[:2]
+
+
 def _addresses(processes: int) -> list[str]:
     """Loopback addresses, one a process, with the ports of a leader free on the first."""
     for _ in range(100):
         prefix = f"127.{random.randint(16, 250)}.{random.randint(0, 255)}"
-        if all(_free(f"{prefix}.1", port) for port in (PORT, COORDINATOR_PORT, COORDINATOR_PORT + 1)):
+        if all(_free(f"{prefix}.1", port) for port in PORTS):
             return [f"{prefix}.{1 + i}" for i in range(processes)]
-    raise OSError(f"no loopback address has ports {PORT}, {COORDINATOR_PORT} and {COORDINATOR_PORT + 1} free")
+    raise OSError(f"no loopback address has ports {', '.join(map(str, PORTS))} free")
 
 
 def _free(address: str, port: int) -> bool:

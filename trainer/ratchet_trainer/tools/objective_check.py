@@ -165,7 +165,7 @@ def _kl(z: Arrays, estimator: str) -> Any:
 
 def _importance(z: Arrays, cap: str) -> Any:
     sampled = _given(z, "sampled_log_probs", "an importance")
-    return importance(_floats(z["old_log_probs"]), _floats(sampled), jnp.float32(float(cap)))
+    return importance(_floats(z["old_log_probs"]) - _floats(sampled), jnp.float32(float(cap)))
 
 
 def _value_loss(z: Arrays, clip: str) -> tuple[Any, Any]:

@@ -15,7 +15,13 @@ from jax.lax import stop_gradient
 
 from ratchet_trainer.algorithm.objective.aggregation import token_weights
 from ratchet_trainer.algorithm.objective.drift import Kl, estimate
-from ratchet_trainer.algorithm.objective.surrogate import SURROGATES, dual_clipped, importance, ratio_of
+from ratchet_trainer.algorithm.objective.surrogate import (
+    SURROGATES,
+    dual_clipped,
+    importance,
+    mean_of_response,
+    ratio_of,
+)
 from ratchet_trainer.algorithm.slots import Metrics, Micro
 
 
@@ -23,11 +29,13 @@ from ratchet_trainer.algorithm.slots import Metrics, Micro
 class Loss:
     """The part of an objective that shapes a program: objectives that differ in numbers only share it.
 
-    `estimator` measures drift where the rows have a reference.
+    `estimator` measures drift where the rows have a reference. `behind`: rows may be sampled by older weights than the
+    step begins with (decoupled PPO, arXiv 2110.00641).
     """
 
     surrogate: str
     estimator: str
+    behind: bool = False
 
     def __call__(
         self, log_probs: jax.Array, entropy: jax.Array, micro: Micro, settings: Metrics
@@ -37,7 +45,11 @@ class Loss:
         a reference)."""
         old = stop_gradient(log_probs) if micro.old is None else micro.old
         advantages, weight = micro.advantages, micro.weight
-        log_ratio = log_probs - old
+        decoupled, start = True, old
+        if self.behind and self.surrogate == "cispo":  # it clips the whole way from what sampled
+            assert micro.behaviour is not None, "the rows were sampled"
+            decoupled, start = False, micro.behaviour
+        log_ratio = log_probs - start
         gain, side = SURROGATES[self.surrogate](
             log_probs, log_ratio, micro.real, advantages, settings["clip_low"], settings["clip_high"]
         )
@@ -51,9 +63,14 @@ class Loss:
                 gain = gain - settings["kl_coefficient"] * kl
         if "entropy" in settings:
             gain = gain + settings["entropy"] * entropy
-        if "importance_cap" in settings:
+        if "importance_cap" in settings and decoupled:
             assert micro.behaviour is not None, "the rows were sampled"
-            weight = weight * importance(old, micro.behaviour, settings["importance_cap"])
+            gap = old - micro.behaviour
+            if self.behind and self.surrogate == "gspo":
+                gap = mean_of_response(gap, micro.real)
+            weight = weight * importance(gap, settings["importance_cap"])
+            if self.behind:
+                each["capped"] = ratio_of(gap) > settings["importance_cap"]
         # Padding is left out by choice, not by weight 0: what is not a number there would survive a product.
         sums = {name: jnp.sum(jnp.where(micro.real, values, 0.0)) for name, values in each.items()}
         return -jnp.sum(jnp.where(micro.real, weight * gain, 0.0)), sums
@@ -63,7 +80,7 @@ class Loss:
 class PolicyGradient:
     """An objective. `longest`: limit of a response in tokens. `kl`: drift as it is measured where there is a reference;
     `penalized`: it is in the loss, too. `dual_clip` > 1, `importance_cap` and `entropy` (a coefficient) are off when
-    None."""
+    None. `behind` as of `Loss`."""
 
     surrogate: str
     aggregation: str
@@ -75,10 +92,11 @@ class PolicyGradient:
     dual_clip: float | None = None
     importance_cap: float | None = None
     entropy: float | None = None
+    behind: bool = False
 
     @property
     def loss(self) -> Loss:
-        return Loss(self.surrogate, self.kl.estimator)
+        return Loss(self.surrogate, self.kl.estimator, self.behind)
 
     def settings(self) -> dict[str, float]:
         terms = {

@@ -84,6 +84,13 @@ def dual_clipped(gain: jax.Array, advantages: jax.Array, limit: jax.Array) -> ja
     return jnp.where(advantages < 0, jnp.maximum(gain, limit * advantages), gain)
 
 
-def importance(old: jax.Array, behaviour: jax.Array, cap: jax.Array) -> jax.Array:
+def importance(log_ratio: jax.Array, cap: jax.Array) -> jax.Array:
     """min(pi_old / pi_behaviour, cap): what makes good for a sampler that is not quite the trainer's old policy."""
-    return stop_gradient(jnp.minimum(ratio_of(old - behaviour), cap))
+    return stop_gradient(jnp.minimum(ratio_of(log_ratio), cap))
+
+
+def mean_of_response(values: jax.Array, real: jax.Array) -> jax.Array:
+    """The mean over a response's tokens, at each of them."""
+    length = jnp.maximum(1.0, jnp.sum(real, -1, keepdims=True))
+    mean = jnp.sum(jnp.where(real, values, 0.0), -1, keepdims=True) / length
+    return jnp.broadcast_to(mean, values.shape)

@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.learning import critic, optimizer
 from ratchet_trainer.learning.critic import Critic, State, value_loss
 from ratchet_trainer.learning.exact.virtual_shards import Shard, VirtualShards
 from ratchet_trainer.learning.learner import Layout, Row, Rows, on_host
 from ratchet_trainer.learning.row_passes import Sums
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.programs import CRITIC_UPDATE, VALUES, Program
+from ratchet_trainer.model.sharding import Params
 
 
 class ExactCritic(Critic):
@@ -25,10 +26,10 @@ class ExactCritic(Critic):
 
     def __init__(self, policy: Policy, shards: VirtualShards):
         self.policy, self.mesh, self._shards = policy, shards.mesh, shards
-        self._init = jax.jit(partial(critic._init, policy))
-        self._expected = jax.jit(partial(critic._expected, policy))
-        self._gradient = jax.jit(partial(_gradient, policy))
-        self._step = jax.jit(_step, donate_argnums=0)
+        self._init = jitted.jit(partial(critic._init, policy))
+        self._expected = jitted.jit(partial(critic._expected, policy))
+        self._gradient = jitted.jit(partial(_gradient, policy))
+        self._step = jitted.jit(_step, donate_argnums=0)
 
     def init(self, params: Params) -> State:
         found: State = self._shards.spread(self._init(self._shards.on_each(params)[0]))

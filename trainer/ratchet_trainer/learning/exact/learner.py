@@ -7,19 +7,18 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ratchet_trainer.algorithm.slots import Micro
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.learning import learner, optimizer
 from ratchet_trainer.learning.exact.virtual_shards import Shard, VirtualShards
 from ratchet_trainer.learning.learner import LaidOut, Layout, Learner, Row, Rows, on_host
 from ratchet_trainer.learning.row_passes import Sums
 from ratchet_trainer.model import lora
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy
 from ratchet_trainer.model.programs import LOG_PROBS, UPDATE, Program
-from ratchet_trainer.model.sharding import replicated
+from ratchet_trainer.model.sharding import Params, replicated
 
 
 class ExactLearner(Learner):
@@ -27,13 +26,13 @@ class ExactLearner(Learner):
 
     def __init__(self, policy: Policy, shards: VirtualShards):
         self.policy, self.mesh, self._shards = policy, shards.mesh, shards
-        self._init = jax.jit(partial(learner._init, policy))
-        self._adapters = jax.jit(partial(learner._adapters, policy))
-        self._log_probs = jax.jit(partial(learner.log_probs_of, policy))
-        self._gradient = jax.jit(partial(_gradient, policy), static_argnames="loss")
-        self._step = jax.jit(_step, donate_argnums=(0, 1))
-        self._copy = jax.jit(partial(jax.tree.map, jnp.copy), out_shardings=replicated(shards.mesh))
-        self._whole = jax.jit(lambda x: x, out_shardings=replicated(shards.mesh))
+        self._init = jitted.jit(partial(learner._init, policy))
+        self._adapters = jitted.jit(partial(learner._adapters, policy))
+        self._log_probs = jitted.jit(partial(learner.log_probs_of, policy))
+        self._gradient = jitted.jit(partial(_gradient, policy), static_argnames="loss")
+        self._step = jitted.jit(_step, donate_argnums=(0, 1))
+        self._copy = jitted.jit(learner.copies, out_shardings=replicated(shards.mesh))
+        self._whole = jitted.jit(lambda x: x, out_shardings=replicated(shards.mesh))
 
     @property
     def parts(self) -> int:

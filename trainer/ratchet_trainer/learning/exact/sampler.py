@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.learning.exact.virtual_shards import VirtualShards
-from ratchet_trainer.model.decoder import Params
 from ratchet_trainer.model.policy import Policy, Prompts, lay_out_prompts
+from ratchet_trainer.model.sharding import Params
 from ratchet_trainer.rollout import decoding
 from ratchet_trainer.rollout.sampler import Sampler
 from ratchet_trainer.rollout.truncation import Truncation
@@ -24,10 +25,10 @@ class ExactSampler(Sampler):
     def __init__(self, policy: Policy, shards: VirtualShards, ends: tuple[int, ...]):
         self.mesh, self.ends, self.policy, self.weights = shards.mesh, ends, policy, policy.weights
         self._shards = shards
-        self._start = jax.jit(partial(decoding.start, policy), static_argnames="slots")
-        self._empty = jax.jit(partial(decoding.empty, policy), static_argnames="slots")
-        self._refill = jax.jit(partial(decoding.refill, policy), donate_argnums=1)
-        self._decode = jax.jit(partial(_decode, policy, ends), static_argnames=("count", "reach"), donate_argnums=1)
+        self._start = jitted.jit(partial(decoding.start, policy), static_argnames="slots")
+        self._empty = jitted.jit(partial(decoding.empty, policy), static_argnames="slots")
+        self._refill = jitted.jit(partial(decoding.refill, policy), donate_argnums=1)
+        self._decode = jitted.jit(partial(_decode, policy, ends), static_argnames=("count", "reach"), donate_argnums=1)
 
     def templates(self, params: Params, prompts: int, prompt_slots: int) -> Iterator[tuple[Any, ...]]:
         shards, each = self._shards, prompts // self._shards.count

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from ratchet_trainer.checkpoints import jitted
 from ratchet_trainer.errors import ConfigurationInvalid
 from ratchet_trainer.model.sharding import by_rows, place, replicated
 
@@ -55,12 +56,12 @@ class VirtualShards:
         self.mesh, self.count, self.each = mesh, count, count // len(devices)
         mine = jax.process_index()
         self.devices = [(i, device) for i, device in enumerate(devices) if device.process_index == mine]
-        self._add = jax.jit(partial(jax.tree.map, jnp.add), donate_argnums=0)
-        self._halve = jax.jit(lambda x: x[0::2] + x[1::2])
-        self._join = jax.jit(lambda parts: jnp.concatenate(parts, 0))
-        self._flat = jax.jit(lambda tree: jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])[None])
-        self._unflat = jax.jit(_unflat, static_argnames=("structure", "shapes"))
-        self._everywhere = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+        self._add = jitted.jit(lambda x, y: jax.tree.map(jnp.add, x, y), donate_argnums=0)
+        self._halve = jitted.jit(lambda x: x[0::2] + x[1::2])
+        self._join = jitted.jit(lambda parts: jnp.concatenate(parts, 0))
+        self._flat = jitted.jit(lambda tree: jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])[None])
+        self._unflat = jitted.jit(_unflat, static_argnames=("structure", "shapes"))
+        self._everywhere = jitted.jit(lambda x: x, out_shardings=replicated(mesh))
 
     # Parts
 
