@@ -124,6 +124,8 @@ def _print_status(found: dict[str, Any]) -> None:
         click.echo(f"  {name:<24} pid {pid}")
     for name in found["missing"]:
         click.echo(f"  {name:<24} does not run")
+    if "trouble" in found:
+        click.echo(f"  {found['trouble']}")
     for node in found["nodes"]:
         state = "Ready" if node["ready"] else "NotReady"
         click.echo(f"  {node['name']:<24} {state:<9} {node['pool']:<12} {' '.join(node['pods'])}")

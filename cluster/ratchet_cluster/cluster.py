@@ -96,14 +96,18 @@ class Cluster:
             shutil.rmtree(self.folder)
 
     def status(self) -> dict[str, Any]:
-        """`{up, folder, server, processes: {name: pid}, missing: [name], nodes: [{name, pool, ready, pods}]}`."""
+        """`{up, folder, server, processes: {name: pid}, missing: [name], nodes: [{name, pool, ready, pods}]}`, and
+        `trouble` where the API server runs and does not answer. Asks whatever state the cluster is in."""
         expected = [*plane.ORDER, *([queueing.NAME] if self._has_kueue else []), "agent"]
         alive = processes.running(self.folder)
         missing = [name for name in expected if name not in alive]
         found = {"up": not missing, "folder": str(self.folder), "processes": alive, "missing": missing, "nodes": []}
         if not {"etcd", "kube-apiserver"} & set(missing):
             found["server"] = self.plane.server
-            found["nodes"] = self.nodes()
+            try:
+                found["nodes"] = self.nodes()
+            except ClusterError as error:  # it starts, ends or hangs
+                found |= {"up": False, "trouble": str(error).splitlines()[0]}
         return found
 
     # -- access --------------------------------------------------------------------------------------------------------

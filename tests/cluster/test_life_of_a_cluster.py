@@ -107,6 +107,19 @@ def test_pods_live_while_the_api_server_is_started_again(own: Cluster, wait_unti
     assert own.kubectl("get", "pod", "sleeper", "-o", "jsonpath={.status.phase}") == "Running"
 
 
+def test_what_runs_is_said_of_an_api_server_that_does_not_answer(own: Cluster) -> None:
+    own.up(SMALL, nodes=False)
+    pid = own.status()["processes"]["kube-apiserver"]
+    os.kill(pid, signal.SIGSTOP)  # connections are taken, and nothing answers
+    try:
+        found = own.status()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (found["up"], found["nodes"]) == (False, [])
+    assert found["processes"]["kube-apiserver"] == pid
+    assert found["trouble"].startswith("the API server could not be asked")
+
+
 def test_a_cluster_goes_with_the_process_that_it_was_started_for(own: Cluster, wait_until) -> None:
     with subprocess.Popen(["sleep", "600"]) as owner:
         own.up(SMALL, nodes=False, owner=owner.pid)

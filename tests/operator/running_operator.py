@@ -21,6 +21,7 @@ from api_verbs import Asked
 from faultproxy import FaultProxy
 from history import JOB as TRAINING
 from history import JOBSET, NODE, POD, History, Look, Recorder, Resumed, Round, Seen
+from invariants import every_change_is_looked_at
 from scripted_kubelet import WORLD, Kubelet
 
 from ratchet_api.protocol import LABEL_JOBSET_UID
@@ -262,9 +263,16 @@ class World:
             with contextlib.suppress(AssertionError):
                 await until("no pod has outlived its JobSet", self._collected, 60)
         await until("the recorder has heard of everything", self.recorder.caught_up)
-        resumed = [Resumed(uid, gang.origin) for uid, gang in self.kubelet.gangs.items()]
-        quiet = self.proxy.acts[acts:] if settled else []
-        return History(self.recorder.versions, self.proxy.acts, self._reads(), resumed, quiet, settled)
+
+        def recorded() -> History:
+            resumed = [Resumed(uid, gang.origin) for uid, gang in self.kubelet.gangs.items()]
+            quiet = self.proxy.acts[acts:] if settled else []
+            return History(self.recorder.versions, self.proxy.acts, self._reads(), resumed, quiet, settled)
+
+        if settled:  # the watches of JobSets and pods may be behind that of jobs, whose passes were waited for
+            with contextlib.suppress(AssertionError):
+                await until("everything is looked at", lambda: not [*every_change_is_looked_at(recorded())], 60)
+        return recorded()
 
     def _reads(self) -> list[Look | Seen | Round]:
         """What was read, and what passes have seen, in order."""

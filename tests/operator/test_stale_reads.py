@@ -68,30 +68,36 @@ async def test_pods_that_are_gone_but_still_listed_are_not_ended_again(world):
 
 
 async def test_an_old_version_of_the_job_is_never_written_over_the_new_one(world):
-    """A lagging server and a watch out of the past show attempt 1 when there are two: the write is refused."""
+    """A lagging server and a watch out of the past show attempt 1 when there are two, and something is to be done: the
+    write is refused."""
     await (await world.operator()).leads()
     world.kubelet.pace["sums"] = Pace(stop_at=6)
     await world.apply()
     await world.running(step=6)
     past = await world.job()
-    taken = list(world.kubelet.nodes)
+    first = list(world.kubelet.nodes)
     await world.kubelet.add_pool("b")
-    for node in taken:
+    for node in first:
         await world.kubelet.remove_node(node)
     await world.running(attempt=2, step=6)
 
     async def replay(request):
         return web.json_response(past)
 
+    second = [node for node in world.kubelet.nodes if node not in first]
+    await world.kubelet.add_pool("c")
     replayed = world.proxy.fault("GET", "/rltrainingjobs/sums$", replay, times=3)
     world.proxy.say_in_watch("rltrainingjobs", {"type": "MODIFIED", "object": past})
+    for node in second:
+        await world.kubelet.remove_node(node)
     await until("it is shown", lambda: replayed.hits == 3)
     world.kubelet.pace["sums"].stop_at = None
     status = await world.completed()
     refused = [write for write in world.proxy.writes if write[0] == "PUT" and write[2] == 409]
     assert refused, "it was tried, and the resourceVersion held"
-    assert (status["attempt"]["number"], status["counters"]["preemptions"]) == (2, 1)
+    assert (status["attempt"]["number"], status["counters"]["preemptions"]) == (3, 2)
     assert "StatusReset" not in dict(await world.events())
+    assert world.kubelet.overlaps == []
 
 
 async def test_an_expired_watch_is_listed_again(world):
