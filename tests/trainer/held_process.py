@@ -176,7 +176,7 @@ def quick() -> None:
 
     board.PATIENCE_ON_PATHS = board.PATIENCE_ON_BUCKETS = PATIENCE
     sampling.LOOK_SECONDS = worker.IDLE_SECONDS = 0.02, 0.1
-    leases.MOST_ENDS = 1000
+    leases.MOST_SILENCES = 1000
     sampler.CHUNK = 2
 
 

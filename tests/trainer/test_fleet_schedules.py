@@ -13,7 +13,7 @@ from served import Served
 
 from ratchet_trainer import storage
 from ratchet_trainer.fleet.board import Board
-from ratchet_trainer.fleet.leases import MOST_ENDS
+from ratchet_trainer.fleet.leases import MOST_ERRORS
 from ratchet_trainer.storage import Location
 
 PATIENCE = 10.0
@@ -49,7 +49,7 @@ class Trial:
                 self.collected[folder] = found.digest
                 del waiting[folder]
             for folder in board.poisoned(waiting.values()):
-                assert self.misfortunes[folder] >= MOST_ENDS, f"{folder} has done nothing"
+                assert self.misfortunes[folder] >= MOST_ERRORS, f"{folder} has done nothing"
                 self.misfortunes[folder] = 0
                 storage.delete_tree(self.root / folder)
                 board = self.board()  # the job was edited and begins again
@@ -83,7 +83,7 @@ class Trial:
                 lease.renew()
             if self.random.random() < 0.1:
                 self.misfortunes[found.folder] += 1
-                lease.end(notice=False)
+                lease.end(failed=True)
                 continue
             kind = self.random.random()
             if kind < 0.1:

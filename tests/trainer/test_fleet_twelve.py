@@ -34,7 +34,7 @@ from ratchet_trainer.errors import CallPoisoned, Drain, Fenced
 from ratchet_trainer.fleet import result as results
 from ratchet_trainer.fleet.board import Board
 from ratchet_trainer.fleet.call import Call
-from ratchet_trainer.fleet.leases import MOST_ENDS
+from ratchet_trainer.fleet.leases import MOST_ERRORS, MOST_SILENCES
 from ratchet_trainer.storage import Location
 
 LAGS = (0, 1, 2)
@@ -368,7 +368,8 @@ def test_6_a_step_that_is_left_between_two_updates_goes_on(turns: Make, calm: Ca
 # 11. A call that ends whoever takes it, and a clock that is off
 
 
-def test_11_a_call_that_ends_three_workers_ends_the_job_and_is_named(turns: Make) -> None:
+@pytest.mark.parametrize(("most", "says_so"), [(MOST_ERRORS, True), (MOST_SILENCES, False)])
+def test_11_a_call_that_ends_its_workers_ends_the_job_and_is_named(turns: Make, most: int, says_so: bool) -> None:
     run, victim = turns(lag=1), []
 
     def serve(calls: list[Call]) -> None:
@@ -376,11 +377,13 @@ def test_11_a_call_that_ends_three_workers_ends_the_job_and_is_named(turns: Make
             victim.append(calls[0])
         run.answer_all([call for call in calls if call not in victim])
         for board in hurt:
-            board.take(victim[0])  # and is never heard of again
-            clock.now += PATIENCE
+            lease = board.take(victim[0])
+            if lease and says_so:
+                lease.end(failed=True)
+            clock.now += PATIENCE  # else it is never heard of again
 
     clock = Clock()
-    hurt = [Board(run.directory, 1, f"w{number}", PATIENCE, clock) for number in range(MOST_ENDS + 1)]
+    hurt = [Board(run.directory, 1, f"w{number}", PATIENCE, clock) for number in range(most + 1)]
     run.serve = serve
     with pytest.raises(CallPoisoned, match="worker after worker") as caught:
         run.run()

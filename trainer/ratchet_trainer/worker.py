@@ -51,6 +51,10 @@ AHEAD_SECONDS = 0.1, 2.0
 """How often it looks which weights come next, likewise."""
 LINEAGE_SECONDS = 5.0
 """How often a worker without a call looks whether the job was rewound."""
+NOT_THE_CALLS = Drain, StorageUnavailable, ConfigurationInvalid
+NOT_THE_CALLS_EXITS = Exit.DRAINED, Exit.STORAGE_UNAVAILABLE, Exit.CONFIGURATION_INVALID
+"""Why a worker may end at a call that has nothing to do with it: it is told to go, a store is down, or the worker is of
+another image."""
 
 
 def run(runtime: Runtime) -> None:
@@ -122,31 +126,31 @@ class Worker:
 
     @contextlib.contextmanager
     def _leased(self, call: Call) -> Iterator[bool]:
-        """Whether this worker has the call; it is given back at the end, counted where the call made the worker
-        fail. *Collective.*"""
+        """Whether this worker has the call; it is given back at the end, counted where it made the worker fail.
+        *Collective.*"""
         lease = self.board.take(call) if self.board is not None and self.runtime.process == 0 else None
         if not self.runtime.broadcast(lease is not None):
             yield False
             return
         self._lease = lease
-        fine = True
+        failed = False
         try:
             yield True
         except Exception as error:
-            # Not when a peer is gone: the call may be what ended it.
-            fine = isinstance(error, Drain | StorageUnavailable)
+            # Also when a peer is gone: the call may be what ended it.
+            failed = not isinstance(error, NOT_THE_CALLS)
             raise
         finally:
             self._lease = None
             if lease is not None:
-                lease.end(notice=fine)
+                lease.end(failed)
 
     def _give_back(self, code: int) -> None:
         """What is left to do where the process ends beside its main thread, as while weights are read: who is told to
         go there has not failed, so nobody is to wait for its call, or count it."""
         if (lease := self._lease) is not None:
             self._lease = None
-            lease.end(notice=code == Exit.DRAINED)
+            lease.end(failed=code not in NOT_THE_CALLS_EXITS)
 
     def _live(self) -> None:
         """On a thread of its own: tells that this worker lives and is at its call."""

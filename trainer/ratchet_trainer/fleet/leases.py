@@ -1,11 +1,14 @@
 """Leases of calls: advice, so that workers do not all do the same. Two on one call are a waste, never an error.
 
-    FOLDER/lease           JSON: who has it, a count that every renewal raises, which holders ended without notice
+    FOLDER/lease           JSON: who has it, a count that every renewal raises, how often the call failed, which holders
+                           fell silent
     FOLDER/alive-HOLDER    one of those was only slow, and says so when it finds that another one took over
 
 Decides when a call is free: without a lease, with one that was given back, or with one that has not changed for the
-observer's patience. Each holder that fell silent is noted by who finds out; after `MOST_ENDS` the call is poison, and
-nobody takes it. A machine that is busy must not make one, hence `alive`.
+observer's patience; and when it is poison, so that nobody takes it: after `MOST_ERRORS` workers that failed at it and
+said so, or after `MOST_SILENCES` that fell silent, which is noted by who finds out. Silence is what a lost machine
+leaves, too, and long calls on spot capacity meet several of these; a machine that is busy must not count, hence
+`alive`.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ log = logging.getLogger(__name__)
 
 LEASE = "lease"
 _HOLDER = re.compile(r"[0-9a-f]{16}")
-MOST_ENDS = 3
-"""Holders that may end without notice before a call counts as what ends them."""
+MOST_ERRORS = 3
+"""Workers that may fail at a call before it counts as what makes them fail."""
+MOST_SILENCES = 8
+"""Holders that may fall silent before a call counts as what ends them. Where one try of seven loses its machine, three
+in a row happen to one call of 340, eight to one of six million."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Holding:
     worker: str
     holder: str
     count: int | None
-    ended: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    errors: int = 0
 
     def to_bytes(self) -> bytes:
         return json.dumps(vars(self)).encode()
@@ -48,14 +55,14 @@ class Holding:
         try:
             said: dict[str, Any] = json.loads(data or b"")
             count = None if said["count"] is None else int(said["count"])
-            ended = tuple(one for one in said["ended"] if _HOLDER.fullmatch(one))
-            return cls(str(said["worker"]), str(said["holder"]), count, ended)
+            silent = tuple(one for one in said["silent"] if _HOLDER.fullmatch(one))
+            return cls(str(said["worker"]), str(said["holder"]), count, silent, int(said["errors"]))
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
     @property
     def is_poison(self) -> bool:
-        return len(self.ended) >= MOST_ENDS
+        return self.errors >= MOST_ERRORS or len(self.silent) >= MOST_SILENCES
 
 
 def _alive(lease: Location, holder: str) -> Location:
@@ -82,13 +89,12 @@ class Lease:
             log.warning("%s is not renewed: %s", self.place, error)
         return True
 
-    def end(self, notice: bool = True) -> None:
-        """Gives the call back. `notice`: because the worker is told to go or is done; without, because the call made it
-        fail, which counts. Never fails."""
+    def end(self, failed: bool = False) -> None:
+        """Gives the call back: the worker is done or told to go, or else it has `failed` at it, which counts. Never
+        fails."""
         try:
             if self.is_mine():
-                ended = self._holding.ended + (() if notice else (self._holding.holder,))
-                given_back = replace(self._holding, count=None, ended=ended)
+                given_back = replace(self._holding, count=None, errors=self._holding.errors + failed)
                 storage.write(self.place, given_back.to_bytes(), durable=False)
         except OSError as error:
             log.warning("%s is not given back: %s", self.place, error)
@@ -126,13 +132,16 @@ class Leases:
         if not self.is_free(place, data):
             return None
         before = Holding.from_bytes(data)
-        ended = () if before is None else before.ended + ((before.holder,) if before.count is not None else ())
-        mine = Holding(self._worker, secrets.token_hex(8), 0, ended)
+        mine = Holding(self._worker, secrets.token_hex(8), 0)
+        if before is not None:
+            silent = before.silent + ((before.holder,) if before.count is not None else ())
+            mine = replace(mine, silent=silent, errors=before.errors)
         if mine.is_poison:
-            mine = replace(mine, ended=tuple(one for one in ended if not storage.exists(_alive(place, one))))
+            mine = replace(mine, silent=tuple(one for one in mine.silent if not storage.exists(_alive(place, one))))
         if mine.is_poison:  # for the trainer to see, and whoever looks next
             storage.write(place, replace(mine, count=None).to_bytes())
-            log.warning("%s: %d workers ended with this call, so nobody takes it any more", place.parent, len(ended))
+            ended = mine.errors + len(mine.silent)
+            log.warning("%s: %d workers ended with this call, so nobody takes it any more", place.parent, ended)
             return None
         if data is None:
             return Lease(place, mine) if storage.create(place, mine.to_bytes()) else None
