@@ -359,6 +359,19 @@ class Spec(ApiModel):
             ".rollouts",
         ),
         Rule(
+            "!has(self.rollouts) || self.reproducibility.mode != 'Exact' || self.rollouts.placements.all(p, "
+            "has(p.accelerator) == has(self.rollouts.placements[0].accelerator) && "
+            "(!has(p.accelerator) || p.accelerator == self.rollouts.placements[0].accelerator))",
+            "mode Exact has all workers sample on one kind of machine, and each goes down the ladder alone; give "
+            "rollouts.placements one accelerator, or take reproducibility.mode PerTopology",
+            lambda s: (
+                s.rollouts is None
+                or s.reproducibility.mode != "Exact"
+                or len({p.accelerator for p in s.rollouts.placements}) == 1
+            ),
+            ".rollouts",
+        ),
+        Rule(
             "!has(self.rollouts) || !has(self.jobSetTemplate) || !has(self.jobSetTemplate.labels) || "
             f"!('{QUEUE_LABEL}' in self.jobSetTemplate.labels)",
             "a queue admits a JobSet at a time, and would hold single workers back while their trainer waits for them; "

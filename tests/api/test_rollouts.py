@@ -23,6 +23,14 @@ def rl(manifest: dict[str, Any], **said: Any) -> None:
     manifest["spec"]["stages"][1]["rl"] |= said
 
 
+def exact_on(manifest: dict[str, Any], *placements: dict[str, Any]) -> None:
+    """Mode Exact, with workers on these placements."""
+    shape = {"topology": "2x2"}
+    ladder = [({} if "cpu" in one else shape) | {"name": f"p{n}"} | one for n, one in enumerate(placements)]
+    manifest["spec"]["rollouts"]["placements"] = ladder
+    manifest["spec"]["reproducibility"] = {"mode": "Exact", "virtualShards": 16}
+
+
 REFUSED = [
     # what is done to a good manifest, where the problem is, its reason, the way out
     (
@@ -66,6 +74,18 @@ REFUSED = [
         "spec.stages[1].rl",
         "promptsInFlight refills the places of a single one",
         "choose one of them",
+    ),
+    (
+        lambda m: exact_on(m, {"accelerator": "tpu-v6e-slice"}, {"accelerator": "tpu-v5p-slice", "topology": "2x2x1"}),
+        "spec",
+        "mode Exact has all workers sample on one kind of machine",
+        "give rollouts.placements one accelerator, or take reproducibility.mode PerTopology",
+    ),
+    (
+        lambda m: exact_on(m, {"accelerator": "tpu-v6e-slice"}, {"cpu": {"hosts": 1}}),
+        "spec",
+        "mode Exact has all workers sample on one kind of machine",
+        "give rollouts.placements one accelerator, or take reproducibility.mode PerTopology",
     ),
     (
         lambda m: rl(m, rollouts={"promptsPerCall": 9}),
@@ -128,6 +148,11 @@ TAKEN = [
     lambda m: m["spec"]["rollouts"]["workers"].update(max=0),
     lambda m: m["spec"]["rollouts"]["workers"].update(min=8),
     lambda m: m["metadata"].update(name="a" * FLEET_NAME_LENGTH),
+    lambda m: exact_on(
+        m,
+        {"accelerator": "tpu-v6e-slice", "capacity": "Spot"},
+        {"accelerator": "tpu-v6e-slice", "topology": "2x4", "chipsPerNode": 8},
+    ),
     lambda m: m["spec"].update(stages=m["spec"]["stages"][1:], budgets=[]),
 ]
 

@@ -23,6 +23,7 @@ from ratchet_api.protocol import Exit
 from ratchet_api.stages import Stage as StageSpec
 from ratchet_trainer import storage
 from ratchet_trainer.algorithm.slots import DataFacts
+from ratchet_trainer.checkpoints.identity import of_sampler
 from ratchet_trainer.errors import ConfigurationInvalid, Drain, StorageUnavailable
 from ratchet_trainer.fleet import programs as fleet_programs
 from ratchet_trainer.fleet import result as results
@@ -199,7 +200,7 @@ class Worker:
         )
         self._done += 1
         if runtime.process == 0 and self.board is not None:
-            who = sha256(runtime.identity)
+            who = of_sampler(runtime.identity, runtime.job.spec)
             self.board.put(call, results.made(call, sampled, identity=who, worker=self.name))
         runtime.tell(rollouts={"version": call.version[:12], "calls": self._done})
 

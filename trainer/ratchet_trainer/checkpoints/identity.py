@@ -111,6 +111,11 @@ def check(stored: dict[str, Any], spec: Spec, now: dict[str, Any], step: int) ->
     return stored.get("exactSince")
 
 
+def of_sampler(identity: dict[str, Any], spec: Spec) -> str:
+    """Hash of what the bits of rollouts follow from beside call, weights and program; workers say it of themselves."""
+    return sha256(_without_count(identity) if spec.reproducibility.mode == "Exact" else identity)
+
+
 def flags_with_devices(flags: str, devices: int | None = None) -> str:
     """XLA_FLAGS that make the CPUs of a process count as so many devices (None: as XLA decides), else unchanged."""
     kept = [flag for flag in flags.split() if not flag.startswith(DEVICE_COUNT)]
