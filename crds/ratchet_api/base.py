@@ -43,7 +43,6 @@ class ApiModel(BaseModel):
         strict=True,
         frozen=True,
         alias_generator=to_camel,
-        use_attribute_docstrings=True,
         defer_build=True,  # few processes validate all types, and one that contains others is built with them
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
