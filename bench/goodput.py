@@ -1,12 +1,15 @@
 """A job that loses machines again and again: what share of its time is work, by its own ledger, checked by the clock.
 
-    python bench/goodput.py [--minutes N] [--every S] [--abrupt SHARE] [--seed N] [--json FILE]
+    python bench/goodput.py [--minutes N] [--every S] [--abrupt SHARE] [--seed N] [--prompts N] [--json FILE]
 
 On the local control plane one gang of two hosts trains on spot nodes, with a spare pool of the same shape beside it. In
 every `--every` seconds one of its machines is taken away, at a moment that is drawn; `--abrupt` of them without notice.
 The goodput is the ledger's useful seconds (generate, verify, update, evaluate) over all time from the first attempt's
 start to the end, so time without any attempt counts against it. What the ledger has is compared with the clock: the
 seconds of all attempts and those between attempts, as the job's status tells of them, must add up to the whole.
+
+`--prompts` is the size of a step: with 8 it takes some milliseconds, so that saves and work between steps weigh more
+than losses; with the default a second or two, as a small model's do on an accelerator.
 """
 
 from __future__ import annotations
@@ -32,7 +35,16 @@ PRICE = ("init", "compile", "restore", "replay", "drain")
 """Categories of seconds that a run without losses has once, at its start."""
 
 
-async def story(cluster: Cluster, minutes: float, every: float, abrupt: float, seed: int) -> Raw:
+def job_of(prompts: int) -> Raw:
+    """The job whose machines are taken away."""
+    job = manifest("goodput", None)
+    spec: Raw = job["spec"]
+    spec["stages"][0]["rl"]["promptsPerStep"] = prompts
+    spec["datasets"][0]["reasoningGym"]["size"] = max(800, 4 * prompts)
+    return job
+
+
+async def story(cluster: Cluster, job: Raw, minutes: float, every: float, abrupt: float, seed: int) -> Raw:
     draw = random.Random(seed)
     async with cluster.plane.api() as api, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         gang = Gang(api, "goodput")
@@ -40,7 +52,7 @@ async def story(cluster: Cluster, minutes: float, every: float, abrupt: float, s
             asyncio.create_task(gang.follow(PODS, gang.pods, labelSelector=f"{LABEL_JOB}=goodput")),
             asyncio.create_task(gang.follow(NODES, gang.nodes)),
         ]
-        await api.create(JOBS, manifest("goodput", None))
+        await api.create(JOBS, job)
         await gang.until("the gang runs", lambda: len(gang.running()) == 2)
         await gang.trains(session, 3)
         began, kills = time.monotonic(), []
@@ -92,13 +104,14 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=60, help="seconds in which one machine is lost")
     parser.add_argument("--abrupt", type=float, default=0.0, help="share of losses without notice")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompts", type=int, default=512, help="prompts a step, with eight responses each")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
     with operated() as (cluster, _):
-        found = asyncio.run(story(cluster, arguments.minutes, arguments.every, arguments.abrupt, arguments.seed))
+        found = asyncio.run(story(cluster, job_of(asked.prompts), asked.minutes, asked.every, asked.abrupt, asked.seed))
     show(found)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
