@@ -80,11 +80,12 @@ def test_a_process_that_becomes_another_program_is_found_all_the_time(tmp_path: 
     script.write_text('[ "$1" = 0 ] || exec sh "$0" $(($1 - 1))\n')
     mark = processes.mark(tmp_path, "chain")
     process = subprocess.Popen(["sh", str(script), "1500"], env=mark)
-    seen, missed = 0, 0
+    seen, missed, missing = 0, 0, 0
     while process.poll() is None:
-        found = processes.environment(process.pid).get(processes.NAME) == "chain"
-        seen += found
-        missed += seen > 0 and not found and process.poll() is None  # the first moments still show our own
+        if processes.environment(process.pid).get(processes.NAME) == "chain":
+            seen, missed, missing = seen + 1, missed + missing, 0
+        else:
+            missing += seen > 0  # the first moments still show our own, and the last ones, while it ends, nothing
     assert process.returncode == 0
     assert seen > 1000
     assert missed == 0

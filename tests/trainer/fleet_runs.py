@@ -152,6 +152,17 @@ class FleetRun:
         self.until(lambda: self.held(who) is not None, f"{who} standing still")
         return self.held(who) or ""
 
+    def all_stand(self, whom: Sequence[str]) -> bool:
+        """Waits until they do. False: they never will, as some stand at the last calls that there are."""
+
+        def short() -> bool:
+            at = [self.held(who) for who in whom]
+            return None in at and 0 < len(self.unanswered) == sum(map(bool, at))
+
+        everybody = lambda: all(self.held(who) is not None for who in whom)  # noqa: E731
+        self.until(lambda: everybody() or short(), f"{', '.join(whom)} standing still")
+        return everybody()
+
     def kill(self, whom: Sequence[str], number: int) -> None:
         """Sends the signal to all of them at once, and waits until they are gone."""
         processes = [self.process(who) for who in whom]
@@ -170,6 +181,12 @@ class FleetRun:
 
     def answers(self, call: str) -> list[str]:
         return [name for name in storage.names(self.board / call) if name.startswith("result-")]
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Calls that wait for an answer."""
+        said = json.loads(storage.read(self.board / "open.json") or b"{}")
+        return [call for call in said.get("open", ()) if not self.answers(call)]
 
 
 @contextlib.contextmanager
@@ -225,9 +242,13 @@ def disturb(run: FleetRun, kill: Kill, workers: int = WORKERS) -> None:
         run.hold(who, "idle")
     for who, point in kill.points:
         run.hold(who, point)
+    while not run.all_stand(list(whom)):  # without lag the next calls are made once these are answered
+        last = run.unanswered
+        run.free(*whom)
+        run.until(lambda last=last: not set(last) & set(run.unanswered), "the last calls of a step answered")  # type: ignore[misc]
+        for who, point in kill.points:
+            run.hold(who, point)
     calls = [run.stands(who) for who, point in kill.points if point in ("leased", "call")]
-    for who, _ in kill.points:
-        run.stands(who)
     assert not any(run.answers(call) for call in calls), "it was killed before its answer"
     run.kill(list(whom), kill.number)
     run.free(*others)
