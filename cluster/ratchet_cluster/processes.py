@@ -57,10 +57,10 @@ def environment(pid: int) -> dict[str, str]:
     While it becomes another program (execve) the kernel shows none for a moment; this waits for the new one. Taken for
     "not ours" in that moment, the process would outlive its container.
     """
+    began = time.monotonic()
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
-        deadline = time.monotonic() + 5
-        while not raw and _has_an_environment(pid) and time.monotonic() < deadline:
+        while not raw and time.monotonic() < began + _seconds_to_come(pid):
             time.sleep(0.0005)
             raw = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -68,12 +68,16 @@ def environment(pid: int) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in raw.decode(errors="replace").split("\0") if "=" in pair)
 
 
-def _has_an_environment(pid: int) -> bool:
-    """Whether it is a program that lives, and whose environment is there or on its way: proc(5)'s stat, where a new
-    program's `env_start` and `env_end` are 0 until they are known."""
+def _seconds_to_come(pid: int) -> float:
+    """How long an environment that shows empty may be on its way, by proc(5)'s stat: 0 where nothing lives or the
+    kernel runs. A new program's `env_start` and `env_end` are 0 until they are known. Then they are equal while the
+    kernel counts the strings, which takes it no time unless it is interrupted; of one without an environment they stay
+    so."""
     stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()
     state, flags, memory, begin, end = stat[0], int(stat[6]), int(stat[20]), int(stat[47]), int(stat[48])
-    return state not in "ZX" and not flags & _KERNEL_THREAD and memory > 0 and (end == 0 or end > begin)
+    if state in "ZX" or flags & _KERNEL_THREAD or memory == 0:
+        return 0.0
+    return 0.05 if end and end == begin else 5.0
 
 
 def belonging(where: Where) -> dict[int, dict[str, str]]:
