@@ -240,14 +240,18 @@ def disturb(run: FleetRun, kill: Kill, workers: int = WORKERS) -> None:
     others = idle if set(whom.values()) & set(WORKER_POINTS) else []
     for who in others:
         run.hold(who, "idle")
-    for who, point in kill.points:
-        run.hold(who, point)
-    while not run.all_stand(list(whom)):  # without lag the next calls are made once these are answered
-        last = run.unanswered
+    callers = [(who, point) for who, point in kill.points if who != "trainer"]
+    while True:
+        for who, point in callers:
+            run.hold(who, point)
+        if run.all_stand([who for who, _ in callers]):
+            break
+        last = run.unanswered  # without lag the next calls are made once these are answered
         run.free(*whom)
         run.until(lambda last=last: not set(last) & set(run.unanswered), "the last calls of a step answered")  # type: ignore[misc]
-        for who, point in kill.points:
-            run.hold(who, point)
+    if "trainer" in whom:  # not before: it would make no call while it stands
+        run.hold("trainer", whom["trainer"])
+        run.stands("trainer")
     calls = [run.stands(who) for who, point in kill.points if point in ("leased", "call")]
     assert not any(run.answers(call) for call in calls), "it was killed before its answer"
     run.kill(list(whom), kill.number)
