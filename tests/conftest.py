@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ratchet_api.crd import crd_yaml
 from ratchet_cluster.cluster import Cluster
@@ -16,6 +17,9 @@ CHEAP_PROGRAMS = "--xla_backend_optimization_level=0"
 """Tests compile much and compute little, so XLA may leave its programs slow. End-to-end proofs of modes and buckets,
 the demo and the real model run with the flags of the product."""
 os.environ.setdefault("XLA_FLAGS", f"--xla_cpu_enable_fast_math=false {CHEAP_PROGRAMS}")  # JAX is not imported yet
+
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # other tests run beside it: how long drawing takes says nothing
 
 _numbers = itertools.count(1)
 

@@ -78,7 +78,10 @@ def test_the_full_manifest_is_admitted(server):
 
 
 @settings(
-    max_examples=1500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1500,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(changes=mutations)
 def test_what_python_accepts_the_server_accepts_and_the_other_way_round(server, changes):

@@ -238,7 +238,10 @@ PLACES = [path for path in paths(with_fleet()["spec"], ("spec",)) if "rollouts" 
 
 
 @settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.sampled_from(PLACES), st.sampled_from(["set", "delete"]), st.sampled_from(ODD))
 def test_what_python_accepts_of_a_fleet_the_server_accepts_and_the_other_way_round(server, path, kind, odd):
