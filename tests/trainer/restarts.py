@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,10 +102,6 @@ def newest(directory: Path) -> Path:
 
 def entry(directory: Path, number: int) -> Path:
     return directory / "journal" / f"{number:010d}.json"
-
-
-def cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
 
 
 def altered(file: Path, change: Callable[[Any], None]) -> None:

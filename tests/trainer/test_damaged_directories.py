@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from restarts import STEPS, contents, cut, entry, fill, goes_on, made, newest, refused, restored, runtime
+from damage import cut
+from restarts import STEPS, contents, entry, fill, goes_on, made, newest, refused, restored, runtime
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jax
 import pytest
-from restarts import STEPS, altered, cut, entry, goes_on, made, newest, refused, restored, runtime
+from damage import cut, flip
+from restarts import STEPS, altered, entry, goes_on, made, newest, refused, restored, runtime
 
 from ratchet_api.protocol import Exit
 
@@ -19,12 +20,6 @@ def arrays(directory: Path) -> list[Path]:
     """Files of the newest step's arrays, the largest last."""
     files = [f for f in (newest(directory) / "arrays").rglob("*") if f.is_file()]
     return sorted(files, key=lambda f: f.stat().st_size)
-
-
-def flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 4
-    file.write_bytes(data)
 
 
 def file_instead(folder: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damage import DAMAGE
 
 from ratchet_api.job import RLTrainingJob
 from ratchet_api.protocol import Exit
@@ -19,16 +20,8 @@ from ratchet_trainer.tools.local import Folder, train
 SMALL_RUN = (sys.executable, str(Path(__file__).with_name("small_run.py")))
 
 
-def flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[2 * len(data) // 3] ^= 1
-    file.write_bytes(data)
-
-
 HARMS: dict[str, Callable[[Path], object]] = {
-    "cut": lambda file: os.truncate(file, file.stat().st_size // 2),
-    "empty": lambda file: os.truncate(file, 0),
-    "flipped": flip,
+    **DAMAGE,
     "of another program": lambda file: file.write_bytes((file.parent / "other.program").read_bytes()),
 }
 

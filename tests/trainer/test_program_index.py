@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from damage import DAMAGE
 from jax._src import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -164,16 +164,8 @@ def test_what_differs_is_traced(cache: ProgramCache, known: None, call: str) -> 
     assert not TRACED, "what was there is still there"
 
 
-def flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[2 * len(data) // 3] ^= 1
-    file.write_bytes(data)
-
-
 HARMS: dict[str, Callable[[Path], object]] = {
-    "cut": lambda file: os.truncate(file, file.stat().st_size // 2),
-    "empty": lambda file: os.truncate(file, 0),
-    "flipped": flip,
+    **DAMAGE,
     "gone": Path.unlink,
     "of another program": lambda file: file.write_bytes(next(file.parent.glob(f"*other*{file.suffix}")).read_bytes()),
 }

@@ -52,10 +52,11 @@ AHEAD_SECONDS = 0.1, 2.0
 """How often it looks which weights come next, likewise."""
 LINEAGE_SECONDS = 5.0
 """How often a worker without a call looks whether the job was rewound."""
-NOT_THE_CALLS = Drain, StorageUnavailable, ConfigurationInvalid
-NOT_THE_CALLS_EXITS = Exit.DRAINED, Exit.STORAGE_UNAVAILABLE, Exit.CONFIGURATION_INVALID
-"""Why a worker may end at a call that has nothing to do with it: it is told to go, a store is down, or the worker is of
-another image."""
+UNRELATED_ERRORS = StorageUnavailable, ConfigurationInvalid
+"""Why a worker may end at a call that has nothing to do with the call: a store is down, or the worker is of another
+image."""
+UNRELATED_EXITS = Exit.DRAINED, *(kind.exit for kind in UNRELATED_ERRORS)
+"""Exit codes that say so, or that the worker was told to go."""
 
 
 def run(runtime: Runtime) -> None:
@@ -139,7 +140,7 @@ class Worker:
             yield True
         except Exception as error:
             # Also when a peer is gone: the call may be what ended it.
-            failed = not isinstance(error, NOT_THE_CALLS)
+            failed = not isinstance(error, (Drain, *UNRELATED_ERRORS))
             raise
         finally:
             self._lease = None
@@ -151,7 +152,7 @@ class Worker:
         go there has not failed, so nobody is to wait for its call, or count it."""
         if (lease := self._lease) is not None:
             self._lease = None
-            lease.end(failed=code not in NOT_THE_CALLS_EXITS)
+            lease.end(failed=code not in UNRELATED_EXITS)
 
     def _live(self) -> None:
         """On a thread of its own: tells that this worker lives and is at its call."""

@@ -98,7 +98,8 @@ TRAINER: tuple[Metric, ...] = (
     ),
     _gauge(
         "ratchet_sampler_importance_ratio_mean",
-        "Mean of the trainer's probability of a token over the sampler's, same weights; far from 1 is a fault.",
+        "Mean of the trainer's probability of a token over the sampler's; without lag of the same weights, and then "
+        "far from 1 is a fault.",
         "train/importance_ratio",
         known_as={
             "TRL": "sampling/importance_sampling_ratio/mean", "verl": "rollout_corr/*",
